@@ -1,0 +1,1 @@
+"""The method itself: what is computed, on torch, numpy and pydantic alone."""

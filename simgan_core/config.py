@@ -1,0 +1,128 @@
+"""What can be set: frozen pydantic models and the presets, free of torch.
+
+Prefect draws its forms and the command line its options from these models, and both must answer
+before torch is loaded; that is why they live here and not beside the classes that they configure.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """The common base: frozen, closed to unknown fields, field docstrings as help texts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RefinerConfig(Config):
+    """The refiner's network: convolution, residual blocks, 1×1 convolution; no stride, no pooling."""
+
+    num_features: int = Field(default=32, ge=1, le=512)
+    """Feature maps of every block (the paper has 64)."""
+    num_blocks: int = Field(default=3, ge=1, le=32)
+    """Residual blocks of two 3×3 convolutions (the paper has 4 for eyes, 10 for hands)."""
+    kernel_size: Literal[3, 5, 7] = 3
+    """Side of the first convolution's kernel, in pixels (3 for eyes, 7 for hands)."""
+    residual: bool = True
+    """Output x + Δ(x) with Δ zero at the start, instead of the image itself through a tanh."""
+
+
+class DiscriminatorConfig(Config):
+    """The discriminator's network: a map of decisions, one a local patch."""
+
+    architecture: Literal["eyes", "hand"] = "eyes"
+    """The paper's layers for 55×35 eyes or for 224×224 hands."""
+
+
+class RegularizationConfig(Config):
+    """Self-regularization ψ: λ of each term, all per pixel (means, never sums)."""
+
+    identity: float = Field(default=2.0, ge=0)
+    """λ of the mean absolute difference of pixels."""
+    gradient: float = Field(default=6.0, ge=0)
+    """λ of the mean absolute difference of horizontal and vertical image derivatives."""
+    channel_mean: float = Field(default=0.0, ge=0)
+    """λ of the mean absolute difference of the mean of the colour channels."""
+
+
+class TrainingConfig(Config):
+    """Algorithm 1 of the paper: pretraining of both networks, then the two in turn."""
+
+    refiner: RefinerConfig = RefinerConfig()
+    """The refiner's network."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The discriminator's network."""
+    regularization: RegularizationConfig = RegularizationConfig()
+    """The weights of self-regularization."""
+    steps: int = Field(default=1000, ge=1)
+    """Refiner updates of the adversarial phase."""
+    refiner_steps_per_round: int = Field(default=1, ge=1)
+    """K_g: refiner updates in a round."""
+    discriminator_steps_per_round: int = Field(default=1, ge=1)
+    """K_d: discriminator updates in a round."""
+    refiner_pretraining_steps: int = Field(default=100, ge=0)
+    """Refiner updates on self-regularization alone, before all else."""
+    discriminator_pretraining_steps: int = Field(default=50, ge=0)
+    """Discriminator updates alone, after the refiner's pretraining."""
+    batch_size: int = Field(default=32, ge=2)
+    """Images in a batch of either domain; even, since half of the refined ones come from history."""
+    micro_batch_size: int = Field(default=32, ge=1)
+    """Images computed at once; gradients are accumulated up to the batch. 16 to 32 fit CPU caches."""
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Learning rate of both networks."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Optimiser of both networks."""
+    history_size: int = Field(default=2048, ge=0)
+    """Refined images kept to show the discriminator again; 0 turns the history off."""
+    ema_decay: float = Field(default=0.98, ge=0, lt=1)
+    """Decay a step of the averaged refiner, which is the one used for refining; 0: the last one."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the networks; weights and optimisers stay in float32."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of weights, batches, history and augmentation: the same seed gives the same bits on CPU."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two points of the loss curves."""
+    sample_every: int = Field(default=200, ge=1)
+    """Steps between two pictures of the same synthetic images refined."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between two checkpoints."""
+
+
+class EstimatorConfig(Config):
+    """The gaze estimator and its training: one recipe for every arm of a comparison."""
+
+    architecture: Literal["compact", "paper"] = "compact"
+    """A small network for CPUs, or the paper's."""
+    steps: int = Field(default=1200, ge=1)
+    """Updates of the weights."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images in a batch."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of Adam, annealed to zero along a cosine."""
+    max_shift_px: float = Field(default=2.0, ge=0, le=10)
+    """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
+    max_scale: float = Field(default=0.08, ge=0, lt=0.5)
+    """Largest random change of the crop's scale, as a share of it."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the network; weights and optimiser stay in float32."""
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "demo": TrainingConfig(steps=600),
+    "stable": TrainingConfig(),
+    "paper": TrainingConfig(
+        refiner=RefinerConfig(num_features=64, num_blocks=4, residual=False),
+        regularization=RegularizationConfig(identity=1.0, gradient=0.0),
+        steps=100_000,
+        refiner_steps_per_round=50,
+        discriminator_steps_per_round=1,
+        refiner_pretraining_steps=1000,
+        discriminator_pretraining_steps=200,
+        batch_size=512,
+        learning_rate=1e-4,
+        history_size=25_600,
+        ema_decay=0.0,
+    ),
+}
+"""Named training configurations: `demo` for two cores and a minute, `stable` (the default), `paper`."""
