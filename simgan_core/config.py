@@ -4,9 +4,9 @@ Prefect draws its forms and the command line its options from these models, and 
 before torch is loaded; that is why they live here and not beside the classes that they configure.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Config(BaseModel):
@@ -16,7 +16,7 @@ class Config(BaseModel):
 
 
 class RefinerConfig(Config):
-    """The refiner's network: convolution, residual blocks, 1×1 convolution; no stride, no pooling."""
+    """The refiner's network: convolution, residual blocks, 1×1 convolution; no stride."""
 
     num_features: int = Field(default=32, ge=1, le=512)
     """Feature maps of every block (the paper has 64)."""
@@ -61,32 +61,46 @@ class TrainingConfig(Config):
     """K_g: refiner updates in a round."""
     discriminator_steps_per_round: int = Field(default=1, ge=1)
     """K_d: discriminator updates in a round."""
-    refiner_pretraining_steps: int = Field(default=100, ge=0)
-    """Refiner updates on self-regularization alone, before all else."""
+    refiner_pretraining_steps: int = Field(default=0, ge=0)
+    """Refiner updates on self-regularization alone, before all else; a residual refiner needs none,
+    since it starts by returning its input (the paper's needs about 1000)."""
     discriminator_pretraining_steps: int = Field(default=50, ge=0)
     """Discriminator updates alone, after the refiner's pretraining."""
     batch_size: int = Field(default=32, ge=2)
-    """Images in a batch of either domain; even, since half of the refined ones come from history."""
-    micro_batch_size: int = Field(default=32, ge=1)
-    """Images computed at once; gradients are accumulated up to the batch. 16 to 32 fit CPU caches."""
+    """Images in a batch of either domain; even: half of the refined ones come from history."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Images computed at once; gradients are accumulated up to the batch. None: what suits the
+    device (what fits the caches of a CPU, more on a GPU)."""
     learning_rate: float = Field(default=3e-4, gt=0)
     """Learning rate of both networks."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser of both networks."""
     history_size: int = Field(default=2048, ge=0)
-    """Refined images kept to show the discriminator again; 0 turns the history off."""
+    """Refined images kept to show the discriminator again, at least half a batch; 0: no history."""
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
     """Decay a step of the averaged refiner, which is the one used for refining; 0: the last one."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the networks; weights and optimisers stay in float32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the networks; weights and optimisers stay in float32. auto: bf16 on GPUs and on
+    CPUs with AMX, where it is faster, else fp32; a resumed training keeps what it began with."""
     seed: int = Field(default=0, ge=0)
-    """Seed of weights, batches, history and augmentation: the same seed gives the same bits on CPU."""
+    """Seed of weights, batches and history: the same seed gives the same bits on CPU."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two points of the loss curves."""
     sample_every: int = Field(default=200, ge=1)
     """Steps between two pictures of the same synthetic images refined."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _halves_of_a_batch_exist(self) -> Self:
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size should be even, found {self.batch_size}")
+        if 0 < self.history_size < self.batch_size // 2:
+            raise ValueError(
+                f"history_size should be 0 or at least half of batch_size "
+                f"({self.batch_size // 2}), found {self.history_size}"
+            )
+        return self
 
 
 class EstimatorConfig(Config):
@@ -125,4 +139,4 @@ PRESETS: dict[str, TrainingConfig] = {
         ema_decay=0.0,
     ),
 }
-"""Named training configurations: `demo` for two cores and a minute, `stable` (the default), `paper`."""
+"""Named trainings: `demo` for two cores and a minute, `stable` (the default), `paper`."""

@@ -1,0 +1,65 @@
+"""How a network computes on this machine: device, number format, images at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A device, its number format and how many images go through the network at once.
+
+    Two runs agree bit for bit only with the same arithmetic, so a checkpoint records it.
+    """
+
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    micro_batch_size: int
+
+    def autocast(self) -> torch.autocast:
+        """Return a context that sets the layers' precision; enter it for each forward pass.
+
+        A long-lived autocast context keeps the weights that it cast first, and everything computed
+        after an optimiser step would silently use the old ones.
+        """
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+    def micro_batches(self, *batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Split equally long batches along their first axis, the tail included."""
+        return zip(*(torch.split(batch, self.micro_batch_size) for batch in batches), strict=True)
+
+
+def choose_arithmetic(
+    device: torch.device | str,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    micro_batch_size: int | None = None,
+) -> Arithmetic:
+    """Fill in what is left open ("auto", None) with what is fastest on the device."""
+    device = torch.device(device)
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    if micro_batch_size is None:
+        micro_batch_size = 512 if device.type == "cuda" else 16
+    return Arithmetic(device, precision, micro_batch_size)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 convolutions beat fp32 ones: on GPUs, and on CPUs with AMX tiles."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # AVX-512 alone has bf16 products too, but trains at 0.7 of fp32's rate (docs/benchmarks.md).
+    return torch.cpu.get_capabilities().get("amx_bf16", False) is True
+
+
+def place(network: NetworkT, device: torch.device) -> NetworkT:
+    """Move a network to the device, its weights laid out for channels-last images."""
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

@@ -1,0 +1,57 @@
+"""The discriminator: says of each local patch whether it is of a refined or of a real image."""
+
+from torch import Tensor, nn
+
+from simgan_core.config import DiscriminatorConfig
+
+REFINED, REAL = 0, 1
+"""The classes: indices on the second axis of the logits."""
+
+
+class Discriminator(nn.Module):
+    """The paper's layers, giving a map of decisions instead of one (SimGAN, §3.1 and §3.2).
+
+    [N, C, H, W] in [−1, 1] gives logits [N, 2, h, w] in float32, the two classes on axis 1. A cell
+    of the `eyes` map sees a patch of 23 × 23 pixels. There is no activation after the last layer.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        layers = {"eyes": _eyes_layers, "hand": _hand_layers}[config.architecture]
+        self.layers = layers(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits [N, 2, h, w] of images [N, C, H, W]."""
+        logits: Tensor = self.layers(images)
+        return logits.float()
+
+
+def _eyes_layers(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 96, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(96, 64, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=1, padding=1),
+        nn.Conv2d(64, 32, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, kernel_size=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 2, kernel_size=1),
+    )
+
+
+def _hand_layers(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, 96, kernel_size=7, stride=4, padding=3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(96, 64, kernel_size=5, stride=2, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        nn.Conv2d(64, 32, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, kernel_size=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 2, kernel_size=1),
+    )

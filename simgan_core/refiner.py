@@ -1,0 +1,85 @@
+"""The refiner: an image in, the same image made to look real out, no stride and no pooling.
+
+Shapes: N images, C channels, H × W pixels of any size, F feature maps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simgan_core.config import RefinerConfig
+
+
+class Refiner(nn.Module):
+    """Convolution, residual blocks, 1×1 convolution (SimGAN, Shrivastava et al., CVPR 2017, §3.1).
+
+    [N, C, H, W] in [−1, 1] gives the same shape, float32, in [−1, 1]. There are no normalisation
+    layers: an image's result depends neither on its neighbours in the batch nor on train or eval.
+    """
+
+    def __init__(self, config: RefinerConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = channels
+        features, kernel_size = config.num_features, config.kernel_size
+        self.first = nn.Conv2d(channels, features, kernel_size, padding=kernel_size // 2)
+        self.blocks = nn.Sequential(*(ResidualBlock(features) for _ in range(config.num_blocks)))
+        self.last = nn.Conv2d(features, channels, kernel_size=1)
+        if config.residual:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # Conv2d has one by default
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refine [N, C, H, W]; the sum x + Δ is made in float32 whatever the layers compute in."""
+        features = torch.relu(self.first(images.to(self.first.weight.dtype)))
+        output = self.last(self.blocks(features)).to(torch.float32)
+        if self.config.residual:
+            return clamp_to_range(images + output)
+        return torch.tanh(output)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions and the input added: [N, F, H, W] to the same."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute relu(x + conv(relu(conv(x))))."""
+        change = self.second(torch.relu(self.first(features)))
+        return torch.relu(features + change)
+
+
+def clamp_to_range(images: Tensor) -> Tensor:
+    """Clamp to [−1, 1] with a gradient that still leads back into the range.
+
+    A plain clamp has no gradient outside, so a pixel that left the range would stay there for ever;
+    a straight-through one lets it be pushed further out without end. This one passes the gradient
+    inside, and outside only where following it brings the pixel back.
+    """
+    clamped: Tensor = _InwardClamp.apply(images)  # type: ignore[no-untyped-call]
+    return clamped
+
+
+class _InwardClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.save_for_backward(images)
+        return images.clamp(-1.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (images,) = ctx.saved_tensors
+        # Descent moves against the gradient: a negative one leads further up.
+        outward = ((images > 1.0) & (gradient < 0)) | ((images < -1.0) & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0)
+
+
+@torch.no_grad()
+def average_towards(averaged: Refiner, current: Refiner, decay: float) -> None:
+    """Move the averaged weights by the share 1 − decay towards the current ones, in place."""
+    averaged_weights, weights = tuple(averaged.parameters()), tuple(current.parameters())
+    torch._foreach_lerp_(averaged_weights, weights, 1.0 - decay)

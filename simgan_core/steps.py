@@ -1,0 +1,168 @@
+"""One update of one network: the four kinds of step that training consists of.
+
+Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
+gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from simgan_core.arithmetic import Arithmetic
+from simgan_core.config import RegularizationConfig
+from simgan_core.discriminator import REAL, REFINED, Discriminator
+from simgan_core.images import to_network
+from simgan_core.losses import adversarial_loss, self_regularization
+from simgan_core.refiner import Refiner
+
+Figures = dict[str, Tensor]
+"""What a step measured, by name: scalars on the device; `loss` is what the network minimises."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss was infinite or not a number; from that step on no weight has moved."""
+
+
+class NonFiniteGuard:
+    """Holds the optimisers still from the first loss on that is not finite.
+
+    The decision is made on the device, so that no step waits for it; ask `require_finite` where
+    the host reads figures anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._tripped = torch.zeros((), device=device)
+
+    def step(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """Let the (fused) optimiser move if this loss and all before it were finite."""
+        self._tripped = torch.maximum(self._tripped, 1.0 - loss.isfinite().float())
+        # The switch that torch.amp.GradScaler uses: where it is 1, a fused optimiser leaves the
+        # weights and its own moments as they are.
+        optimizer.found_inf = self._tripped  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def require_finite(self, step: int) -> None:
+        """Wait for the device; raise `NonFiniteLossError` if a loss so far was not finite."""
+        if self._tripped.item():
+            raise NonFiniteLossError(
+                f"a loss was infinite or not a number at step {step} or shortly before; no weight "
+                "was changed by it; lower learning_rate, or use precision fp32"
+            )
+
+
+def refiner_step(
+    refiner: Refiner,
+    discriminator: Discriminator,
+    optimizer: Optimizer,
+    synthetic: Tensor,
+    *,
+    weights: RegularizationConfig,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4)."""
+
+    def measure(pixels: Tensor) -> Figures:
+        images = to_network(pixels)
+        with arithmetic.autocast():
+            refined = refiner(images)
+            logits = discriminator(refined)
+        adversarial = adversarial_loss(logits, REAL)
+        regularization = self_regularization(refined, images, weights)
+        return {
+            "loss": adversarial + regularization,
+            "adversarial": adversarial,
+            "self_regularization": regularization,
+        }
+
+    with frozen(discriminator):
+        return _update(optimizer, guard, arithmetic, (synthetic,), measure)
+
+
+def refiner_pretraining_step(
+    refiner: Refiner,
+    optimizer: Optimizer,
+    synthetic: Tensor,
+    *,
+    weights: RegularizationConfig,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the refiner towards returning the synthetic images as they are."""
+
+    def measure(pixels: Tensor) -> Figures:
+        images = to_network(pixels)
+        with arithmetic.autocast():
+            refined = refiner(images)
+        return {"loss": self_regularization(refined, images, weights)}
+
+    return _update(optimizer, guard, arithmetic, (synthetic,), measure)
+
+
+def discriminator_step(
+    discriminator: Discriminator,
+    optimizer: Optimizer,
+    refined: Tensor,
+    real: Tensor,
+    *,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the discriminator on as many refined as real images (SimGAN, eq. 2).
+
+    Both are pixels, which carry no gradient: this step cannot reach the refiner. `accuracy_…` is
+    the share of patches taken for what they are; 0.5 of each is chance.
+    """
+
+    def measure(refined_pixels: Tensor, real_pixels: Tensor) -> Figures:
+        images = to_network(torch.cat([refined_pixels, real_pixels]))
+        with arithmetic.autocast():
+            logits = discriminator(images)
+        of_refined, of_real = logits.chunk(2)
+        loss = adversarial_loss(of_refined, REFINED) + adversarial_loss(of_real, REAL)
+        return {
+            "loss": loss / 2,
+            "accuracy_refined": _share_taken_for(REFINED, of_refined),
+            "accuracy_real": _share_taken_for(REAL, of_real),
+        }
+
+    return _update(optimizer, guard, arithmetic, (refined, real), measure)
+
+
+def _update(
+    optimizer: Optimizer,
+    guard: NonFiniteGuard,
+    arithmetic: Arithmetic,
+    batches: tuple[Tensor, ...],
+    measure: Callable[..., Figures],
+) -> Figures:
+    """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures."""
+    optimizer.zero_grad()
+    means: Figures = {}
+    for parts in arithmetic.micro_batches(*batches):
+        share = len(parts[0]) / len(batches[0])
+        figures = measure(*parts)
+        (figures["loss"] * share).backward()  # type: ignore[no-untyped-call]
+        for name, value in figures.items():
+            # Detached: a running sum would keep every micro-batch's graph alive.
+            means[name] = means.get(name, 0.0) + value.detach() * share
+    guard.step(optimizer, means["loss"])
+    return means
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through the network without computing those of its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@torch.no_grad()
+def _share_taken_for(target: int, logits: Tensor) -> Tensor:
+    return (logits.argmax(dim=1) == target).float().mean()
