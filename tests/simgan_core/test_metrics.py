@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from simgan_core.errors import InputError
+from simgan_core.metrics import bootstrap_difference, bootstrap_mean, share_within
+
+
+def errors_of(
+    rng: np.random.Generator, people: np.ndarray, num_seeds: int, person_sd: float, seed_sd: float
+) -> np.ndarray:
+    """Draw errors [S, N] whose expectation over people, images and seeds is 8°."""
+    of_person = rng.normal(0, person_sd, people.max() + 1)[people]
+    of_image = rng.normal(0, 3, len(people))
+    of_seed = rng.normal(0, seed_sd, (num_seeds, 1))
+    return 8 + of_person + of_image + of_seed + rng.normal(0, 1, (num_seeds, len(people)))
+
+
+def test_share_within_counts_the_limit_itself():
+    assert share_within([1.0, 7.0, 7.1, 90.0], 7) == 0.5
+
+
+def test_intervals_agree_with_a_loop_that_gathers_every_resample():
+    rng = np.random.default_rng(0)
+    people = rng.permutation(np.repeat(np.arange(6), [3, 30, 10, 8, 20, 9]))
+    errors = errors_of(rng, people, num_seeds=4, person_sd=2, seed_sd=0.5)
+    means = []
+    for _ in range(4000):
+        seeds = rng.integers(0, 4, 3)
+        images = np.concatenate(
+            [rng.choice(np.flatnonzero(people == p), (people == p).sum()) for p in rng.choice(6, 5)]
+        )
+        means.append(errors[np.ix_(seeds, images)].mean())
+    interval = bootstrap_mean(errors, people, seed=1, num_resamples=4000)
+    assert interval.mean == pytest.approx(errors.mean())
+    np.testing.assert_allclose(
+        [interval.low, interval.high], np.quantile(means, [0.025, 0.975]), atol=0.2
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_people", "images_each", "num_seeds", "person_sd"), [(15, 40, 5, 1.0), (1, 300, 5, 0.0)]
+)
+def test_about_95_of_100_intervals_cover_the_truth(num_people, images_each, num_seeds, person_sd):
+    people = np.repeat(np.arange(num_people), images_each)
+    covered = 0
+    for trial in range(200):
+        errors = errors_of(np.random.default_rng(trial), people, num_seeds, person_sd, 0.1)
+        groups = people if num_people > 1 else None
+        interval = bootstrap_mean(errors, groups, seed=trial, num_resamples=400)
+        covered += interval.low <= 8 <= interval.high
+    assert 0.91 <= covered / 200 <= 0.98
+
+
+def test_leaving_people_out_of_account_would_make_intervals_too_narrow():
+    people = np.repeat(np.arange(10), 100)
+    errors = errors_of(np.random.default_rng(3), people, 3, person_sd=2, seed_sd=0)
+    by_person, by_image = bootstrap_mean(errors, people, 0), bootstrap_mean(errors, None, 0)
+    assert by_person.high - by_person.low > 3 * (by_image.high - by_image.low)
+
+
+def test_a_difference_is_paired_so_what_is_hard_for_both_cancels_out():
+    rng = np.random.default_rng(2)
+    hard = errors_of(rng, np.zeros(500, int), 3, person_sd=0, seed_sd=0)
+    easier = hard - 0.5 + rng.normal(0, 0.1, hard.shape)
+    gain = bootstrap_difference(easier, hard, None, seed=0)
+    assert -0.55 < gain.low < -0.5 < gain.high < -0.45
+
+
+def test_one_person_alone_counts_as_people_unknown():
+    errors = errors_of(np.random.default_rng(0), np.zeros(200, int), 2, 0, 0.2)
+    assert bootstrap_mean(errors, np.full(200, 7), 5) == bootstrap_mean(errors, None, 5)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    errors = np.random.default_rng(0).random((2, 60))
+    assert bootstrap_mean(errors, None, 4) == bootstrap_mean(errors, None, 4)
+    assert bootstrap_mean(errors, None, 4) != bootstrap_mean(errors, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "groups", "message"),
+    [
+        (np.ones(5), None, r"\[seeds, images\], found \(5,\)"),
+        (np.ones((2, 5)), np.zeros(4, int), "each of 5 images"),
+        (np.array([[1.0, np.nan]]), None, "finite"),
+    ],
+)
+def test_errors_that_cannot_be_averaged_are_refused(errors, groups, message):
+    with pytest.raises(InputError, match=message):
+        bootstrap_mean(errors, groups, seed=0)
+
+
+def test_a_difference_of_other_images_or_seeds_is_refused():
+    with pytest.raises(InputError, match="one shape"):
+        bootstrap_difference(np.ones((2, 5)), np.ones((3, 5)), None, seed=0)
