@@ -1,0 +1,183 @@
+"""The nodes of a dataset: one zarr v3 group with a root document, arrays and records.
+
+zarr.json                  group attributes: schema_version, the spec's fields and, last of all,
+                           num_valid, num_rejected, digest, complete
+images, valid, id          arrays; see DatasetSpec
+labels/<name>              float32 arrays
+records/<shard>/zarr.json  a group whose attributes are a ShardRecord
+records/<shard>/claim      who is writing the shard; gone from a complete dataset
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from pydantic import ValidationError
+from zarr.abc.store import Store
+from zarr.core.dtype import VariableLengthUTF8
+
+from storage.errors import CorruptDatasetError, UnsupportedDatasetError
+from storage.location import ROOT_DOCUMENT, Location
+from storage.manifest import ShardRecord
+from storage.schema import DatasetInfo, DatasetSpec
+
+SCHEMA_VERSION = 1
+
+Array = zarr.Array[Any]
+
+
+class Root(NamedTuple):
+    """What the root document says."""
+
+    spec: DatasetSpec
+    info: DatasetInfo | None
+    """Of a complete dataset; None while shards may be missing."""
+
+
+def read_root(place: Location, url: str) -> Root | None:
+    """Return what the root document at a place says, or None where there is no dataset of ours.
+
+    `url` is what the dataset is called: a dataset that replaces another is built beside it.
+
+    Raises UnsupportedDatasetError and CorruptDatasetError.
+    """
+    document = place.read(ROOT_DOCUMENT)
+    if document is None:
+        return None
+    try:
+        attributes = json.loads(document).get("attributes", {})
+    except (ValueError, AttributeError) as error:
+        raise _corrupt(url, ROOT_DOCUMENT, error) from error
+    version = attributes.get("schema_version")
+    if version is None:
+        return None
+    if version != SCHEMA_VERSION:
+        raise UnsupportedDatasetError(
+            f"dataset {url} has layout version {version}, this release reads {SCHEMA_VERSION}; "
+            "use the release that wrote it, or make the dataset again"
+        )
+    return _parse_root(attributes, url)
+
+
+def write_root(place: Location, spec: DatasetSpec) -> bool:
+    """Begin a dataset; false, and nothing written, when another one just did."""
+    return place.create(ROOT_DOCUMENT, _group(_attributes(spec)))
+
+
+def write_complete_root(place: Location, info: DatasetInfo) -> None:
+    """Declare a dataset complete; raises FileNotFoundError when it was removed meanwhile."""
+    completion = info.model_dump(mode="json", include=_COMPLETION)
+    place.replace(ROOT_DOCUMENT, _group({**_attributes(info.spec), **completion, "complete": True}))
+
+
+def record_key(shard: int) -> str:
+    """Return the key of a shard's record."""
+    return f"records/{shard:05d}/{ROOT_DOCUMENT}"
+
+
+def claim_key(shard: int) -> str:
+    """Return the key that a shard's writer holds."""
+    return f"records/{shard:05d}/claim"
+
+
+def recorded_shards(place: Location) -> set[int]:
+    """Return the shards that are finished."""
+    parts = (key.split("/") for key in place.list_keys("records/"))
+    return {int(part[1]) for part in parts if len(part) == 3 and part[2] == ROOT_DOCUMENT}
+
+
+def read_record(place: Location, url: str, shard: int) -> ShardRecord | None:
+    """Return a shard's record, or None while it is not finished."""
+    document = place.read(record_key(shard))
+    if document is None:
+        return None
+    try:
+        return ShardRecord.model_validate(json.loads(document)["attributes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(url, record_key(shard), error) from error
+
+
+def write_record(place: Location, record: ShardRecord) -> None:
+    """Declare a shard finished; a record that is there already stays."""
+    place.create(record_key(record.shard), _group(record.model_dump(mode="json")))
+
+
+def create_arrays(place: Location, spec: DatasetSpec) -> None:
+    """Create the arrays of a dataset, those that are not there yet."""
+    store = place.store(read_only=False)
+    place.create(f"records/{ROOT_DOCUMENT}", _group({}))
+    for name, shape, dtype, dimensions in _array_specs(spec):
+        if place.read(f"{name}/{ROOT_DOCUMENT}") is not None:
+            continue
+        is_text = isinstance(dtype, VariableLengthUTF8)
+        with place.os_errors():
+            zarr.create_array(
+                store,
+                name=name,
+                shape=(spec.num_rows, *shape),
+                chunks=(spec.rows_per_chunk, *shape),
+                shards=(spec.rows_per_shard, *shape),
+                dtype=dtype,
+                # Compressing eye images saves a third of the space and halves the speed.
+                compressors="auto" if is_text else None,
+                fill_value="" if is_text else np.zeros((), dtype).item(),
+                dimension_names=("row", *dimensions),
+            )
+
+
+def open_arrays(store: Store, spec: DatasetSpec) -> dict[str, Array]:
+    """Return the arrays by name: images, valid, id, labels/<name>."""
+    arrays = {}
+    for name, *_ in _array_specs(spec):
+        array = zarr.open_array(store, path=name, mode="r" if store.read_only else "r+")
+        # Looking for chunks that are all zero, in order to leave them out, costs 4 times the write.
+        arrays[name] = array.with_config({"write_empty_chunks": True})
+    return arrays
+
+
+def _array_specs(
+    spec: DatasetSpec,
+) -> Iterator[tuple[str, tuple[int, ...], Any, tuple[str | None, ...]]]:
+    """Yield every array's name, shape of a row, type and names of the row's dimensions."""
+    pixels = (spec.height, spec.width, spec.channels)
+    yield "images", pixels, np.dtype(spec.dtype), ("y", "x", "channel")
+    yield "valid", (), np.dtype(bool), ()
+    yield "id", (), VariableLengthUTF8(), ()
+    for label in spec.labels:
+        shape = label.shape
+        yield f"labels/{label.name}", shape, np.dtype(np.float32), (None,) * len(shape)
+
+
+_COMPLETION = {"num_valid", "num_rejected", "digest"}
+
+
+def _attributes(spec: DatasetSpec) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, **spec.model_dump(mode="json")}
+
+
+def _group(attributes: dict[str, Any]) -> bytes:
+    """Return the document of a zarr v3 group."""
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(group, indent=2).encode()
+
+
+def _parse_root(attributes: dict[str, Any], url: str) -> Root:
+    try:
+        spec = DatasetSpec.model_validate(
+            {name: attributes[name] for name in DatasetSpec.model_fields}
+        )
+        if not attributes.get("complete", False):
+            return Root(spec, None)
+        completion = {name: attributes[name] for name in _COMPLETION}
+        return Root(spec, DatasetInfo(url=url, spec=spec, **completion))
+    except (KeyError, ValidationError) as error:
+        raise _corrupt(url, ROOT_DOCUMENT, error) from error
+
+
+def _corrupt(url: str, key: str, error: Exception) -> CorruptDatasetError:
+    return CorruptDatasetError(
+        f"{key} of dataset {url} is damaged ({type(error).__name__}: {error}); restore it from a "
+        "copy, or remove the dataset and make it again"
+    )

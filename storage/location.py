@@ -1,0 +1,441 @@
+"""Where a dataset is: a folder on disk or a prefix in an S3 bucket, behind one small interface.
+
+    place = locate("data/eyes.zarr")        # or "s3://bucket/eyes.zarr"
+    place.create("zarr.json", document)     # whole objects, atomically
+    with place.claim("records/00003/claim"):
+        ...                                 # no other process is in here
+
+S3 is set up by the variables that AWS and obstore define (AWS_ENDPOINT_URL, AWS_REGION,
+AWS_ACCESS_KEY_ID, …). What the machine or the network does is an OSError on both.
+"""
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock, Timeout
+from obstore import exceptions as obstore_errors
+from obstore.store import S3Store
+from typing_extensions import override
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, ObjectStore
+
+from storage.errors import DatasetBusyError, LocationError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+ROOT_DOCUMENT = "zarr.json"
+"""The key of a zarr group's own document: a dataset is where this is."""
+
+PARTIAL = ".partial"
+"""How the names of files end that are being written; zarr's own name theirs so too."""
+
+CLAIM_WAIT_S = 600.0
+"""How long an attempt waits for another one that is writing the same shard."""
+
+# Long enough for a server to restart; then the task's own retries go on.
+RETRIES: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
+
+LEASE_S = 600.0
+"""How long a claim on S3 outlives a holder on another machine that fell silent."""
+
+
+class Location(ABC):
+    """A place that holds one dataset: a zarr store, and whole objects by key ("a/b/c").
+
+    Objects appear and change atomically: who reads one while it is written, or after the writer
+    was killed, finds the old one, the new one, or none.
+    """
+
+    url: str
+    """The place's absolute path or URL."""
+
+    @abstractmethod
+    def store(self, *, read_only: bool) -> Store:
+        """Return the zarr store of this place."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes | None:
+        """Return an object, or None when there is none."""
+
+    @abstractmethod
+    def replace(self, key: str, data: bytes) -> None:
+        """Write an object in place of the one that is there.
+
+        Raises FileNotFoundError where none is: the place was removed or moved meanwhile.
+        """
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one; false, and nothing written, when there was.
+
+        Of any number of processes that create one key at once, one gets true.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete an object; not being there is fine."""
+
+    @abstractmethod
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """Return the keys of all objects under a prefix that ends at a "/", in no order."""
+
+    @abstractmethod
+    def is_free(self) -> bool:
+        """Whether nothing is here, or nothing but what a killed writer had not put in place."""
+
+    @abstractmethod
+    def delete_all(self) -> None:
+        """Delete everything, the root document last: killed on the way, it can be done again."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Delete what killed writers left unfinished."""
+
+    @abstractmethod
+    def sibling(self, suffix: str) -> "Location":
+        """Return the place beside this one whose name has the suffix."""
+
+    @abstractmethod
+    def take_over(self, other: "Location") -> None:
+        """Move what a sibling holds here, in place of what is here; may be killed and repeated."""
+
+    @abstractmethod
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> AbstractContextManager[None]:
+        """Hold a key alone while the context is open; a holder that dies gives it up.
+
+        Raises DatasetBusyError when another one still holds it after `wait_s` seconds.
+        """
+
+    @abstractmethod
+    def os_errors(self) -> AbstractContextManager[None]:
+        """Return a context in which failures of the place's zarr store are OSErrors."""
+
+
+class LocalLocation(Location):
+    """A folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(os.path.abspath(path))  # noqa: PTH100  links in the path stay links
+        self.url = str(self._path)
+
+    @override
+    def store(self, *, read_only: bool) -> Store:
+        return LocalStore(self._path, read_only=read_only)
+
+    @override
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self._path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @override
+    def replace(self, key: str, data: bytes) -> None:
+        if not (self._path / key).exists():
+            raise FileNotFoundError(f"{key} of {self.url} is gone")
+        self._partial(key, data).replace(self._path / key)
+
+    @override
+    def create(self, key: str, data: bytes) -> bool:
+        (self._path / key).parent.mkdir(parents=True, exist_ok=True)
+        partial = self._partial(key, data)
+        try:
+            # A link is refused where the name exists, which a rename is not.
+            (self._path / key).hardlink_to(partial)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
+
+    @override
+    def delete(self, key: str) -> None:
+        (self._path / key).unlink(missing_ok=True)
+
+    @override
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        for folder, _, names in os.walk(self._path / prefix):
+            for name in names:
+                yield (Path(folder) / name).relative_to(self._path).as_posix()
+
+    @override
+    def is_free(self) -> bool:
+        if not os.path.lexists(self._path):
+            return True
+        return self._path.is_dir() and all(
+            entry.name.endswith(PARTIAL) for entry in self._path.iterdir()
+        )
+
+    @override
+    def delete_all(self) -> None:
+        if not self._path.is_dir():
+            return
+        for entry in self._path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ROOT_DOCUMENT:
+                entry.unlink()
+        self.delete(ROOT_DOCUMENT)
+        self._path.rmdir()
+
+    @override
+    def tidy(self) -> None:
+        for key in list(self.list_keys()):
+            if key.endswith(PARTIAL):
+                self.delete(key)
+        shutil.rmtree(self._replaced(), ignore_errors=True)
+
+    @override
+    def sibling(self, suffix: str) -> "LocalLocation":
+        return LocalLocation(self._path.with_name(self._path.name + suffix))
+
+    @override
+    def take_over(self, other: Location) -> None:
+        """Rename what is here away, then the sibling here; a kill between the two loses neither."""
+        assert isinstance(other, LocalLocation)
+        replaced = self._replaced()
+        if replaced.exists():
+            shutil.rmtree(replaced)
+        if self._path.exists():
+            self._path.rename(replaced)
+        other._path.rename(self._path)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    @override
+    @contextmanager
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[None]:
+        # The operating system's lock on a file, which ends with its process however that ends. The
+        # file stays, since others may be waiting on it.
+        path = self._path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout:
+            raise DatasetBusyError(
+                f"another attempt has been writing {key} of {self.url} for over {wait_s:.0f} s; "
+                "wait for it, or end it, and run this again"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @override
+    def os_errors(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _replaced(self) -> Path:
+        """Return where the old dataset is while it is being replaced and deleted."""
+        return self._path.with_name(f"{self._path.name}.replaced")
+
+    def _partial(self, key: str, data: bytes) -> Path:
+        """Write a file beside the key's place, to be put there at one stroke."""
+        path = self._path / key
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+        partial.write_bytes(data)
+        return partial
+
+
+class S3Location(Location):
+    """A prefix in a bucket of any server that speaks S3, with conditional writes."""
+
+    def __init__(self, bucket: str, name: str) -> None:
+        self.url = f"s3://{bucket}/{name}"
+        self._bucket, self._name = bucket, name
+        self._objects = S3Store(
+            bucket,
+            prefix=name,
+            client_options=_client_options(),
+            retry_config=RETRIES,
+        )
+
+    @override
+    def store(self, *, read_only: bool) -> Store:
+        return ObjectStore(self._objects, read_only=read_only)
+
+    @override
+    def read(self, key: str) -> bytes | None:
+        found = self._read_tagged(key)
+        return None if found is None else found[0]
+
+    @override
+    def replace(self, key: str, data: bytes) -> None:
+        found = self._read_tagged(key)
+        if found is None or not self._put_if(key, data, {"e_tag": found[1]}):
+            raise FileNotFoundError(f"{key} of {self.url} is gone, or being written by another")
+
+    @override
+    def create(self, key: str, data: bytes) -> bool:
+        return self._put_if(key, data, "create")
+
+    @override
+    def delete(self, key: str) -> None:
+        with self.os_errors():
+            self._objects.delete(key)
+
+    @override
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        with self.os_errors():
+            for page in self._objects.list(prefix or None):
+                for entry in page:
+                    yield entry["path"]
+
+    @override
+    def is_free(self) -> bool:
+        return next(self.list_keys(), None) is None
+
+    @override
+    def delete_all(self) -> None:
+        keys = [key for key in self.list_keys() if key != ROOT_DOCUMENT]
+        with self.os_errors():
+            self._objects.delete(keys)
+        self.delete(ROOT_DOCUMENT)
+
+    @override
+    def tidy(self) -> None:
+        """Nothing to do: an object that was not put whole is not there."""
+
+    @override
+    def sibling(self, suffix: str) -> "S3Location":
+        return S3Location(self._bucket, self._name + suffix)
+
+    @override
+    def take_over(self, other: Location) -> None:
+        """Delete what is here, copy the sibling's objects on the server, delete the sibling.
+
+        Root documents go first and come last, so that at any moment of it a root document stands
+        in one of the two places and everything that it speaks of stands there too.
+        """
+        assert isinstance(other, S3Location)
+        self.delete(ROOT_DOCUMENT)
+        self.delete_all()
+        bucket = S3Store(self._bucket, client_options=_client_options())
+        for key in sorted(other.list_keys(), key=lambda key: key == ROOT_DOCUMENT):
+            with self.os_errors():
+                bucket.copy(f"{other._name}/{key}", f"{self._name}/{key}")
+        other.delete(ROOT_DOCUMENT)
+        other.delete_all()
+
+    @override
+    @contextmanager
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[None]:
+        # An object that only one can create. It names its holder and when it ends, so that others
+        # can tell a holder that died: at once on the same machine, after the lease elsewhere.
+        token = uuid.uuid4().hex
+        deadline = time.monotonic() + wait_s
+        while not self._take_claim(key, token):
+            if time.monotonic() >= deadline:
+                holder = _parse_claim(self.read(key)).get("host", "unknown")
+                raise DatasetBusyError(
+                    f"another attempt on {holder} is writing {key} of {self.url}; wait for it, or "
+                    f"end it and wait {LEASE_S:.0f} s, and run this again"
+                )
+            time.sleep(0.5)
+        try:
+            yield
+        finally:
+            if _parse_claim(self.read(key)).get("token") == token:
+                self.delete(key)
+
+    @override
+    @contextmanager
+    def os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except obstore_errors.BaseError as error:
+            # The rest of the message is obstore's own source of the error, many lines of it.
+            reason = str(error).split("\n", 1)[0]
+            raise ConnectionError(f"{self.url}: {reason}") from error
+
+    def _take_claim(self, key: str, token: str) -> bool:
+        claim = {
+            "token": token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "expires": time.time() + LEASE_S,
+        }
+        document = json.dumps(claim).encode()
+        found = self._read_tagged(key)
+        if found is None:
+            return self.create(key, document)
+        held, e_tag = found
+        return _is_abandoned(_parse_claim(held)) and self._put_if(key, document, {"e_tag": e_tag})
+
+    def _read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+        """Return an object and the tag of its version."""
+        with self.os_errors():
+            try:
+                found = self._objects.get(key)
+                return bytes(found.bytes()), found.meta["e_tag"]
+            except (FileNotFoundError, obstore_errors.NotFoundError):
+                return None
+
+    def _put_if(self, key: str, data: bytes, mode: Any) -> bool:
+        """Write an object under a condition; false when that does not hold."""
+        with self.os_errors():
+            try:
+                self._objects.put(key, data, mode=mode)
+            except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError):
+                return False
+        return True
+
+
+def _client_options() -> "ClientConfig":
+    """Return how to speak to the server: plain HTTP is for one on this machine alone."""
+    options: ClientConfig = {"timeout": timedelta(seconds=120)}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+        options["allow_http"] = True
+    return options
+
+
+def _parse_claim(document: bytes | None) -> dict[str, Any]:
+    return {} if document is None else dict(json.loads(document))
+
+
+def _is_abandoned(claim: dict[str, Any]) -> bool:
+    if time.time() > claim["expires"]:
+        return True
+    return claim["host"] == socket.gethostname() and not _is_alive(claim["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def locate(url: str | os.PathLike[str]) -> Location:
+    """Return the place that a path or URL names; nothing there is touched.
+
+    Raises LocationError for a URL of another kind than file:// and s3://bucket/name.
+    """
+    text = os.fspath(url)
+    if "://" not in text:
+        return LocalLocation(Path(text))
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return LocalLocation(Path(unquote(parts.path)))
+    name = parts.path.strip("/")
+    if parts.scheme == "s3" and parts.netloc and name:
+        return S3Location(parts.netloc, name)
+    raise LocationError(
+        f"{text!r} names no place for a dataset: expected a path or s3://bucket/name"
+    )

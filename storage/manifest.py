@@ -1,0 +1,68 @@
+"""The record of a finished shard, and the digests that follow from records.
+
+A record is the truth that a resumed run reads: it is written after its shard and never changed.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from pydantic import Field
+
+from storage.samples import Rejection, SampleBlock
+from storage.schema import DatasetSpec, Schema
+
+
+class ShardRecord(Schema):
+    """What one shard holds."""
+
+    shard: int = Field(ge=0)
+    """Number of the shard, counted from 0."""
+    start: int = Field(ge=0)
+    """Its first row."""
+    stop: int = Field(ge=1)
+    """The row after its last."""
+    num_valid: int = Field(ge=0)
+    """Rows that may be used."""
+    digest: str
+    """SHA-256 of the samples (`block_digest`)."""
+    rejections: tuple[Rejection, ...]
+    """One for every row that is not valid."""
+    figures: dict[str, float | None]
+    """Measures that the task took of this shard; None where one was not finite."""
+
+
+def record_of(
+    shard: int, rows: range, block: SampleBlock, digest: str, figures: Mapping[str, float]
+) -> ShardRecord:
+    """Describe a block that was written as a shard."""
+    return ShardRecord(
+        shard=shard,
+        start=rows.start,
+        stop=rows.stop,
+        num_valid=int(block.valid.sum()),
+        digest=digest,
+        rejections=block.rejections,
+        figures={name: x if math.isfinite(x) else None for name, x in figures.items()},
+    )
+
+
+def block_digest(block: SampleBlock) -> str:
+    """Return the SHA-256 of a block's names, flags, pixels, labels and rejections."""
+    sha = hashlib.sha256()
+    rejections = [(r.row, r.id, r.reason) for r in block.rejections]
+    sha.update(json.dumps([block.ids, rejections]).encode())
+    arrays = {"images": block.images, "valid": block.valid, **block.labels}
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def dataset_digest(spec: DatasetSpec, records: Iterable[ShardRecord]) -> str:
+    """Return the SHA-256 of the spec and of all shards' digests in their order."""
+    lines = [spec.canonical(), *(record.digest for record in records)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Overwriting: the new dataset is built beside the old one and takes its place when complete.
+
+At any moment one of the two is complete, in its place or in the place beside it, where readers
+look too: whoever is killed loses neither.
+"""
+
+import logging
+from typing import NamedTuple
+
+from storage.layout import Root, read_root
+from storage.location import Location
+
+logger = logging.getLogger(__name__)
+
+_CLAIM = "records/replacing"
+
+
+class Standing(NamedTuple):
+    """A dataset and where it stands at the moment."""
+
+    place: Location
+    root: Root
+
+
+def building_place(target: Location) -> Location:
+    """Return the place beside a dataset's own where its successor is built."""
+    return target.sibling(".building")
+
+
+def find_readable(target: Location) -> Standing | None:
+    """Return the dataset that readers of a place get, complete or not."""
+    root = read_root(target, target.url)
+    if root is not None:
+        return Standing(target, root)
+    successor = _find_successor(target)
+    return successor if successor is not None and successor.root.info is not None else None
+
+
+def find_writable(target: Location) -> Standing | None:
+    """Return the dataset that workers at a place write: the successor where one is being built."""
+    successor = _find_successor(target)
+    if successor is not None:
+        return successor
+    root = read_root(target, target.url)
+    return None if root is None else Standing(target, root)
+
+
+def put_in_place(target: Location) -> None:
+    """Let a successor that is complete take its place; without one, do nothing.
+
+    Raises OSError when another process does the same at this moment: then it is done.
+    """
+    if not _is_complete(target):
+        return
+    with building_place(target).claim(_CLAIM):
+        if _is_complete(target):
+            target.take_over(building_place(target))
+            target.delete(_CLAIM)
+            logger.info("%s was replaced", target.url)
+
+
+def _is_complete(target: Location) -> bool:
+    successor = _find_successor(target)
+    return successor is not None and successor.root.info is not None
+
+
+def _find_successor(target: Location) -> Standing | None:
+    place = building_place(target)
+    root = read_root(place, target.url)
+    return None if root is None else Standing(place, root)

@@ -1,0 +1,168 @@
+"""What a dataset is: its size, its labels with unit and frame, where it comes from."""
+
+import json
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+Domain = Literal["synthetic", "real", "refined"]
+Preprocess = Literal["none", "equalize"]
+PixelType = Literal["uint8", "uint16"]
+
+
+class Schema(BaseModel):
+    """The common base: frozen, closed to unknown fields, field docstrings as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LabelSpec(Schema):
+    """A label: its shape and what its numbers mean."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of the array under `labels/`."""
+    shape: tuple[int, ...]
+    """Shape of one sample's label."""
+    unit: str
+    """Unit of the numbers; "1" for pure ones."""
+    frame: str
+    """The axes that the numbers refer to, with their directions."""
+    description: str
+    """What the label is and how it is found."""
+
+
+_CAMERA = "camera: x right, y down, z into the scene"
+_PIXELS = "image: x right, y down, origin top left, centre of the first pixel at (0.5, 0.5)"
+
+GAZE = LabelSpec(
+    name="gaze",
+    shape=(3,),
+    unit="1",
+    frame=_CAMERA,
+    description="Unit vector from the eye along its line of sight; z = -1 looks into the camera.",
+)
+HEAD_POSE = LabelSpec(
+    name="head_pose",
+    shape=(3,),
+    unit="rad",
+    frame=_CAMERA,
+    description=(
+        "Pitch (positive: faces up), yaw (positive: faces the image's left), as a gaze has them, "
+        "and roll (positive: clockwise in the image), rolled first; 0, 0, 0 faces the camera."
+    ),
+)
+PUPIL_PX = LabelSpec(
+    name="pupil_px",
+    shape=(2,),
+    unit="px",
+    frame=_PIXELS,
+    description="Centre x, y of the pupil; where a source has the iris alone, of its contour.",
+)
+IRIS_PX = LabelSpec(
+    name="iris_px",
+    shape=(32, 2),
+    unit="px",
+    frame=_PIXELS,
+    description="Points x, y along the contour of the iris, also where lids cover it.",
+)
+LID_PX = LabelSpec(
+    name="lid_px",
+    shape=(16, 2),
+    unit="px",
+    frame=_PIXELS,
+    description="Points x, y along the inner margin of both lids: the outline of the open eye.",
+)
+
+
+class DatasetSpec(Schema):
+    """What a dataset shall be: everything about it but the samples themselves.
+
+    Two datasets of equal specs and samples are the same dataset, byte for byte. Provenance and
+    source belong to it, so they hold neither times nor places.
+    """
+
+    num_rows: int = Field(ge=1)
+    """Samples, valid or not."""
+    height: int = Field(ge=1)
+    """Height of the images, in pixels."""
+    width: int = Field(ge=1)
+    """Width of the images, in pixels."""
+    channels: Literal[1, 3]
+    """1: grey or depth, 3: red, green, blue."""
+    dtype: PixelType
+    """Type of a pixel, full scale."""
+    labels: tuple[LabelSpec, ...]
+    """The labels that every sample has."""
+    domain: Domain
+    """Rendered, photographed, or rendered and refined."""
+    source: dict[str, JsonValue]
+    """The source's name, listing and options."""
+    preprocess: Preprocess
+    """What was done to the grey levels, by us or by the source."""
+    provenance: dict[str, JsonValue] = Field(default_factory=dict)
+    """For a derived dataset: what it was derived from and by what."""
+    rows_per_chunk: int = Field(default=1024, ge=1)
+    """Rows that are read at once at least."""
+    rows_per_shard: int = Field(default=16384, ge=1)
+    """Rows of one file or object of each array, written by one writer as a whole."""
+
+    @model_validator(mode="after")
+    def _require_whole_chunks(self) -> Self:
+        if self.rows_per_shard % self.rows_per_chunk:
+            raise ValueError(
+                f"rows_per_shard {self.rows_per_shard} must be a multiple of rows_per_chunk "
+                f"{self.rows_per_chunk}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_distinct_labels(self) -> Self:
+        names = [label.name for label in self.labels]
+        if len(names) != len(set(names)):
+            raise ValueError(f"labels must have distinct names, got {', '.join(names)}")
+        return self
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards hold the rows; the last one may be shorter."""
+        return -(-self.num_rows // self.rows_per_shard)
+
+    def shard_rows(self, shard: int) -> range:
+        """Return the rows of a shard; raises IndexError where there is no such shard."""
+        if not 0 <= shard < self.num_shards:
+            raise IndexError(f"shard {shard} of {self.num_shards}, which are counted from 0")
+        start = shard * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.num_rows))
+
+    def canonical(self) -> str:
+        """Return the one JSON text of this spec: what is compared and what the digest is of."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def differences(self, other: Self) -> list[str]:
+        """Name the fields that differ, with this spec's value and the other's."""
+        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return [
+            f"{name} is {_brief(ours[name])}, not {_brief(theirs[name])}"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+
+
+class DatasetInfo(Schema):
+    """A complete dataset."""
+
+    url: str
+    """Where it is: an absolute path or a URL."""
+    spec: DatasetSpec
+    """What it was made to be."""
+    num_valid: int
+    """Rows that may be used."""
+    num_rejected: int
+    """Rows that the source had bad, or that were refused on the way."""
+    digest: str
+    """64 hexadecimal digits that follow from the spec and the samples alone."""
+
+
+def _brief(value: JsonValue) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,0 +1,320 @@
+"""Writing a dataset, shard by shard, by any number of processes, through any number of kills.
+
+writer = DatasetWriter.open(url, spec)             # creates, or goes on where it stopped
+for shard in writer.pending_shards():              # in any process: DatasetWriter.attach(url)
+    rows = writer.shard_rows(shard)
+    writer.write_shard(shard, source.read(rows.start, rows.stop))
+info = writer.finish()                             # from now on readers accept it
+
+A shard is written under a claim, its record after it, and `complete` after all records: a process
+killed at any moment leaves a dataset that goes on where it stopped and ends with the same digest.
+"""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import (
+    BlockError,
+    CorruptDatasetError,
+    DatasetExistsError,
+    DatasetIncompleteError,
+    DatasetNotFoundError,
+    DuplicateIdError,
+)
+from storage.layout import (
+    Array,
+    claim_key,
+    create_arrays,
+    open_arrays,
+    read_record,
+    read_root,
+    recorded_shards,
+    write_complete_root,
+    write_record,
+    write_root,
+)
+from storage.location import ROOT_DOCUMENT, Location, locate
+from storage.manifest import ShardRecord, block_digest, dataset_digest, record_of
+from storage.replacement import building_place, find_writable, put_in_place
+from storage.samples import SampleBlock
+from storage.schema import DatasetInfo, DatasetSpec
+
+logger = logging.getLogger(__name__)
+
+
+class DatasetWriter:
+    """A dataset being made. Build one with `open` or `attach`."""
+
+    def __init__(
+        self, target: Location, place: Location, spec: DatasetSpec, info: DatasetInfo | None
+    ) -> None:
+        self._target = target
+        self._place = place
+        self._info = info
+        self.spec = spec
+
+    @classmethod
+    def open(cls, url: str, spec: DatasetSpec, *, overwrite: bool = False) -> Self:
+        """Create a dataset, or find the one of the same spec, complete or not.
+
+        With `overwrite`, a dataset of another spec is replaced: the new one is built beside it and
+        takes its place when complete, by renaming on disk and by copies on the server on S3 (which
+        thus holds both for a while). Until then readers get the old one. What is no dataset is
+        never replaced.
+
+        Raises DatasetExistsError where the place holds another dataset, or something else.
+        """
+        target = locate(url)
+        put_in_place(target)
+        found = read_root(target, target.url)
+        if found is None:
+            return cls._begin(target, target, spec)
+        if found.spec.canonical() == spec.canonical():
+            return cls._resume(target, spec, found.info)
+        if not overwrite:
+            raise _exists(target, "another dataset", found.spec.differences(spec))
+        beside = building_place(target)
+        building = read_root(beside, target.url)
+        if building is None or building.spec.canonical() != spec.canonical():
+            beside.delete_all()
+        return cls._begin(target, beside, spec)
+
+    @classmethod
+    def attach(cls, url: str) -> Self:
+        """Return the dataset that is being made at a place; raises DatasetNotFoundError."""
+        target = locate(url)
+        found = find_writable(target)
+        if found is None:
+            raise DatasetNotFoundError(f"no dataset is being made at {target.url}; open it first")
+        return cls(target, found.place, found.root.spec, found.root.info)
+
+    @classmethod
+    def _begin(cls, target: Location, place: Location, spec: DatasetSpec) -> Self:
+        """Write the root document first: from then on the place is known to be ours."""
+        root = read_root(place, target.url)
+        if root is None:
+            if not place.is_free():
+                raise _exists(target, "something that is no dataset", [])
+            write_root(place, spec)
+            root = read_root(place, target.url)
+        # Another process may have begun a dataset here a moment ago.
+        if root is None or root.spec.canonical() != spec.canonical():
+            found = [] if root is None else root.spec.differences(spec)
+            raise _exists(target, "another dataset", found)
+        if place is target:
+            building_place(target).delete_all()
+        create_arrays(place, spec)
+        return cls(target, place, spec, root.info)
+
+    @classmethod
+    def _resume(cls, target: Location, spec: DatasetSpec, info: DatasetInfo | None) -> Self:
+        if info is None:
+            return cls._begin(target, target, spec)
+        target.tidy()
+        building_place(target).delete_all()
+        return cls(target, target, spec, info)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._info is not None and self._place is self._target
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards there are to write."""
+        return self.spec.num_shards
+
+    def shard_rows(self, shard: int) -> range:
+        """Return the rows of a shard."""
+        return self.spec.shard_rows(shard)
+
+    def pending_shards(self) -> list[int]:
+        """Return the shards that have no record yet, in order."""
+        return sorted(set(range(self.num_shards)) - recorded_shards(self._place))
+
+    def records(self) -> list[ShardRecord]:
+        """Return the records of the finished shards, in order."""
+        found = (
+            read_record(self._place, self._target.url, shard)
+            for shard in sorted(recorded_shards(self._place))
+        )
+        return [record for record in found if record is not None]
+
+    def write_shard(
+        self, shard: int, block: SampleBlock, figures: Mapping[str, float] | None = None
+    ) -> ShardRecord:
+        """Write a whole shard, then its record with the figures, and return the record.
+
+        Of several attempts at a shard one writes, and the others return what it recorded: a shard
+        that has a record is not written again.
+
+        Raises BlockError where the block is not exactly the shard's rows of this dataset,
+        DatasetBusyError while another attempt does not end, and DatasetNotFoundError when the
+        dataset was removed meanwhile.
+        """
+        rows = self.shard_rows(shard)
+        _check_block(self.spec, rows, block)
+        if self._place.read(ROOT_DOCUMENT) is None:
+            raise DatasetNotFoundError(
+                f"dataset {self._target.url} was removed or replaced while it was being made"
+            )
+        record = self._record(shard)
+        if record is not None:
+            return record
+        with self._place.claim(claim_key(shard)):
+            record = self._record(shard)
+            if record is not None:
+                return record
+            record = record_of(shard, rows, block, self._write_arrays(rows, block), figures or {})
+            write_record(self._place, record)
+        return record
+
+    def finish(self) -> DatasetInfo:
+        """Declare the dataset complete, once every shard is; again, if it is already.
+
+        Raises DatasetIncompleteError naming the shards that are missing, and DuplicateIdError.
+        """
+        if self._info is None:
+            pending = self.pending_shards()
+            if pending:
+                raise DatasetIncompleteError(
+                    f"dataset {self._target.url} lacks {len(pending)} of {self.num_shards} shards "
+                    f"({_listed(pending)}); write them first"
+                )
+            self._info = self._complete()
+        put_in_place(self._target)
+        self._place = self._target
+        return self._info
+
+    def discard(self) -> None:
+        """Delete an incomplete dataset; one that it was to replace stays as it is."""
+        if self._info is not None:
+            raise DatasetExistsError(f"dataset {self._target.url} is complete and is not discarded")
+        self._place.delete_all()
+
+    def _record(self, shard: int) -> ShardRecord | None:
+        return read_record(self._place, self._target.url, shard)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        with self._place.os_errors():
+            return open_arrays(self._place.store(read_only=False), self.spec)
+
+    def _write_arrays(self, rows: range, block: SampleBlock) -> str:
+        """Write the shard of every array and return the block's digest, taken meanwhile."""
+        values: dict[str, NDArray[Any]] = {
+            "images": block.images,
+            "valid": block.valid,
+            "id": np.array(block.ids, dtype=np.dtypes.StringDType()),
+            **{f"labels/{name}": label for name, label in block.labels.items()},
+        }
+        with ThreadPoolExecutor(max_workers=1) as pool, self._place.os_errors():
+            digest = pool.submit(block_digest, block)
+            for name, array in self._arrays.items():
+                array[rows.start : rows.stop] = values[name]
+            return digest.result()
+
+    def _complete(self) -> DatasetInfo:
+        records = self.records()
+        expected = [self.shard_rows(shard) for shard in range(self.num_shards)]
+        if [range(record.start, record.stop) for record in records] != expected:
+            raise CorruptDatasetError(
+                f"the records of dataset {self._target.url} are not of its shards; "
+                "remove it and make it again"
+            )
+        self._require_unique_ids()
+        for shard in range(self.num_shards):
+            self._place.delete(claim_key(shard))
+        self._place.tidy()
+        info = DatasetInfo(
+            url=self._target.url,
+            spec=self.spec,
+            num_valid=sum(record.num_valid for record in records),
+            num_rejected=sum(len(record.rejections) for record in records),
+            digest=dataset_digest(self.spec, records),
+        )
+        write_complete_root(self._place, info)
+        return info
+
+    def _require_unique_ids(self) -> None:
+        # 8 bytes a name instead of the name: a hash in common is a suspicion, the names decide.
+        hashes = np.empty(self.spec.num_rows, dtype=np.int64)
+        for shard in range(self.num_shards):
+            rows = self.shard_rows(shard)
+            hashes[rows.start : rows.stop] = [hash(name) for name in self._ids(rows)]
+        values, counts = np.unique(hashes, return_counts=True)
+        seen: dict[str, int] = {}
+        for row in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+            name = self._ids(range(row, row + 1))[0]
+            if name in seen:
+                raise DuplicateIdError(
+                    f"rows {seen[name]} and {row} of dataset {self._target.url} are both named "
+                    f"{name!r}; give the samples distinct names in their source"
+                )
+            seen[name] = row
+
+    def _ids(self, rows: range) -> list[str]:
+        with self._place.os_errors():
+            return list(np.asarray(self._arrays["id"][rows.start : rows.stop]).tolist())
+
+
+def _check_block(spec: DatasetSpec, rows: range, block: SampleBlock) -> None:
+    """Refuse a block that is not exactly these rows; raises BlockError."""
+    num_rows = len(rows)
+    shape = (num_rows, spec.height, spec.width, spec.channels)
+    _check_array("images", block.images, shape, spec.dtype)
+    _check_array("valid", block.valid, (num_rows,), "bool")
+    expected, found = {label.name for label in spec.labels}, set(block.labels)
+    if expected != found:
+        raise BlockError(
+            f"the dataset has labels {sorted(expected)}, the block has {sorted(found)}"
+        )
+    for label in spec.labels:
+        _check_array(label.name, block.labels[label.name], (num_rows, *label.shape), "float32")
+    if len(block.ids) != num_rows:
+        raise BlockError(f"expected {num_rows} ids, got {len(block.ids)}")
+    if not all(block.ids):
+        raise BlockError(f"row {rows.start + block.ids.index('')} has an empty id")
+    _check_rejections(rows, block)
+
+
+def _check_array(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise BlockError(
+            f"{name} must be {dtype} {list(shape)}, got {array.dtype} {list(array.shape)}"
+        )
+
+
+def _check_rejections(rows: range, block: SampleBlock) -> None:
+    """Require a reason for every row that is not valid, and for no other."""
+    invalid = {int(row) + rows.start for row in np.flatnonzero(~block.valid)}
+    rejected = {rejection.row for rejection in block.rejections}
+    if invalid != rejected or len(rejected) != len(block.rejections):
+        odd = min(invalid ^ rejected, default=rows.start)
+        raise BlockError(
+            f"every row that is not valid needs one rejection, and no other row has one: row {odd} "
+            f"is {'not ' if odd in invalid else ''}valid and has "
+            f"{sum(rejection.row == odd for rejection in block.rejections)}"
+        )
+
+
+def _exists(target: Location, what: str, differences: list[str]) -> DatasetExistsError:
+    if not differences:
+        return DatasetExistsError(
+            f"{target.url} holds {what}; choose another place, or empty this one yourself"
+        )
+    return DatasetExistsError(
+        f"{target.url} holds {what}: {'; '.join(differences)}. Choose another place, or replace "
+        "the dataset with --overwrite"
+    )
+
+
+def _listed(shards: list[int]) -> str:
+    shown = ", ".join(str(shard) for shard in shards[:10])
+    return shown if len(shards) <= 10 else f"{shown}, …"

@@ -1,0 +1,104 @@
+"""Places on disk and on a real S3 server on loopback, and small datasets to put there."""
+
+import os
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from storage.samples import Rejection, SampleBlock
+from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
+from storage.writer import DatasetWriter
+
+BUCKET = "datasets"
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_REGION", "us-east-1")
+        create = urllib.request.Request(f"http://{host}:{port}/{BUCKET}", method="PUT")
+        urllib.request.urlopen(create).close()
+        yield f"s3://{BUCKET}"
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A path and a URL where nothing is yet."""
+    if request.param == "disk":
+        return str(tmp_path / "eyes.zarr")
+    return f"{request.getfixturevalue('s3_bucket')}/{uuid.uuid4().hex}/eyes.zarr"
+
+
+@pytest.fixture
+def spec() -> DatasetSpec:
+    """25 rows in shards of 10, 10 and 5."""
+    return DatasetSpec(
+        num_rows=25,
+        height=4,
+        width=6,
+        channels=1,
+        dtype="uint8",
+        labels=(GAZE, PUPIL_PX),
+        domain="synthetic",
+        source={"name": "test", "size": [4, 6]},
+        preprocess="none",
+        rows_per_chunk=5,
+        rows_per_shard=10,
+    )
+
+
+Blocks = Callable[..., SampleBlock]
+
+
+@pytest.fixture
+def make_block() -> Blocks:
+    """Return samples that follow from the rows alone; row 7 is rejected."""
+
+    def make(spec: DatasetSpec, rows: range, seed: int = 0) -> SampleBlock:
+        def values(row: int) -> np.random.Generator:
+            return np.random.default_rng([seed, row])
+
+        shape = (spec.height, spec.width, spec.channels)
+        top = np.iinfo(spec.dtype).max
+        images = np.stack([values(row).integers(0, top, shape, spec.dtype) for row in rows])
+        labels = {
+            label.name: np.stack([values(row).normal(size=label.shape) for row in rows]).astype(
+                np.float32
+            )
+            for label in spec.labels
+        }
+        valid = np.array([row != 7 for row in rows])
+        images[~valid] = 0
+        for label in labels.values():
+            label[~valid] = np.nan
+        rejections = tuple(Rejection(row, f"eye/{row}", "too dark") for row in rows if row == 7)
+        return SampleBlock(images, valid, [f"eye/{row}" for row in rows], labels, rejections)
+
+    return make
+
+
+@pytest.fixture
+def write_dataset(make_block: Blocks) -> Callable[..., DatasetInfo]:
+    """Write a whole dataset at a place."""
+
+    def write(url: str, spec: DatasetSpec, *, overwrite: bool = False) -> DatasetInfo:
+        writer = DatasetWriter.open(url, spec, overwrite=overwrite)
+        for shard in writer.pending_shards():
+            writer.write_shard(shard, make_block(spec, writer.shard_rows(shard)))
+        return writer.finish()
+
+    return write
