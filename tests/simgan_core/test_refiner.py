@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from simgan_core.config import RefinerConfig
+from simgan_core.refiner import Refiner, average_towards, clamp_to_range
+
+SMALL = RefinerConfig(num_features=4, num_blocks=2)
+
+
+def random_images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def random_refiner(config: RefinerConfig, channels: int = 1) -> Refiner:
+    torch.manual_seed(0)
+    refiner = Refiner(config, channels)
+    torch.nn.init.normal_(refiner.last.weight)
+    return refiner
+
+
+def test_a_residual_refiner_starts_by_returning_its_input() -> None:
+    images = random_images(2, 3, 9, 11)
+    assert torch.equal(Refiner(SMALL, channels=3)(images), images)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_outputs_stay_in_range_and_shape_at_any_image_size(residual: bool) -> None:
+    refiner = random_refiner(SMALL.model_copy(update={"residual": residual}))
+    for height, width in [(35, 55), (36, 60), (5, 4)]:
+        refined = refiner(random_images(2, 1, height, width) * 0.999)
+        assert refined.shape == (2, 1, height, width)
+        assert refined.abs().max() <= 1.0
+
+
+def test_the_papers_refiner_has_its_number_of_weights() -> None:
+    refiner = Refiner(RefinerConfig(num_features=64, num_blocks=4), channels=1)
+    assert sum(weights.numel() for weights in refiner.parameters()) == 296_129
+
+
+def test_an_image_is_refined_the_same_alone_in_a_batch_in_training_and_in_evaluation() -> None:
+    refiner, images = random_refiner(SMALL), random_images(3, 1, 12, 10)
+    together = refiner.train()(images)
+    alone = refiner.eval()(images[1:2])
+    torch.testing.assert_close(alone, together[1:2])
+
+
+def test_a_pixel_pushed_back_into_the_range_gets_its_gradient() -> None:
+    images = torch.tensor([-2.0, 0.0, 2.0], requires_grad=True)
+    clamp_to_range(images).backward(torch.tensor([-1.0, 1.0, 1.0]))
+    assert images.grad is not None
+    assert images.grad.tolist() == [-1.0, 1.0, 1.0]
+
+
+def test_a_pixel_is_not_pushed_further_out_of_the_range() -> None:
+    images = torch.tensor([-2.0, 2.0], requires_grad=True)
+    clamp_to_range(images).backward(torch.tensor([1.0, -1.0]))
+    assert images.grad is not None
+    assert images.grad.tolist() == [0.0, 0.0]
+
+
+def test_the_averaged_refiner_moves_by_the_rest_of_the_decay() -> None:
+    averaged, current = Refiner(SMALL, 1), Refiner(SMALL, 1)
+    before = averaged.first.weight.detach().clone()
+    average_towards(averaged, current, decay=0.75)
+    torch.testing.assert_close(averaged.first.weight, 0.75 * before + 0.25 * current.first.weight)
+
+
+def test_with_decay_zero_the_averaged_refiner_is_the_last_one() -> None:
+    averaged, current = Refiner(SMALL, 1), Refiner(SMALL, 1)
+    average_towards(averaged, current, decay=0.0)
+    for average, last in zip(averaged.parameters(), current.parameters(), strict=True):
+        torch.testing.assert_close(average, last, rtol=0, atol=1e-7)

@@ -1,0 +1,202 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from simgan_core.checkpoint import load_checkpoint
+from simgan_core.config import RefinerConfig, RegularizationConfig, TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.steps import NonFiniteLossError
+from simgan_core.trainer import NUM_SAMPLES, Trainer
+
+SMALL = TrainingConfig(
+    refiner=RefinerConfig(num_features=4, num_blocks=1),
+    steps=6,
+    refiner_steps_per_round=3,
+    discriminator_steps_per_round=2,
+    refiner_pretraining_steps=2,
+    discriminator_pretraining_steps=4,
+    batch_size=4,
+    history_size=8,
+    log_every=3,
+    sample_every=5,
+)
+
+
+class RecordingSink:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.metrics_at: dict[int, dict[str, float]] = {}
+        self.samples_at: dict[int, torch.Tensor] = {}
+        self.progress_at: list[tuple[int, int]] = []
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.metrics_at[step] = values
+
+    def samples(self, step: int, images: torch.Tensor) -> None:
+        self.samples_at[step] = images.clone()
+
+    def progress(self, step: int, total: int) -> None:
+        self.progress_at.append((step, total))
+
+
+def shapes(count: int, seed: int, finish: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Bright boxes on a grey ground with some noise, 16 × 20, one an image, then `finish`ed."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.full((count, 16, 20, 1), 120.0)
+    for image, (top, left) in zip(
+        images, torch.randint(1, 9, (count, 2), generator=generator).tolist(), strict=True
+    ):
+        image[top : top + 6, left : left + 8] = 200.0
+    images += torch.randn(images.shape, generator=generator) * 10
+    return finish(images).clamp(0, 255).to(torch.uint8)
+
+
+def clean(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
+def darkened(images: torch.Tensor) -> torch.Tensor:
+    return images * 0.6
+
+
+def train(config: TrainingConfig, sink: RecordingSink | None = None) -> Trainer:
+    trainer = Trainer(config, shapes(30, 0, clean), shapes(20, 1, darkened), sink=sink)
+    trainer.run()
+    return trainer
+
+
+def test_rounds_take_as_many_steps_of_each_network_as_configured(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    Trainer(SMALL, shapes(30, 0, clean), shapes(20, 1, darkened)).run(path)
+    state = load_checkpoint(path)["state"]
+    refiner_steps = state["refiner_optimizer"]["state"][0]["step"].item()
+    discriminator_steps = state["discriminator_optimizer"]["state"][0]["step"].item()
+    assert refiner_steps == 2 + 6  # pretraining, then K_g = 3 in each of two rounds
+    assert discriminator_steps == 4 + 2 * 2  # pretraining, then K_d = 2 in each of two rounds
+
+
+def test_half_of_each_batch_enters_the_history_once_rounds_begin(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    one_round = SMALL.model_copy(update={"steps": 3})
+    Trainer(one_round, shapes(30, 0, clean), shapes(20, 1, darkened)).run(path)
+    history = load_checkpoint(path)["state"]["history"]
+    assert history.shape == (2 * 2, 16, 20, 1)
+    assert history.dtype == torch.uint8
+
+
+def test_a_refiner_learns_the_look_of_the_real_images_and_keeps_their_content() -> None:
+    config = TrainingConfig(
+        refiner=RefinerConfig(num_features=8, num_blocks=2),
+        regularization=RegularizationConfig(identity=0.5, gradient=1.0),
+        steps=300,
+        discriminator_pretraining_steps=10,
+        batch_size=16,
+        learning_rate=2e-3,
+        log_every=10,
+    )
+    synthetic, real = shapes(300, 0, clean), shapes(300, 1, darkened)
+    sink = RecordingSink()
+    Trainer(config, synthetic, real, sink=sink).run()
+    before, after = sink.samples_at[0].float(), sink.samples_at[310].float()
+
+    def distance(images: torch.Tensor) -> float:
+        return abs(images.mean() - real.float().mean()).item()
+
+    assert distance(after) < 0.2 * distance(before)
+    boxes = before > 160
+    contrast = after[boxes].mean() - after[~boxes].mean()
+    assert contrast == pytest.approx((200 - 120) * 0.6, rel=0.25)
+    accuracies = [
+        (values["discriminator/accuracy_refined"] + values["discriminator/accuracy_real"]) / 2
+        for values in sink.metrics_at.values()
+    ]
+    assert max(accuracies) > 0.9  # the discriminator knew the two apart,
+    assert accuracies[-1] < 0.8  # and hardly does any more
+
+
+@pytest.mark.parametrize(("num_threads", "precision"), [(1, "fp32"), (1, "bf16"), (2, "fp32")])
+def test_the_same_seed_gives_the_same_bits(num_threads: int, precision: str) -> None:
+    config = SMALL.model_copy(update={"precision": precision})
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        first, second = RecordingSink(), RecordingSink()
+        train(config, first)
+        torch.rand(3)  # the caller's own random numbers change nothing
+        train(config, second)
+    finally:
+        torch.set_num_threads(before)
+    assert first.metrics_at == second.metrics_at
+    assert torch.equal(first.samples_at[12], second.samples_at[12])
+
+
+def test_another_seed_gives_other_figures() -> None:
+    first, second = RecordingSink(), RecordingSink()
+    train(SMALL, first)
+    train(SMALL.model_copy(update={"seed": 1}), second)
+    assert first.metrics_at != second.metrics_at
+
+
+def test_a_training_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(SMALL)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_sink_hears_of_losses_samples_and_progress_at_the_steps_set() -> None:
+    sink = RecordingSink()
+    train(SMALL, sink)
+    assert list(sink.metrics_at) == [3, 6, 9, 12]
+    assert list(sink.samples_at) == [0, 5, 10, 12]
+    assert sink.progress_at[-1] == (12, 12)
+    assert {"refiner/adversarial", "refiner/self_regularization", "discriminator/loss"} <= set(
+        sink.metrics_at[12]
+    )
+
+
+def test_samples_are_the_same_synthetic_images_at_every_step() -> None:
+    sink = RecordingSink()
+    train(SMALL.model_copy(update={"learning_rate": 1e-12}), sink)
+    assert len(sink.samples_at[0]) == NUM_SAMPLES
+    assert torch.equal(sink.samples_at[0], sink.samples_at[12])
+
+
+def test_without_averaging_the_last_refiner_is_the_one_returned(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    config = SMALL.model_copy(update={"ema_decay": 0.0})
+    Trainer(config, shapes(30, 0, clean), shapes(20, 1, darkened)).run(path)
+    state = load_checkpoint(path)["state"]
+    torch.testing.assert_close(state["averaged_refiner"], state["refiner"], rtol=0, atol=1e-7)
+
+
+def test_a_training_that_diverges_says_so_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "training.ckpt"
+    config = SMALL.model_copy(
+        update={"learning_rate": 1e30, "optimizer": "sgd", "steps": 40, "checkpoint_every": 1}
+    )
+    trainer = Trainer(config, shapes(30, 0, clean), shapes(20, 1, darkened))
+    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+        trainer.run(path)
+    assert load_checkpoint(path)["state"]["step"] < trainer.total_steps
+
+
+def test_domains_of_two_sizes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"\[16, 20, 1\].*\[16, 16, 1\]"):
+        Trainer(SMALL, shapes(4, 0, clean), shapes(4, 0, clean)[:, :, :16])
+
+
+def test_an_empty_domain_is_refused() -> None:
+    with pytest.raises(InputError, match="real images: expected uint8"):
+        Trainer(SMALL, shapes(4, 0, clean), shapes(4, 0, clean)[:0])
+
+
+def test_colour_images_are_trained_on_too() -> None:
+    colour = shapes(8, 0, clean).repeat(1, 1, 1, 3)
+    assert Trainer(SMALL, colour, colour // 2).run().refiner.channels == 3

@@ -1,0 +1,136 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from simgan_core.checkpoint import load_checkpoint, save_checkpoint
+from simgan_core.config import RefinerConfig, TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.trainer import Trainer
+
+CONFIG = TrainingConfig(
+    refiner=RefinerConfig(num_features=4, num_blocks=1, residual=False),
+    steps=7,
+    refiner_steps_per_round=2,
+    refiner_pretraining_steps=3,
+    discriminator_pretraining_steps=3,
+    batch_size=4,
+    history_size=6,
+    log_every=4,
+    checkpoint_every=1,
+)
+SYNTHETIC = torch.randint(
+    0, 256, (9, 12, 14, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+REAL = SYNTHETIC.flip(0) // 2
+
+
+def train(path: Path, config: TrainingConfig = CONFIG, stop_after: int | None = None) -> dict:
+    """Train to the end, or for some steps only; returns the checkpoint."""
+    answers = iter([False] * stop_after + [True]) if stop_after is not None else None
+    should_stop = (lambda: next(answers)) if answers else (lambda: False)
+    trained = Trainer(config, SYNTHETIC, REAL).run(path, should_stop)
+    assert trained.finished == (stop_after is None)
+    return load_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return train(tmp_path_factory.mktemp("undisturbed") / "training.ckpt")
+
+
+def assert_same_bits(one: object, other: object) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stop_after", range(13))
+def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_bits(
+    tmp_path: Path, undisturbed: dict, stop_after: int
+) -> None:
+    path = tmp_path / "training.ckpt"
+    train(path, stop_after=stop_after)
+    resumed = train(path)
+    assert resumed["config"] == undisturbed["config"]
+    assert_same_bits(resumed["state"], undisturbed["state"])
+
+
+def test_a_run_stopped_at_every_step_ends_in_the_same_bits(
+    tmp_path: Path, undisturbed: dict
+) -> None:
+    path = tmp_path / "training.ckpt"
+    for _ in range(12):
+        train(path, stop_after=1)
+    assert_same_bits(train(path)["state"], undisturbed["state"])
+
+
+def test_a_finished_run_is_returned_as_it_is(tmp_path: Path, undisturbed: dict) -> None:
+    path = tmp_path / "training.ckpt"
+    save_checkpoint(path, {name: value for name, value in undisturbed.items() if name != "kind"})
+    assert_same_bits(train(path)["state"], undisturbed["state"])
+
+
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path, undisturbed: dict) -> None:
+    path = tmp_path / "training.ckpt"
+    killed = subprocess.run(
+        [sys.executable, __file__, str(path)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert 0 < load_checkpoint(path)["state"]["step"] < 13
+    assert_same_bits(train(path)["state"], undisturbed["state"])
+
+
+def test_a_resumed_run_keeps_the_arithmetic_that_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    checkpoint = train(path, stop_after=2)
+    # As if it had begun where "auto" means something else than here.
+    checkpoint["arithmetic"] = {"precision": "bf16", "micro_batch_size": 3}
+    save_checkpoint(path, {name: checkpoint[name] for name in checkpoint if name != "kind"})
+    trained = Trainer(CONFIG, SYNTHETIC, REAL).run(path)
+    assert (trained.arithmetic.precision, trained.arithmetic.micro_batch_size) == ("bf16", 3)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    train(path, stop_after=1)
+    other = CONFIG.model_copy(update={"learning_rate": 0.5})
+    with pytest.raises(InputError, match="another configuration"):
+        Trainer(other, SYNTHETIC, REAL).run(path)
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    train(path, stop_after=1)
+    with pytest.raises(InputError, match="other images"):
+        Trainer(CONFIG, SYNTHETIC, REAL // 2).run(path)
+
+
+def test_a_checkpoint_with_a_part_missing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "training.ckpt"
+    checkpoint = train(path, stop_after=1)
+    del checkpoint["kind"], checkpoint["state"]["history_generator"]
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(InputError, match="is damaged; delete it"):
+        Trainer(CONFIG, SYNTHETIC, REAL).run(path)
+
+
+class KillerSink:
+    """Kills its own process, as `kill -9` does, in the middle of training."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def samples(self, step: int, images: torch.Tensor) -> None: ...
+
+    def progress(self, step: int, total: int) -> None: ...
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    Trainer(CONFIG, SYNTHETIC, REAL, sink=KillerSink()).run(Path(sys.argv[1]))
