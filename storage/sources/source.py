@@ -1,0 +1,57 @@
+"""What every source of samples offers; a new format is one file with one class like this."""
+
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from storage.samples import SampleBlock
+from storage.schema import Domain, LabelSpec, PixelType, Preprocess
+
+
+class Source(Protocol):
+    """Samples in some format, numbered from 0 in an order that follows from the listing alone.
+
+    A source can be pickled, and read by threads and processes at once. Making one lists its files
+    and raises SourceError when they are missing, empty or not of the format; single bad samples
+    are no error but rows that are not valid.
+    """
+
+    @property
+    def name(self) -> str:
+        """The format's name, as the command line has it."""
+
+    @property
+    def domain(self) -> Domain:
+        """Which domain the images belong to."""
+
+    @property
+    def labels(self) -> tuple[LabelSpec, ...]:
+        """What is known of every sample."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What was done to the images' grey levels before they came here."""
+
+    @property
+    def options(self) -> dict[str, JsonValue]:
+        """The choices that change the samples, recorded with the dataset; no places on disk."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+
+    @property
+    def dtype(self) -> PixelType:
+        """Type of a pixel."""
+
+    def __len__(self) -> int:
+        """Return how many samples there are, bad ones included."""
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return samples start to stop − 1.
+
+        A bad one has valid false, an image of zeros, labels of NaN, and a rejection.
+        """
+
+    def content_digest(self) -> str:
+        """Return a digest of the listing (names and sizes), equal as long as the files are."""
