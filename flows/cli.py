@@ -1,0 +1,546 @@
+"""The `simgan` command: the flows, from a terminal.
+
+Everything heavy is imported inside the command that needs it, so that help answers at once.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from flows.environment import prepare
+from flows.terminal import show_logs
+from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from simgan_core.errors import InputError
+from storage.errors import StorageError
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+Preprocess = Literal["none", "equalize"]
+Preset = Literal["demo", "stable", "paper"]
+# Options of a configuration beside a command's own; a default would hide what the preset says.
+Flat = Parameter(name="*", show_default=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: JSON-able figures, and the same in words."""
+
+    result: dict[str, Any]
+    text: str
+
+
+app = App(
+    name="simgan",
+    help="Make a simulator's labelled images look real, keep their labels true, and measure "
+    "what that is worth on real images.",
+    help_epilogue="Every command takes --json: one machine-readable result as the last line of "
+    "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
+)
+simulate_app = App(name="simulate", help="Render the built-in simulator's two domains.")
+ingest_app = App(name="ingest", help="Turn files into a dataset.")
+app.command(simulate_app)
+app.command(ingest_app)
+
+
+@simulate_app.command(name="synthetic")
+def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcome:
+    """Render the clean domain in UnityEyes' layout, N.jpg and N.json.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
+    count
+        Images.
+    seed
+        The same seed gives the same files.
+    """
+    return _simulate("synthetic", out, count, seed)
+
+
+@simulate_app.command(name="real")
+def simulate_real(*, out: Path, count: int = 4000, seed: int = 2) -> Outcome:
+    """Render the stand-in for real images in MPIIGaze's layout, with 15 people.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
+    count
+        Eye images, left and right together.
+    seed
+        The same seed gives the same files.
+    """
+    return _simulate("real", out, count, seed)
+
+
+def _simulate(domain: Literal["synthetic", "real"], out: Path, count: int, seed: int) -> Outcome:
+    from flows.simulate import simulate
+
+    simulate(domain, str(out), count, seed)
+    return Outcome(
+        {"out": str(out), "count": count, "seed": seed},
+        f"{count} rendered {domain} images are in {out}",
+    )
+
+
+@ingest_app.command(name="unityeyes")
+def ingest_unityeyes(
+    folder: Path,
+    *,
+    to: str,
+    preprocess: Preprocess = "none",
+    crop: Literal["eye-width", "margin"] = "eye-width",
+    size: str = "35x55",
+    max_bad: str = "1%",
+    rows_per_shard: int = 16384,
+    overwrite: bool = False,
+) -> Outcome:
+    """Read a folder of N.jpg + N.json.
+
+    Parameters
+    ----------
+    folder
+        The folder; nested folders are read too.
+    to
+        Path or URL of the dataset.
+    preprocess
+        Histogram equalisation, as MPIIGaze's images have it, or none.
+    crop
+        How the eye is cut out of the frame.
+    size
+        Height x width of the stored images, in pixels.
+    max_bad
+        Share of bad samples above which nothing is kept.
+    rows_per_shard
+        Images in a shard, the unit of parallel work and of resuming.
+    overwrite
+        Replace another dataset that is at `to`.
+    """
+    from tasks.inputs import UnityEyesInput
+
+    height, width = _size(size)
+    source = UnityEyesInput(folder=str(folder), crop=crop, height=height, width=width)
+    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
+
+
+@ingest_app.command(name="mpiigaze")
+def ingest_mpiigaze(
+    folder: Path,
+    *,
+    to: str,
+    subset: Literal["evaluation", "all"] = "evaluation",
+    people: str | None = None,
+    preprocess: Preprocess = "none",
+    size: str = "35x55",
+    max_bad: str = "1%",
+    rows_per_shard: int = 16384,
+    overwrite: bool = False,
+) -> Outcome:
+    """Read the folder of MPIIGaze; its images are histogram-equalised and recorded so.
+
+    Parameters
+    ----------
+    folder
+        The folder that holds `Data` and `Evaluation Subset`.
+    to
+        Path or URL of the dataset.
+    subset
+        The official evaluation lists (right eyes mirrored), or every eye there is.
+    people
+        Only these, separated by commas: p00,p03.
+    preprocess
+        Histogram equalisation once more does nothing: the images have had it.
+    size
+        Height x width of the stored images, in pixels.
+    max_bad
+        Share of bad samples above which nothing is kept.
+    rows_per_shard
+        Images in a shard, the unit of parallel work and of resuming.
+    overwrite
+        Replace another dataset that is at `to`.
+    """
+    from tasks.inputs import MPIIGazeInput
+
+    height, width = _size(size)
+    source = MPIIGazeInput(
+        folder=str(folder), subset=subset, people=_names(people), height=height, width=width
+    )
+    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
+
+
+@ingest_app.command(name="arrays")
+def ingest_arrays(
+    file: Path,
+    *,
+    images: str,
+    to: str,
+    gaze: str | None = None,
+    gaze_pitchyaw: str | None = None,
+    y_up: bool = False,
+    pupil: str | None = None,
+    id: str | None = None,
+    domain: Literal["synthetic", "real"] = "synthetic",
+    size: str | None = None,
+    preprocess: Preprocess = "none",
+    max_bad: str = "1%",
+    rows_per_shard: int = 16384,
+    overwrite: bool = False,
+) -> Outcome:
+    """Read named arrays of one .h5 or .npz file.
+
+    Parameters
+    ----------
+    file
+        The file.
+    images
+        Name of the images, [N, H, W] or [N, H, W, C].
+    to
+        Path or URL of the dataset.
+    gaze
+        Name of the gaze vectors, [N, 3].
+    gaze_pitchyaw
+        Name of the gaze angles in radians, [N, 2].
+    y_up
+        The gaze vectors' y points up, as UnityEyes has it.
+    pupil
+        Name of the pupil centres in pixels from the top left, [N, 2].
+    id
+        Name of the samples' names; the row number when not given.
+    domain
+        Which domain the images belong to.
+    size
+        Height x width to crop and resize to, such as 35x55; as they are when not given.
+    preprocess
+        Histogram equalisation, as MPIIGaze's images have it, or none.
+    max_bad
+        Share of bad samples above which nothing is kept.
+    rows_per_shard
+        Images in a shard, the unit of parallel work and of resuming.
+    overwrite
+        Replace another dataset that is at `to`.
+    """
+    from tasks.inputs import ArraysInput
+
+    source = ArraysInput(
+        file=str(file),
+        images=images,
+        gaze=gaze,
+        gaze_pitchyaw=gaze_pitchyaw,
+        y_up=y_up,
+        pupil=pupil,
+        id=id,
+        domain=domain,
+        size=None if size is None else _size(size),
+    )
+    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
+
+
+def _ingest(
+    source: Any, to: str, preprocess: Preprocess, max_bad: str, rows_per_shard: int, overwrite: bool
+) -> Outcome:
+    from flows.ingest import ingest
+
+    info = ingest(source, to, preprocess, _share(max_bad), rows_per_shard, overwrite)
+    return _dataset_outcome(info)
+
+
+@app.command
+def train(
+    *,
+    synthetic: str,
+    real: str,
+    preset: Preset = "stable",
+    options: Annotated[TrainingConfig, Flat] = TrainingConfig(),
+) -> Outcome:
+    """Train the refiner and print its id; run again after a stop, it goes on where it was.
+
+    Parameters
+    ----------
+    synthetic
+        The simulator's dataset, path or URL.
+    real
+        The unlabelled real dataset, path or URL.
+    preset
+        Where every setting comes from that is not given here.
+    """
+    from flows.train import train as train_flow
+
+    trained = train_flow(synthetic, real, _with_preset(preset, options))
+    return Outcome(
+        trained._asdict(),
+        f"{trained.refiner}\nrefine with: simgan refine DATASET --refiner {trained.refiner} "
+        f"--to DATASET\nMLflow: models:/refiner/{trained.model_version}, run "
+        f"{trained.mlflow_run_id}",
+    )
+
+
+@app.command
+def refine(dataset: str, *, refiner: str, to: str, overwrite: bool = False) -> Outcome:
+    """Refine every valid row of a dataset; labels and ids are kept.
+
+    Parameters
+    ----------
+    dataset
+        The dataset to refine, path or URL.
+    refiner
+        What `train` printed, an MLflow model URI, or the path of a refiner.pt.
+    to
+        Path or URL of the refined dataset.
+    overwrite
+        Replace another dataset that is at `to`.
+    """
+    from flows.refine import refine as refine_flow
+
+    return _dataset_outcome(refine_flow(dataset, refiner, to, overwrite))
+
+
+@app.command
+def evaluate(
+    *,
+    train: str,
+    test: str,
+    seeds: int = 3,
+    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+) -> Outcome:
+    """Train estimators on one dataset and test them on another.
+
+    Parameters
+    ----------
+    train
+        Dataset to train on, path or URL.
+    test
+        Labelled dataset to test on, path or URL.
+    seeds
+        Trainings, each from another seed.
+    """
+    from flows.evaluate import evaluate as evaluate_flow
+
+    result = evaluate_flow(train, test, seeds, estimator)
+    low, high = result.ci95
+    return Outcome(
+        result.model_dump(mode="json"),
+        f"mean error {result.error_deg:.2f}° (95% interval {low:.2f}–{high:.2f}°), "
+        f"{result.within_7deg:.1%} within 7°, {result.num_test} test images",
+    )
+
+
+@app.command
+def compare(
+    *,
+    synthetic: str,
+    refined: str,
+    test: str,
+    real: str | None = None,
+    seeds: int = 3,
+    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+) -> Outcome:
+    """Did refinement help on real images: by how much, and how sure is that.
+
+    Parameters
+    ----------
+    synthetic
+        The simulator's dataset, path or URL.
+    refined
+        The same rows refined.
+    test
+        Labelled real images to test on.
+    real
+        Labelled real images to train on, as the ceiling.
+    seeds
+        Estimators trained for each training set.
+    """
+    from flows.evaluate import compare as compare_flow
+
+    result = compare_flow(synthetic, refined, test, real, seeds, estimator)
+    return _comparison_outcome(result)
+
+
+@app.command
+def pipeline(
+    *,
+    synthetic: Path,
+    real: Path,
+    real_people: str,
+    test_people: str,
+    out: str,
+    preprocess: Preprocess = "equalize",
+    preset: Preset = "stable",
+    seeds: int = 3,
+    training: TrainingConfig = TrainingConfig(),
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> Outcome:
+    """From UnityEyes and MPIIGaze folders to the verdict, as one flow.
+
+    Parameters
+    ----------
+    synthetic
+        UnityEyes' folder of N.jpg + N.json.
+    real
+        MPIIGaze's folder.
+    real_people
+        People whose images the refiner learns from: p00,p01.
+    test_people
+        People to test on, none of them among the former.
+    out
+        Folder or URL under which the four datasets are kept.
+    preprocess
+        Applied to both domains alike.
+    preset
+        Where every training setting comes from that is not given here.
+    seeds
+        Estimators trained for each training set.
+    """
+    from flows.pipeline import pipeline as pipeline_flow
+    from tasks.inputs import MPIIGazeInput, UnityEyesInput
+
+    result = pipeline_flow(
+        synthetic=UnityEyesInput(folder=str(synthetic)),
+        real=MPIIGazeInput(folder=str(real), people=_names(real_people)),
+        test=MPIIGazeInput(folder=str(real), people=_names(test_people)),
+        out=out,
+        preprocess=preprocess,
+        training=_with_preset(preset, training),
+        estimator=estimator,
+        seeds=seeds,
+    )
+    return _comparison_outcome(result)
+
+
+@app.command
+def demo(*, out: Path | None = None, seed: int = 0) -> Outcome:
+    """Go the whole way round on the built-in simulator, in a few minutes on two cores.
+
+    Parameters
+    ----------
+    out
+        Folder for the rendered files and the datasets; under SIMGAN_HOME when not given.
+    seed
+        Seed of the rendered domains and of the refiner.
+    """
+    from flows.demo import demo as demo_flow
+
+    folder = out or prepare() / "demo" / f"seed-{seed}"
+    outcome = _comparison_outcome(demo_flow(str(folder), seed))
+    note = (
+        'Both domains of this demo are rendered: "real" stands for a rendered imitation of a '
+        "laptop's camera, with its own people.\n"
+    )
+    return Outcome(outcome.result, note + outcome.text)
+
+
+@app.command
+def doctor() -> Outcome:
+    """Say what is installed and reachable, what is wrong and how to mend it."""
+    from tasks.diagnosis import diagnose
+
+    diagnosis = diagnose()
+    return Outcome(diagnosis.model_dump(mode="json"), diagnosis.text())
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Run a command and print what it found.
+
+    Parameters
+    ----------
+    json_output
+        Print the result as JSON, in the last line of stdout; all else goes to stderr.
+    """
+    command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    prepare()
+    show_logs()
+    outcome = command(*bound.args, **bound.kwargs)
+    if isinstance(outcome, Outcome):
+        print(outcome.text, file=sys.stderr if json_output else sys.stdout)
+        if json_output:
+            print(json.dumps(outcome.result))  # noqa: T201
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app.meta(exit_on_error=False, print_error=False)
+    except (CycloptsError, ValidationError, InputError, StorageError) as error:
+        _leave(WRONG_INPUT, f"error: {error}")
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "stopped; the same command goes on where it was")
+    except Exception as error:  # noqa: BLE001  the traceback is in the log above
+        _leave(FAILED, f"failed: {type(error).__name__}: {error}")
+
+
+def _leave(code: int, message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _dataset_outcome(info: Any) -> Outcome:
+    result = {
+        "dataset": info.url,
+        "num_rows": info.spec.num_rows,
+        "num_valid": info.num_valid,
+        "num_rejected": info.num_rejected,
+        "digest": info.digest,
+        "domain": info.spec.domain,
+        "preprocess": info.spec.preprocess,
+    }
+    return Outcome(
+        result,
+        f"{info.url}: {info.spec.num_rows} rows, {info.num_rejected} rejected, "
+        f"digest {info.digest[:12]}",
+    )
+
+
+def _comparison_outcome(result: Any) -> Outcome:
+    from tasks.report import table, whereabouts
+
+    return Outcome(result.model_dump(mode="json"), f"{table(result)}\n\n{whereabouts(result)}")
+
+
+def _with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
+    """Lay the options that were given over a preset."""
+    base = PRESETS[preset].model_dump()
+    return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
+
+
+def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _overlaid(base[name], value)
+        for name, value in given.items()
+        if isinstance(value, dict)
+    }
+    return {**base, **given, **nested}
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, times, width = text.lower().partition("x")
+    if not (times and height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size {text}: expected height x width in pixels, such as 35x55")
+    return int(height), int(width)
+
+
+def _share(text: str) -> float:
+    number, scale = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
+    try:
+        share = float(number) / scale
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"--max-bad {text}: expected a share such as 1% or 0.01")
+    return share
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The product on its built-in simulator: no data needed, a few minutes on two cores.
+
+`make demo`, or `simgan demo`. Both domains are rendered; the one called "real" stands in for
+a laptop's camera so that every stage can be seen at work.
+"""
+
+from prefect import flow
+
+from flows.pipeline import pipeline
+from flows.simulate import simulate
+from simgan_core.config import PRESETS, EstimatorConfig
+from tasks.inputs import MPIIGazeInput, UnityEyesInput
+from tasks.report import ComparisonResult
+
+NUM_SYNTHETIC = 6000
+NUM_REAL = 6000
+REAL_PEOPLE = ("p00", "p01", "p02", "p03", "p04", "p05", "p06", "p07", "p08")
+TEST_PEOPLE = ("p09", "p10", "p11", "p12", "p13", "p14")
+
+
+@flow(name="demo")
+def demo(out: str, seed: int = 0) -> ComparisonResult:
+    """Render both domains, then go the whole way round.
+
+    Args:
+        out: Folder for the rendered files and the datasets.
+        seed: Seed of the rendered domains and of the refiner.
+    """
+    simulate("synthetic", f"{out}/simulated/synthetic", NUM_SYNTHETIC, 2 * seed + 1)
+    simulate("real", f"{out}/simulated/real", NUM_REAL, 2 * seed + 2)
+    real_folder = f"{out}/simulated/real"
+    return pipeline(
+        synthetic=UnityEyesInput(folder=f"{out}/simulated/synthetic"),
+        real=MPIIGazeInput(folder=real_folder, people=REAL_PEOPLE),
+        test=MPIIGazeInput(folder=real_folder, people=TEST_PEOPLE),
+        out=out,
+        training=PRESETS["demo"].model_copy(update={"seed": seed}),
+        estimator=EstimatorConfig(),
+    )

@@ -1,0 +1,55 @@
+"""Train estimators and test them on real images: one training set, or a whole comparison."""
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from simgan_core.config import EstimatorConfig
+from tasks.evaluate import estimate, plan_comparison, plan_evaluation
+from tasks.policies import threads
+from tasks.report import ComparisonResult, EvaluationResult, conclude, summarize
+
+Seeds = Annotated[int, Field(ge=1, le=100)]
+
+
+# One training at a time: PyTorch already uses every core within one.
+@flow(name="evaluate", task_runner=threads(1))
+def evaluate(
+    train: str, test: str, seeds: Seeds = 3, estimator: EstimatorConfig = EstimatorConfig()
+) -> EvaluationResult:
+    """Train estimators on one dataset and test them on another.
+
+    Args:
+        train: Dataset to train on, path or URL.
+        test: Dataset to test on; nothing of it is used for any choice.
+        seeds: Trainings, each from another seed.
+        estimator: Network and recipe.
+    """
+    plan = plan_evaluation(train, test, seeds, estimator)
+    answers = [estimate.submit(arm, plan, seed) for arm in plan.arms for seed in range(seeds)]
+    return summarize(plan, [answer.result() for answer in answers])
+
+
+@flow(name="compare", task_runner=threads(1))
+def compare(
+    synthetic: str,
+    refined: str,
+    test: str,
+    real: str | None = None,
+    seeds: Seeds = 3,
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> ComparisonResult:
+    """Did refinement help on real images: by how much, and how sure is that.
+
+    Args:
+        synthetic: The simulator's dataset, path or URL.
+        refined: The same rows refined.
+        test: Labelled real images to test on; nothing of it is used for any choice.
+        real: Labelled real images to train on, as the ceiling.
+        seeds: Estimators trained for each training set.
+        estimator: Network and recipe, the same for every training set.
+    """
+    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator)
+    answers = [estimate.submit(arm, plan, seed) for arm in plan.arms for seed in range(seeds)]
+    return conclude(plan, [answer.result() for answer in answers])

@@ -1,0 +1,42 @@
+"""Turn a simulator's or camera's files into one zarr dataset."""
+
+from typing import Annotated, Literal
+
+from prefect import flow, unmapped
+from pydantic import Field
+
+from storage.schema import DatasetInfo
+from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
+from tasks.inputs import SourceInput
+from tasks.policies import threads
+
+
+@flow(name="ingest", task_runner=threads(4))
+def ingest(
+    source: SourceInput,
+    to: str,
+    preprocess: Literal["none", "equalize"] = "none",
+    max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01,
+    rows_per_shard: Annotated[int, Field(ge=1)] = 16384,
+    overwrite: bool = False,
+) -> DatasetInfo:
+    """Read every sample of a source into a dataset; run again, it goes on where it was.
+
+    Args:
+        source: What to read.
+        to: Path or URL of the dataset.
+        preprocess: Applied to every image and recorded; both domains of a training want the same.
+        max_bad: Share of bad samples above which the run fails.
+        rows_per_shard: Images in one shard, the unit of parallel work and of resuming.
+        overwrite: Replace another dataset that is at `to`.
+    """
+    plan = plan_ingestion(source, to, preprocess, rows_per_shard, overwrite)
+    done = ingest_shards.map(
+        plan.groups,
+        source=unmapped(source),
+        listing_digest=plan.listing_digest,
+        to=to,
+        preprocess=preprocess,
+    )
+    done.result()
+    return finish_ingestion(to, max_bad)

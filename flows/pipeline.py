@@ -1,0 +1,58 @@
+"""The whole way round, in order: read this file first.
+
+simulator output ─┐                               ┌─ refined dataset ─┐
+├─ ingest ─ train ─ bulk refine ┤                   ├─ compare on real test data
+real images ──────┘                               └─ synthetic ───────┘
+
+simgan pipeline --synthetic DIR --real DIR --real-people p00,p01 --test-people p02 --out DIR
+"""
+
+from typing import Literal
+
+from prefect import flow
+
+from flows.evaluate import Seeds, compare
+from flows.ingest import ingest
+from flows.refine import refine
+from flows.train import train
+from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from tasks.inputs import SourceInput
+from tasks.report import ComparisonResult
+
+
+@flow(name="pipeline")
+def pipeline(
+    synthetic: SourceInput,
+    real: SourceInput,
+    test: SourceInput,
+    out: str,
+    preprocess: Literal["none", "equalize"] = "equalize",
+    training: TrainingConfig = PRESETS["stable"],
+    estimator: EstimatorConfig = EstimatorConfig(),
+    seeds: Seeds = 3,
+) -> ComparisonResult:
+    """Ingest both domains, train the refiner, refine, and compare on real test images.
+
+    Args:
+        synthetic: The simulator's output.
+        real: Real images to learn the look from; their labels serve the ceiling alone.
+        test: Real images with labels to test on, none of them among `real`.
+        out: Folder or URL under which the four datasets are kept.
+        preprocess: Applied to both domains alike.
+        training: The refiner's networks, losses and schedule.
+        estimator: The estimator's network and recipe, the same for every training set.
+        seeds: Estimators trained for each training set.
+    """
+    synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
+    real_set = ingest(real, f"{out}/real.zarr", preprocess)
+    test_set = ingest(test, f"{out}/test.zarr", preprocess)
+    refiner = train(synthetic_set.url, real_set.url, training)
+    refined_set = refine(synthetic_set.url, refiner.refiner, f"{out}/refined.zarr")
+    return compare(
+        synthetic=synthetic_set.url,
+        refined=refined_set.url,
+        real=real_set.url,
+        test=test_set.url,
+        seeds=seeds,
+        estimator=estimator,
+    )

@@ -1,0 +1,18 @@
+"""Train a refiner from a synthetic and an unlabelled real dataset."""
+
+from prefect import flow
+
+from simgan_core.config import PRESETS, TrainingConfig
+from tasks.train import RefinerRef, train_refiner
+
+
+@flow(name="train")
+def train(synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"]) -> RefinerRef:
+    """Train the refiner, remember it in MLflow and register it; run again, it goes on.
+
+    Args:
+        synthetic: The simulator's dataset, path or URL.
+        real: The real dataset; its labels, if it has any, are not looked at.
+        config: Networks, losses and schedule.
+    """
+    return train_refiner(synthetic, real, config)

@@ -1,0 +1,20 @@
+"""Names that follow from content: the same inputs and settings always give the same id.
+
+A command that was killed and is run again finds its earlier work by such a name.
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any
+
+
+def code_version() -> str:
+    """The installed version of this product."""
+    return version("simgan")
+
+
+def content_id(kind: str, content: dict[str, Any]) -> str:
+    """Name `content` (JSON-able) by its hash: `<kind>-<12 hexadecimal digits>`."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"

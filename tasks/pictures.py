@@ -1,0 +1,61 @@
+"""Pictures of images, for people: nothing is rescaled per image, so that contrast drift shows."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+GAP_PX = 2
+PAPER = 255
+
+
+def grid(images: Pixels, num_columns: int = 8, zoom: int = 2) -> Pixels:
+    """Lay out uint8 [N,H,W,C] row by row in one picture, uint8 [H',W'] or [H',W',3]."""
+    rows = [images[start : start + num_columns] for start in range(0, len(images), num_columns)]
+    return columns(rows, num_columns, zoom)
+
+
+def columns(rows: Sequence[Pixels], num_columns: int, zoom: int = 2) -> Pixels:
+    """Lay out rows of images, each uint8 [n ≤ num_columns,H,W,C], one above the other."""
+    _, height, width, channels = rows[0].shape
+    step_y, step_x = height * zoom + GAP_PX, width * zoom + GAP_PX
+    sheet = np.full(
+        (len(rows) * step_y - GAP_PX, num_columns * step_x - GAP_PX, channels), PAPER, np.uint8
+    )
+    for row_index, row in enumerate(rows):
+        for column_index, image in enumerate(row):
+            y, x = row_index * step_y, column_index * step_x
+            enlarged = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            sheet[y : y + height * zoom, x : x + width * zoom] = enlarged
+    return sheet[..., 0] if channels == 1 else sheet
+
+
+def before_after(synthetic: Pixels, refined: Pixels, real: Pixels, num_columns: int = 10) -> Pixels:
+    """Pairs of rows, synthetic above the same images refined, and unpaired real ones below."""
+    rows: list[Pixels] = []
+    for start in range(0, min(len(synthetic), 3 * num_columns), num_columns):
+        rows += [synthetic[start : start + num_columns], refined[start : start + num_columns]]
+    rows += [real[start : start + num_columns] for start in (0, num_columns)]
+    return columns(rows, num_columns)
+
+
+def refinement_progress(samples: Mapping[int, Pixels], num_columns: int = 10) -> Pixels:
+    """The same images, a row for each step at which they were refined, first step on top."""
+    return columns([samples[step][:num_columns] for step in sorted(samples)], num_columns)
+
+
+def png(pixels: Pixels) -> bytes:
+    """Encode uint8 [H,W] or [H,W,3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(png_bytes: bytes) -> str:
+    """A PNG as an address that carries it, for pages that must stand alone."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes).decode()

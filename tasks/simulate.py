@@ -1,0 +1,132 @@
+"""Render the built-in simulator's domains into the layouts that ingestion reads."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+
+from simgan_core.errors import InputError
+from simgan_core.simulator import NUM_REAL_PEOPLE, Scenes, render, sample_scenes
+from storage.sources.head_pose import to_unityeyes
+from storage.sources.mpiigaze import EyeArrays, write_evaluation_list, write_mpiigaze_day
+from storage.sources.unityeyes import write_unityeyes_pair
+from tasks.identity import code_version
+from tasks.policies import CACHE
+
+logger = logging.getLogger(__name__)
+
+PAIRS_AT_ONCE = 500
+FRAMES_PER_DAY = 50
+# Says what a folder holds; its name keeps it out of the way of the layouts' readers.
+MARK = ".simulation"
+
+
+@task(name="simulate-synthetic", cache_policy=CACHE)
+def simulate_synthetic(out: str, count: int, seed: int) -> str:
+    """Write N.jpg + N.json for N = 1 … count; pairs that an earlier run left are kept."""
+    folder = _claim(Path(out), "synthetic", count, seed)
+    started = time.monotonic()
+    for start in range(0, count, PAIRS_AT_ONCE):
+        numbers = [
+            number
+            for number in range(start + 1, min(start + PAIRS_AT_ONCE, count) + 1)
+            if not (folder / f"{number}.jpg").exists()
+        ]
+        if numbers:
+            scenes = sample_scenes("synthetic", min(PAIRS_AT_ONCE, count - start), seed, start)
+            _write_pairs(folder, numbers, scenes[np.array(numbers) - start - 1])
+        _say_progress("synthetic", start + PAIRS_AT_ONCE, count, started)
+    return out
+
+
+@task(name="simulate-real", cache_policy=CACHE)
+def simulate_real(out: str, count: int, seed: int) -> str:
+    """Write `count` eyes of 15 people, left and right in turn, as MPIIGaze's files and lists."""
+    folder = _claim(Path(out), "real", count, seed)
+    started = time.monotonic()
+    num_frames = -(-count // 2)
+    scenes = sample_scenes("real", 2 * num_frames, seed)
+    for person in range(NUM_REAL_PEOPLE):
+        frames = np.arange(person, num_frames, NUM_REAL_PEOPLE)
+        for first in range(0, len(frames), FRAMES_PER_DAY):
+            shown = frames[first : first + FRAMES_PER_DAY]
+            _write_day(folder, person, first // FRAMES_PER_DAY + 1, shown, scenes)
+        _write_list(folder, person, len(frames))
+        _say_progress("real", (person + 1) * 2 * len(frames), count, started)
+    return out
+
+
+def _claim(folder: Path, domain: str, count: int, seed: int) -> Path:
+    """Mark the folder as this simulation's; refuse one that holds anything else."""
+    mark = folder / MARK
+    claim = {"domain": domain, "count": count, "seed": seed, "code": code_version()}
+    if mark.exists():
+        found = json.loads(mark.read_text())
+        if found != claim:
+            raise InputError(
+                f"{folder} holds another simulation ({found}), asked for was {claim}; choose "
+                "another --out or remove the folder"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; choose another --out or empty it")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps(claim))
+    return folder
+
+
+def _write_pairs(folder: Path, numbers: list[int], scenes: Scenes) -> None:
+    rendered = render(scenes, "frame")
+    head_pose_deg = to_unityeyes(scenes.head_pose)
+    for row, number in enumerate(numbers):
+        gaze_x, gaze_y, gaze_z = scenes.gaze[row]
+        write_unityeyes_pair(
+            folder,
+            number,
+            frame=rendered.images[row, :, :, 0],
+            look_vec_y_up=np.array([gaze_x, -gaze_y, gaze_z]),
+            head_pose_deg=head_pose_deg[row],
+            iris_px=rendered.iris_px[row],
+            lid_margin_px=rendered.lid_px[row],
+            caruncle_px=rendered.caruncle_px[row],
+            details={},
+        )
+
+
+def _write_day(
+    folder: Path, person: int, day: int, frames: NDArray[np.intp], scenes: Scenes
+) -> None:
+    """Write both eyes of these frames: scenes 2i and 2i + 1 are frame i's left and right."""
+    left, right = scenes[2 * frames], scenes[2 * frames + 1]
+    write_mpiigaze_day(
+        folder,
+        person=f"p{person:02d}",
+        day=day,
+        filenames=[f"{number + 1:04d}.jpg" for number in range(len(frames))],
+        left=_eyes(left),
+        right=_eyes(right),
+    )
+
+
+def _eyes(scenes: Scenes) -> EyeArrays:
+    images = render(scenes, "crop").images
+    return EyeArrays(image=images[..., 0], gaze=scenes.gaze, pose=scenes.head_pose)
+
+
+def _write_list(folder: Path, person: int, num_frames: int) -> None:
+    lines = [
+        f"day{frame // FRAMES_PER_DAY + 1:02d}/{frame % FRAMES_PER_DAY + 1:04d}.jpg {side}"
+        for side in ("left", "right")
+        for frame in range(num_frames)
+    ]
+    write_evaluation_list(folder, f"p{person:02d}", lines)
+
+
+def _say_progress(domain: str, done: int, count: int, started: float) -> None:
+    done = min(done, count)
+    rate = done / max(time.monotonic() - started, 1e-9)
+    logger.info("rendered %d of %d %s images, %.0f a second", done, count, domain, rate)

@@ -1,0 +1,90 @@
+"""A real Prefect server for the session, and small simulated data that flows run on."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SECONDS_TO_START = 90
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder under which everything of this session is kept."""
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="session")
+def environment(workplace: Path) -> Iterator[dict[str, str]]:
+    """Surroundings of every command: a Prefect server of our own, MLflow on SQLite."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {
+        "SIMGAN_HOME": str(workplace / "home"),
+        "PREFECT_HOME": str(workplace / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    surroundings = {**os.environ, **own}
+    surroundings.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    log = (workplace / "prefect-server.log").open("w")
+    server = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log)
+    try:
+        _wait_until_healthy(own["PREFECT_API_URL"], server)
+        yield surroundings
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(SECONDS_TO_START * 4):
+        assert server.poll() is None, "the Prefect server ended while it was starting"
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.25)
+    raise AssertionError("the Prefect server did not start")
+
+
+class Simgan:
+    """Runs the `simgan` command as a user would, in a process of its own."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.environment = environment
+        self.folder = folder
+
+    def start(self, *words: object) -> "subprocess.Popen[str]":
+        """Start a command and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *map(str, words)],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: object) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        process = self.start(*words)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def simgan(environment: dict[str, str], workplace: Path) -> Simgan:
+    """The `simgan` command in this session's surroundings."""
+    return Simgan(environment, workplace)

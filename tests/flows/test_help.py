@@ -1,0 +1,49 @@
+"""What the command line answers without doing any work."""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "simulate",
+    "ingest",
+    "train",
+    "refine",
+    "evaluate",
+    "compare",
+    "pipeline",
+    "demo",
+    "doctor",
+]
+HEAVY = {"torch", "prefect", "mlflow", "zarr", "matplotlib", "scipy", "PIL"}
+
+
+def _run(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_lists_every_command() -> None:
+    done = _run("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["ingest", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys; sys.argv = ['simgan', *sys.argv[1:]]\n"
+        "from flows.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_shows_the_sentence_under_each_setting() -> None:
+    assert "K_g: refiner updates in a round" in " ".join(_run("train", "--help").stdout.split())

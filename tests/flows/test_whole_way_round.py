@@ -1,0 +1,114 @@
+"""From the simulators' files to the verdict, by the commands that a user types."""
+
+import json
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
+            "--refiner.num-blocks", 1, "--discriminator-pretraining-steps", 2)  # fmt: skip
+ESTIMATOR = ("--seeds", 2, "--steps", 20)
+
+
+def result_of(done: "CompletedProcess[str]") -> dict[str, Any]:
+    """The JSON in the last line of stdout."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def datasets(simgan: Any, workplace: Path) -> dict[str, str]:
+    """Both domains rendered and ingested, and the synthetic one refined."""
+    folder = workplace / "round"
+    simgan("simulate", "synthetic", "--out", folder / "s", "--count", 60, "--seed", 1)
+    simgan("simulate", "real", "--out", folder / "r", "--count", 120, "--seed", 2)
+    paths = {
+        name: str(folder / f"{name}.zarr") for name in ("synthetic", "real", "test", "refined")
+    }
+    equalize = ("--preprocess", "equalize", "--json")
+    result_of(simgan("ingest", "unityeyes", folder / "s", "--to", paths["synthetic"], *equalize))
+    people = ("--people", "p00,p01,p02,p03,p04,p05,p06,p07,p08,p09")
+    result_of(simgan("ingest", "mpiigaze", folder / "r", "--to", paths["real"], *people, "--json"))
+    people = ("--people", "p10,p11,p12,p13,p14")
+    result_of(simgan("ingest", "mpiigaze", folder / "r", "--to", paths["test"], *people, "--json"))
+    trained = result_of(
+        simgan("train", "--synthetic", paths["synthetic"], "--real", paths["real"], *TRAINING,
+               "--json")
+    )  # fmt: skip
+    paths["refiner"] = trained["refiner"]
+    result_of(simgan("refine", paths["synthetic"], "--refiner", trained["refiner"], "--to",
+                     paths["refined"], "--json"))  # fmt: skip
+    return paths
+
+
+def test_refine_keeps_every_row_and_says_so(simgan: Any, datasets: dict[str, str]) -> None:
+    again = simgan("refine", datasets["synthetic"], "--refiner", datasets["refiner"], "--to",
+                   datasets["refined"], "--json")  # fmt: skip
+    result = result_of(again)
+    assert result["num_rows"] == 60
+    assert result["num_rejected"] == 0
+    assert result["domain"] == "refined"
+
+
+def test_compare_prints_every_arm_and_the_difference(simgan: Any, datasets: dict[str, str]) -> None:
+    done = simgan("compare", "--synthetic", datasets["synthetic"], "--refined",
+                  datasets["refined"], "--real", datasets["real"], "--test", datasets["test"],
+                  *ESTIMATOR, "--json")  # fmt: skip
+    result = result_of(done)
+    for arm in ("synthetic", "refined", "tone_matched", "real"):
+        low, high = result[arm]["ci95"]
+        assert low <= result[arm]["error_deg"] <= high
+        assert 0 <= result[arm]["within_7deg"] <= 1
+    difference = result["refined_minus_synthetic"]["error_deg"]
+    expected = result["refined"]["error_deg"] - result["synthetic"]["error_deg"]
+    assert difference == pytest.approx(expected, abs=1e-9)
+    assert set(result["pupil_shift_px"]) == {"mean", "sd", "median"}
+    assert result["num_test"] == 40
+    assert result["seeds"] == 2
+    assert Path(result["report"]).exists()
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_compare_without_real_has_no_ceiling_but_still_tone_matches(
+    simgan: Any, datasets: dict[str, str]
+) -> None:
+    result = result_of(
+        simgan("compare", "--synthetic", datasets["synthetic"], "--refined", datasets["refined"],
+               "--test", datasets["test"], *ESTIMATOR, "--json")
+    )  # fmt: skip
+    assert result["real"] is None
+    assert result["tone_matched"] is not None
+
+
+def test_the_same_comparison_gives_the_same_table(simgan: Any, datasets: dict[str, str]) -> None:
+    words = ("evaluate", "--train", datasets["synthetic"], "--test", datasets["test"], *ESTIMATOR,
+             "--json")  # fmt: skip
+    assert result_of(simgan(*words)) == result_of(simgan(*words))
+
+
+def test_mlflow_remembers_the_training_with_its_datasets_curves_and_model(
+    datasets: dict[str, str], environment: dict[str, str]
+) -> None:
+    client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
+    (version,) = client.search_model_versions("name='refiner'")
+    run = client.get_run(version.run_id)
+    assert run.data.tags["simgan.refiner"] == datasets["refiner"]
+    assert run.data.params["steps"] == "6"
+    assert {tag.value for given in run.inputs.dataset_inputs for tag in given.tags} == {
+        "synthetic",
+        "real",
+    }
+    assert len(client.get_metric_history(run.info.run_id, "refiner_loss")) >= 1
+
+
+def test_a_registered_model_uri_names_the_same_refiner(
+    simgan: Any, datasets: dict[str, str], tmp_path: Path
+) -> None:
+    by_id = simgan("refine", datasets["synthetic"], "--refiner", datasets["refiner"], "--to",
+                   datasets["refined"], "--json")  # fmt: skip
+    by_uri = simgan("refine", datasets["synthetic"], "--refiner", "models:/refiner/1", "--to",
+                    tmp_path / "again.zarr", "--json")  # fmt: skip
+    assert result_of(by_uri)["digest"] == result_of(by_id)["digest"]
