@@ -54,7 +54,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 convolutions beat fp32 ones: on GPUs, and on CPUs with AMX tiles."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # AVX-512 alone has bf16 products too, but trains at 0.7 of fp32's rate (docs/benchmarks.md).
+    # AVX-512 alone has bf16 products too, but with them training ran at 0.7 of fp32's rate.
     return torch.cpu.get_capabilities().get("amx_bf16", False) is True
 
 
