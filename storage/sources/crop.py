@@ -66,7 +66,8 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
 def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[np.float32]:
     """Return where points [..., 2] (x, y in pixels of an image) are in the resized box, float32."""
     scale = np.array([size.width / box.width, size.height / box.height])
-    return ((points - np.array([box.left, box.top])) * scale).astype(np.float32)
+    moved = (points - np.array([box.left, box.top])) * scale
+    return np.asarray(moved, dtype=np.float32)
 
 
 def _cut(images: NDArray[Pixel], box: Box) -> tuple[NDArray[Pixel], Box]:
@@ -97,4 +98,4 @@ def _mean_over_steps(
     sums = np.cumsum(floats, axis=axis) - floats
     shares = np.expand_dims(edges - before, tuple(n for n in range(4) if n != axis))
     integral = sums.take(before, axis) + shares * floats.take(before, axis)
-    return np.diff(integral, axis=axis) * (num_steps / extent)
+    return np.asarray(np.diff(integral, axis=axis) * (num_steps / extent))

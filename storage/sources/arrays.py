@@ -1,0 +1,213 @@
+"""One .h5 or .npz file with named arrays of images and labels."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from storage.errors import SourceError
+from storage.samples import Floats, Images, Rejection, SampleBlock
+from storage.schema import GAZE, PUPIL_PX, Domain, LabelSpec, PixelType, Preprocess
+from storage.sources.array_file import open_array_file
+from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
+
+PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
+
+PIECES = 256
+PIECE_BYTES = 1 << 16
+"""A file's digest is of this many pieces of this size, evenly spread: of all of a small one."""
+
+
+class ArraysSource:
+    """The rows of named arrays of equal length.
+
+    Args:
+        file: An .h5 or .npz file.
+        images: Key of uint8 or uint16 [N, H, W] or [N, H, W, C], C = 1 or 3.
+        gaze: Key of gaze vectors [N, 3] of any length, x right, y down, z into the scene.
+        gaze_pitchyaw: Key of gaze angles [N, 2] in radians instead, positive where it goes up and
+            to the image's left.
+        y_up: The gaze vectors have y up.
+        pupil: Key of pupil centres [N, 2], x, y in pixels from the top left.
+        id: Key of the samples' names [N], text or whole numbers; the row number without one.
+        domain: Which domain the images belong to.
+        size: Height and width to cut (from the middle) and resize to; as they are without one.
+
+    A row whose gaze is no direction is not valid; a pupil that is not known is NaN.
+
+    Raises SourceError where an array is missing, of another shape or type, or of another length.
+    """
+
+    name = "arrays"
+    preprocess: Preprocess = "none"
+
+    def __init__(
+        self,
+        file: Path | str,
+        *,
+        images: str,
+        gaze: str | None = None,
+        gaze_pitchyaw: str | None = None,
+        y_up: bool = False,
+        pupil: str | None = None,
+        id: str | None = None,
+        domain: Literal["synthetic", "real"] = "synthetic",
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        if gaze is not None and gaze_pitchyaw is not None:
+            raise SourceError("give gaze or gaze_pitchyaw, not both")
+        if y_up and gaze is None:
+            raise SourceError("y_up says how gaze vectors point; give their key as gaze")
+        self._file = open_array_file(Path(file))
+        self._images, self._gaze, self._angles = images, gaze, gaze_pitchyaw
+        self._y_up, self._pupil, self._id = y_up, pupil, id
+        self.domain: Domain = domain
+        self._num_rows, self._frame, channels, self.dtype = self._look_at_images()
+        self._size = self._frame if size is None else Size(*size)
+        self.image_shape = (*self._size, channels)
+        self.labels = self._look_at_labels()
+        self._require_distinct_names()
+        self.options: dict[str, JsonValue] = {
+            "images": images,
+            "gaze": gaze,
+            "gaze_pitchyaw": gaze_pitchyaw,
+            "y_up": y_up,
+            "pupil": pupil,
+            "id": id,
+            "size": [*self._size],
+        }
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def content_digest(self) -> str:
+        """Return a digest of the file's size and of pieces of its content, at most 16 MiB."""
+        size = self._file.path.stat().st_size
+        sha = hashlib.sha256(str(size).encode())
+        with self._file.path.open("rb") as file:
+            for offset in range(0, size, max(PIECE_BYTES, size // PIECES)):
+                file.seek(offset)
+                sha.update(file.read(PIECE_BYTES))
+        return sha.hexdigest()
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return rows start to stop − 1."""
+        stop = min(stop, len(self))
+        images = self._read_images(start, stop)
+        ids, labels = self._read_names(start, stop), self._read_labels(start, stop)
+        valid = np.ones(len(ids), bool)
+        if "gaze" in labels:
+            valid = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
+        images[~valid] = 0
+        for label in labels.values():
+            label[~valid] = np.nan
+        rejections = (
+            Rejection(start + place, ids[place], "the gaze is no direction")
+            for place in np.flatnonzero(~valid).tolist()
+        )
+        return SampleBlock(images, valid, ids, labels, tuple(rejections))
+
+    def _look_at_images(self) -> tuple[int, Size, Literal[1, 3], PixelType]:
+        """Return the number of images, their size, channels and type of pixel."""
+        shape, dtype = self._file.look(self._images)
+        pixel = PIXEL_TYPES.get(dtype.name)
+        channels = shape[3] if len(shape) == 4 else 1
+        if pixel is None or len(shape) not in (3, 4) or channels not in (1, 3):
+            raise SourceError(
+                f"images {self._images!r} must be uint8 or uint16 [N, H, W] or [N, H, W, 1 or 3], "
+                f"all of one size; got {dtype} {list(shape)}"
+            )
+        if shape[0] == 0:
+            raise SourceError(f"images {self._images!r} of {self._file.path} has no rows")
+        return shape[0], Size(*shape[1:3]), 1 if channels == 1 else 3, pixel
+
+    def _look_at_labels(self) -> tuple[LabelSpec, ...]:
+        labels = []
+        if self._gaze is not None:
+            self._require_floats("gaze", self._gaze, 3)
+            labels.append(GAZE)
+        if self._angles is not None:
+            self._require_floats("gaze_pitchyaw", self._angles, 2)
+            self._require_radians(self._angles)
+            labels.append(GAZE)
+        if self._pupil is not None:
+            self._require_floats("pupil", self._pupil, 2)
+            labels.append(PUPIL_PX)
+        return tuple(labels)
+
+    def _require_radians(self, key: str) -> None:
+        angles = self._file.rows(key, 0, len(self))
+        largest = np.max(np.abs(angles), where=~np.isnan(angles), initial=0)
+        if largest > np.pi:
+            raise SourceError(
+                f"gaze_pitchyaw {key!r} must be in radians, got angles up to {largest:.1f}"
+            )
+
+    def _require_floats(self, role: str, key: str, width: int) -> None:
+        shape, dtype = self._file.look(key)
+        if dtype.kind not in "fiu" or shape[1:] != (width,):
+            raise SourceError(
+                f"{role} {key!r} must be numbers [N, {width}], got {dtype} {list(shape)}"
+            )
+        self._require_length(role, key, shape)
+
+    def _require_length(self, role: str, key: str, shape: tuple[int, ...]) -> None:
+        if shape[0] != len(self):
+            raise SourceError(
+                f"{role} {key!r} has {shape[0]} rows, images {self._images!r} has {len(self)}; "
+                "they must be as many"
+            )
+
+    def _require_distinct_names(self) -> None:
+        if self._id is None:
+            return
+        shape, dtype = self._file.look(self._id)
+        if len(shape) != 1 or dtype.kind not in "OSUiu":
+            raise SourceError(
+                f"id {self._id!r} must be text or whole numbers [N], got {dtype} {list(shape)}"
+            )
+        self._require_length("id", self._id, shape)
+        name, count = Counter(self._read_names(0, len(self))).most_common(1)[0]
+        if count > 1:
+            raise SourceError(f"id {self._id!r} has {name!r} {count} times; names must be distinct")
+
+    def _read_images(self, start: int, stop: int) -> Images:
+        images = self._file.rows(self._images, start, stop)
+        images = images.reshape(len(images), *self._frame, self.image_shape[2])
+        return crop_and_resize(images, centre_box(self._frame, self._size), self._size)
+
+    def _read_labels(self, start: int, stop: int) -> dict[str, Floats]:
+        labels: dict[str, Floats] = {}
+        if self._gaze is not None:
+            vectors = self._file.rows(self._gaze, start, stop).astype(np.float64)
+            labels["gaze"] = _directions(vectors * [1, -1 if self._y_up else 1, 1])
+        if self._angles is not None:
+            angles = self._file.rows(self._angles, start, stop).astype(np.float64)
+            labels["gaze"] = _directions_of_angles(angles)
+        if self._pupil is not None:
+            points = self._file.rows(self._pupil, start, stop).astype(np.float64)
+            labels["pupil_px"] = to_crop(points, centre_box(self._frame, self._size), self._size)
+        return labels
+
+    def _read_names(self, start: int, stop: int) -> list[str]:
+        if self._id is None:
+            return [str(row) for row in range(start, stop)]
+        return [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
+
+
+def _directions(vectors: NDArray[np.float64]) -> Floats:
+    """Return vectors [N, 3] at length 1; NaN for those of no length."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(unit, dtype=np.float32)
+
+
+def _directions_of_angles(angles: NDArray[np.float64]) -> Floats:
+    """Return the vectors [N, 3] of pitch and yaw [N, 2]: pitch = asin(−y), yaw = atan2(−x, −z)."""
+    pitch, yaw = angles.T
+    vectors = [-np.cos(pitch) * np.sin(yaw), -np.sin(pitch), -np.cos(pitch) * np.cos(yaw)]
+    return np.stack(vectors, axis=1).astype(np.float32)

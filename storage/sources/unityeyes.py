@@ -1,0 +1,315 @@
+"""UnityEyes (Wood et al., ETRA 2016): folders of N.jpg with N.json, read and written.
+
+In the files every number is text, vectors are "(x, y, z)", points have their origin at the bottom
+left, and `look_vec` has y up.
+"""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import JsonValue
+
+from storage.errors import SourceError
+from storage.samples import SampleBlock
+from storage.schema import GAZE, HEAD_POSE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
+from storage.sources.crop import Box, Size, box_around, crop_and_resize, to_crop
+from storage.sources.head_pose import from_unityeyes
+from storage.sources.rows import BadSampleError, Sample, read_rows
+
+Crop = Literal["eye-width", "margin"]
+Points = NDArray[np.float64]
+
+EYE_WIDTHS = 1.5
+"""Width of the "eye-width" crop, in distances from the caruncle to the outer corner."""
+
+MARGIN_SHARE = 140 / 640
+"""Width of the "margin" crop, as a share of the frame's."""
+
+IRIS_WAY = 0.1343
+"""How far the iris' centre is from the frame's, in frame heights per unit of look_vec."""
+
+IRIS_TOLERANCE = 0.02
+"""How far it may be from there, in frame heights; in real files it is under a thousandth."""
+
+MAX_SIDE_PX = 8192
+MAX_LABEL_BYTES = 1 << 20
+
+_VECTOR = re.compile(r"\(([^()]*)\)")
+
+_UNDECODABLE = (
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow raises on damaged files, beside OSError."""
+
+
+class UnityEyesSource:
+    """The pairs in a folder and the folders in it, named by their relative stem ("12", "a/12").
+
+    The eye is cut out round the centre of its opening (the bounding box of the lids' inner
+    margin): 1.5 eye widths wide ("eye-width"), or a fixed share of the frame ("margin"), and as
+    high as `size` asks for. Frames may be of any size. The pupil label is the mean of the iris'
+    contour, since the files have no pupil.
+
+    A pair that lacks a file, does not decode, or has labels that contradict the frame is a row
+    that is not valid.
+    """
+
+    name = "unityeyes"
+    domain: Domain = "synthetic"
+    labels = (GAZE, HEAD_POSE, PUPIL_PX, IRIS_PX, LID_PX)
+    preprocess: Preprocess = "none"
+    dtype: PixelType = "uint8"
+
+    def __init__(
+        self, folder: Path | str, *, size: tuple[int, int] = (35, 55), crop: Crop = "eye-width"
+    ) -> None:
+        self._folder = Path(folder)
+        self._size = Size(*size)
+        self._crop = crop
+        self.options: dict[str, JsonValue] = {"size": [*size], "crop": crop}
+        self.image_shape = (*self._size, 1)
+        if not self._folder.is_dir():
+            raise SourceError(
+                f"there is no folder {folder}; name the one with the N.jpg and N.json"
+            )
+        listing = _list_pairs(self._folder)
+        if not listing:
+            raise SourceError(
+                f"folder {folder} holds no UnityEyes pair; expected 1.jpg with 1.json and so on"
+            )
+        self._stems = sorted(listing, key=_by_number)
+        lines = (f"{stem} {listing[stem]}\n" for stem in self._stems)
+        self._digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def content_digest(self) -> str:
+        """Return a digest of the files' names and sizes."""
+        return self._digest
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return pairs start to stop − 1."""
+        stems = self._stems[start:stop]
+        return read_rows(stems, start, self._read_one, self._size, self.labels)
+
+    def _read_one(self, row: int) -> Sample:
+        path = self._folder / self._stems[row]
+        eye = _read_eye(path.with_suffix(".json"))
+        frame = _read_grey(path.with_suffix(".jpg"))
+        _require_paired(eye, Size(*frame.shape))
+        upright = eye.with_origin_at_top(frame.shape[0])
+        box = self._box(upright, Size(*frame.shape))
+        iris = to_crop(upright.iris, box, self._size)
+        labels = {
+            "gaze": (eye.look / np.linalg.norm(eye.look) * [1, -1, 1]).astype(np.float32),
+            "head_pose": from_unityeyes(eye.head_deg),
+            "pupil_px": iris.mean(axis=0),
+            "iris_px": _along(iris, IRIS_PX.shape[0]),
+            "lid_px": _along(to_crop(upright.margin, box, self._size), LID_PX.shape[0]),
+        }
+        return crop_and_resize(frame[None, :, :, None], box, self._size)[0], labels
+
+    def _box(self, eye: "_Eye", frame: Size) -> Box:
+        x, y = (eye.margin.min(axis=0) + eye.margin.max(axis=0)) / 2
+        inner = eye.caruncle.mean(axis=0)
+        # The outer corner is the point of the lids that is farthest from the inner one.
+        eye_width = float(np.linalg.norm(eye.margin - inner, axis=1).max())
+        if not 4 <= eye_width <= 2 * frame.width:
+            raise BadSampleError("the lids are of no plausible size")
+        wide = EYE_WIDTHS * eye_width if self._crop == "eye-width" else MARGIN_SHARE * frame.width
+        return box_around(x, y, wide, self._size)
+
+
+class _Eye(NamedTuple):
+    """What a label file says that we use; points [K, 2] in pixels."""
+
+    look: Points
+    head_deg: Points
+    iris: Points
+    margin: Points
+    caruncle: Points
+
+    def with_origin_at_top(self, height: int) -> "_Eye":
+        """Return the eye with its points measured from the frame's top."""
+        iris, margin, caruncle = (
+            points * [1, -1] + [0, height] for points in (self.iris, self.margin, self.caruncle)
+        )
+        return self._replace(iris=iris, margin=margin, caruncle=caruncle)
+
+
+def write_unityeyes_pair(
+    folder: Path | str,
+    number: int,
+    *,
+    frame: NDArray[np.uint8],
+    look_vec_y_up: NDArray[np.floating[Any]],
+    head_pose_deg: NDArray[np.floating[Any]],
+    iris_px: NDArray[np.floating[Any]],
+    lid_margin_px: NDArray[np.floating[Any]],
+    caruncle_px: NDArray[np.floating[Any]],
+    details: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write one pair as UnityEyes does; where N.jpg is, the pair is whole.
+
+    Args:
+        folder: Where to write; it exists.
+        number: N of the files' names.
+        frame: Grey image, uint8 [H, W].
+        look_vec_y_up: Gaze [3], x right, y up, z into the scene.
+        head_pose_deg: The file's own angles [3], as `head_pose.to_unityeyes` gives them.
+        iris_px: The iris' contour [K, 2], x, y from the frame's top left, as all points here.
+        lid_margin_px: The lids' inner margin [M, 2].
+        caruncle_px: Points round the caruncle [C, 2].
+        details: More entries of the file's sections: `eye_details`, `lighting_details`,
+            `eye_region_details`.
+    """
+    height = frame.shape[0]
+    eye_details = {"look_vec": _vector([*look_vec_y_up, 0.0]), **details.get("eye_details", {})}
+    document = {
+        "interior_margin_2d": _vectors(lid_margin_px, height),
+        "caruncle_2d": _vectors(caruncle_px, height),
+        "iris_2d": _vectors(iris_px, height),
+        "eye_details": eye_details,
+        "lighting_details": dict(details.get("lighting_details", {})),
+        "eye_region_details": dict(details.get("eye_region_details", {})),
+        "head_pose": _vector(np.asarray(head_pose_deg) % 360),
+    }
+    path = Path(folder) / str(number)
+    partial = path.with_name(f".{number}.{uuid.uuid4().hex}.partial")
+    partial.write_text(json.dumps(document, indent=2))
+    partial.replace(path.with_suffix(".json"))
+    Image.fromarray(frame).save(partial, format="JPEG", quality=95)
+    partial.replace(path.with_suffix(".jpg"))
+
+
+def _list_pairs(folder: Path) -> dict[str, str]:
+    """Return by relative stem the sizes in bytes of N.jpg and N.json; 0 where one is not there."""
+    sizes: dict[str, dict[str, int]] = {}
+    for entry in _walk(folder):
+        path = Path(entry.path)
+        if path.stem.isdecimal() and path.suffix in (".jpg", ".json"):
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            sizes.setdefault(stem, {})[path.suffix] = entry.stat().st_size
+    return {stem: f"{of.get('.jpg', 0)} {of.get('.json', 0)}" for stem, of in sizes.items()}
+
+
+def _walk(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            else:
+                yield entry
+
+
+def _by_number(stem: str) -> tuple[str, int, str]:
+    folder, _, number = stem.rpartition("/")
+    return folder, int(number), number
+
+
+def _read_grey(path: Path) -> NDArray[np.uint8]:
+    """Return the brightness of a jpg, uint8 [H, W]."""
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            if max(image.size) > MAX_SIDE_PX:
+                raise BadSampleError(f"the image claims to be over {MAX_SIDE_PX} pixels a side")
+            # A jpg holds brightness by itself: colours are then not decoded at all.
+            image.draft("L", None)
+            return np.asarray(image.convert("L"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadSampleError("the image file is missing") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadSampleError("the image file does not decode") from error
+    except _UNDECODABLE as error:
+        raise BadSampleError("the image file does not decode") from error
+
+
+def _read_eye(path: Path) -> _Eye:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_LABEL_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadSampleError("the label file is missing") from None
+    if len(text) > MAX_LABEL_BYTES:
+        raise BadSampleError("the label file is too long")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError("the label file is no json") from error
+    look = _numbers([_entry(document, "eye_details", "look_vec")], "look_vec")[0, :3]
+    if not 0.9 <= np.linalg.norm(look) <= 1.1:
+        raise BadSampleError("look_vec is no unit vector")
+    return _Eye(
+        look=look,
+        head_deg=_numbers([_entry(document, "head_pose")], "head_pose")[0, :3],
+        iris=_numbers(_entry(document, "iris_2d"), "iris_2d")[:, :2],
+        margin=_numbers(_entry(document, "interior_margin_2d"), "interior_margin_2d")[:, :2],
+        caruncle=_numbers(_entry(document, "caruncle_2d"), "caruncle_2d")[:, :2],
+    )
+
+
+def _entry(document: Any, *keys: str) -> Any:
+    for key in keys:
+        if not isinstance(document, dict) or key not in document:
+            raise BadSampleError(f"the label file lacks {'.'.join(keys)}")
+        document = document[key]
+    return document
+
+
+def _numbers(vectors: Any, key: str) -> Points:
+    """Return the numbers [K, 3 or more] of a list of "(x, y, z)"."""
+    try:
+        # Where the pattern does not match, None has no group 1: a TypeError, as for no text.
+        rows = [_VECTOR.fullmatch(text)[1].split(",") for text in vectors]  # type: ignore[index]
+        numbers = np.array(rows, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise BadSampleError(f"malformed vector in {key}") from error
+    if numbers.ndim != 2 or numbers.shape[1] < 3 or not np.isfinite(numbers).all():
+        raise BadSampleError(f"malformed vector in {key}")
+    return numbers
+
+
+def _require_paired(eye: _Eye, frame: Size) -> None:
+    """Refuse labels whose iris is not where their own gaze puts it in this frame."""
+    centre = np.array([frame.width, frame.height]) / 2 + IRIS_WAY * frame.height * eye.look[:2]
+    if np.abs(eye.iris.mean(axis=0) - centre).max() > IRIS_TOLERANCE * frame.height:
+        raise BadSampleError("image and labels do not belong together: the iris is elsewhere")
+
+
+def _along(contour: NDArray[np.float32], num_points: int) -> NDArray[np.float32]:
+    """Return `num_points` points along a closed contour [K, 2], beginning at its first."""
+    if len(contour) == num_points:
+        return contour
+    places = np.arange(num_points) * (len(contour) / num_points)
+    closed = np.concatenate([contour, contour[:1]])
+    axes = [np.interp(places, np.arange(len(closed)), axis) for axis in closed.T]
+    return np.stack(axes, axis=-1).astype(np.float32)
+
+
+def _vectors(points_px: NDArray[np.floating[Any]], height: int) -> list[str]:
+    return [_vector((x, height - y, 0.0)) for x, y in points_px]
+
+
+def _vector(numbers: Iterable[float]) -> str:
+    return f"({', '.join(f'{number:.4f}' for number in numbers)})"
