@@ -1,5 +1,6 @@
 """What the two networks minimise; every loss is a mean, so that λ carries over to other sizes."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,8 +13,9 @@ def adversarial_loss(logits: Tensor, target: int) -> Tensor:
     `logits` [N, 2, h, w] is the discriminator's map; `target` is `REFINED` or `REAL`. The paper
     sums over the patches (eq. 2 to 4); here it is their mean: ln 2 where nothing tells them apart.
     """
-    patches, targets = logits.shape[:1] + logits.shape[2:], logits.new_tensor(target).long()
-    return functional.cross_entropy(logits, targets.expand(patches))
+    patches = logits.shape[:1] + logits.shape[2:]
+    targets = torch.full(patches, target, device=logits.device)
+    return functional.cross_entropy(logits, targets)
 
 
 def self_regularization(
