@@ -97,7 +97,7 @@ class H5File(ArrayFile):
         with h5py.File(self.path, "r") as file:
             array = file[key]
             if h5py.check_string_dtype(array.dtype) is not None:
-                array = array.asstr(errors="backslashreplace")
+                array = array.asstr("utf-8", errors="backslashreplace")
             return np.asarray(array[start:stop])
 
 
@@ -113,7 +113,7 @@ class NpzFile(ArrayFile):
 
     @override
     def _keys(self) -> list[str]:
-        with np.load(self.path, allow_pickle=False) as file:
+        with self._open() as file:
             return list(file.files)
 
     @override
@@ -130,6 +130,12 @@ class NpzFile(ArrayFile):
 
     def _array(self, key: str) -> NDArray[Any]:
         if key not in self._loaded:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self._open() as file:
                 self._loaded[key] = file[key]
         return self._loaded[key]
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        # NumPy leaves the file open when it is damaged, unless the file is not its own.
+        with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield file
