@@ -49,11 +49,11 @@ class Person(Config):
     """Place of the lower arch's bottom, from inner (0) to outer corner (1)."""
     iris_radius_mm: Range = (5.4, 6.0)
     """Radius of the iris."""
-    iris_albedo: Range = (0.10, 0.32)
+    iris_albedo: Range = (0.16, 0.5)
     """Reflectance of the iris: 0.02 is nearly black, 0.3 light blue or grey."""
     iris_contrast: Range = (0.25, 0.5)
     """Depth of the iris's fibres and of the pale collar round the pupil."""
-    limbal_ring: Range = (0.35, 0.75)
+    limbal_ring: Range = (0.1, 0.5)
     """Darkening of the iris toward its rim."""
     limbus_blur_mm: Range = (0.15, 0.35)
     """Width of the passage from iris to sclera."""
@@ -73,6 +73,8 @@ class Person(Config):
     """Hollow between the lid and the brow."""
     bag_depth: Range = (0.1, 0.35)
     """Depth of the furrow under the lower lid."""
+    moist_edge: Range = (0.05, 0.25)
+    """Brightness of the lower lid's moist edge over the skin's, as a share of it."""
     lash_mm: Range = (1.2, 2.2)
     """Reach of the upper lashes beyond the margin, as the camera sees it."""
     lid_edge_mm: Range = (0.5, 0.7)
@@ -106,19 +108,19 @@ class Shot(Config):
     """Factor of the upper lid's height: below 1 the eye is half closed."""
     pupil_radius_mm: Range = (1.5, 2.4)
     """Radius of the pupil."""
-    ambient: Range = (0.55, 0.75)
+    ambient: Range = (0.3, 0.6)
     """Light from everywhere, as a share of all light."""
-    light_azimuth_deg: Range = (-50.0, 50.0)
+    light_azimuth_deg: Range = (-70.0, 70.0)
     """Side of the main light: negative from the image's left, 0 from the camera's side."""
-    light_elevation_deg: Range = (10.0, 55.0)
+    light_elevation_deg: Range = (-15.0, 60.0)
     """Height of the main light: negative from below."""
     lid_shadow: Range = (0.25, 0.45)
     """Darkening of the eyeball right under the upper lid."""
     corner_shadow: Range = (0.15, 0.3)
     """Darkening of the white toward the lower lid and into the corners."""
-    side_shadow: Range = (0.0, 0.0)
+    side_shadow: Range = (0.0, 0.35)
     """Darkness of a soft-edged shadow over one side of the picture."""
-    light_slope: Range = (-0.05, 0.05)
+    light_slope: Range = (-0.4, 0.4)
     """Change of illumination from the middle to a picture's edge, in powers of e."""
     glint: Range = (0.6, 1.5)
     """Radiance of the main light's image in the cornea; above 1 it saturates."""
@@ -181,11 +183,11 @@ REAL = Appearance(
         eye_width_mm=(24.0, 28.5),
         upper_lid_mm=(3.0, 4.6),
         lower_lid_mm=(4.8, 6.0),
-        iris_albedo=(0.012, 0.06),
-        iris_contrast=(0.1, 0.4),
-        limbal_ring=(0.0, 0.4),
+        iris_albedo=(0.008, 0.045),
+        iris_contrast=(0.05, 0.3),
+        limbal_ring=(0.0, 0.3),
         limbus_blur_mm=(0.3, 0.8),
-        sclera_albedo=(0.32, 0.6),
+        sclera_albedo=(0.26, 0.52),
         skin_albedo=(0.2, 0.55),
         skin_texture=(0.01, 0.045),
         crease_mm=(1.8, 5.0),
@@ -202,13 +204,13 @@ REAL = Appearance(
     shot=Shot(
         openness=(0.75, 1.1),
         pupil_radius_mm=(1.3, 2.6),
-        ambient=(0.12, 0.5),
+        ambient=(0.15, 0.5),
         light_azimuth_deg=(-75.0, 75.0),
         light_elevation_deg=(-35.0, 60.0),
         lid_shadow=(0.4, 0.85),
-        corner_shadow=(0.3, 0.7),
-        side_shadow=(0.0, 0.6),
-        light_slope=(-0.7, 0.7),
+        corner_shadow=(0.3, 0.75),
+        side_shadow=(0.0, 0.5),
+        light_slope=(-0.5, 0.5),
         glint=(0.0, 1.5),
         glint_size=(0.01, 0.09),
         screen_veil=(0.0, 0.05),

@@ -118,8 +118,8 @@ def disc_axes(gaze: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def visible_share(shape: Traits, gaze: FloatArray, radius_mm: FloatArray) -> FloatArray:
     """Return the share [N] of a disc in the iris's plane that lies between the lids."""
-    # Rings of equal area, each of 16 points.
-    rings = [np.sqrt((k + 0.5) / 6).astype(np.float32) for k in range(6)]
+    # Rings of about equal area, each of 16 points; the last is the rim, so that 1 means all of it.
+    rings = [np.float32(np.sqrt(k / 6)) for k in range(1, 7)]
     points = np.concatenate([iris_points(gaze, radius_mm * ring, 16) for ring in rings], axis=1)
     upper, lower = lid_margins(shape, points[..., 0])
     inside = (points[..., 1] > upper) & (points[..., 1] < lower)

@@ -54,7 +54,7 @@ def place_patch(
 def shade_eye(patch: Patch, mottling: FloatArray) -> FloatArray:
     """Return the radiance [N, H, W] of all there is; mottling [N, H, W] is the skin's, around 0."""
     skin = shade_skin(patch) * (1 + patch.traits["skin_texture"] * mottling)
-    eyeball = _with_waterline(patch, skin, _eyeball(patch))
+    eyeball = _eyeball(patch)
     radiance = skin + _opening(patch) * (eyeball - skin)
     return _behind_glasses(patch, radiance * _through_lashes(patch) * illumination(patch))
 
@@ -70,7 +70,8 @@ def shade_skin(patch: Patch) -> FloatArray:
     light = traits["ambient"] + (1 - traits["ambient"]) * lambert
     crease = traits["crease_depth"] * _bump((patch.above - traits["crease_mm"]) / 0.8)
     furrow = 0.4 * traits["bag_depth"] * _bump((patch.below - 5.0) / 1.0)
-    folds = 1 - _near_lids(patch) * (crease + furrow)
+    moist_edge = traits["moist_edge"] * _bump((patch.below - 0.5) / 0.5)
+    folds = 1 - _near_lids(patch) * (crease + furrow - moist_edge)
     brow_y = -traits["brow_mm"] + 0.006 * (x - 2) ** 2 - 0.06 * x
     brow = 1 - traits["brow_darkness"] * _bump((y - brow_y) / 2.4) * _bump((x - 2) / 13)
     return traits["skin_albedo"] * light * folds * brow
@@ -184,12 +185,6 @@ def _caruncle(patch: Patch) -> FloatArray:
     return _sigmoid((inner_x + 2.4 - patch.x) / 0.5)
 
 
-def _with_waterline(patch: Patch, skin: FloatArray, eyeball: FloatArray) -> FloatArray:
-    """Return the eyeball's radiance with the lower lid's moist edge before it."""
-    coverage = 0.7 * _inside(0.5 - np.abs(patch.below + 0.3), 0.6)
-    return eyeball + coverage * (1.05 * skin + 0.02 - eyeball)
-
-
 def _through_lashes(patch: Patch) -> FloatArray:
     """Return the share of light [N, H, W] that lashes and the upper lid's dark edge let through."""
     traits, x, above, below = patch.traits, patch.x, patch.above, patch.below
@@ -224,8 +219,8 @@ def _near_lids(patch: Patch) -> FloatArray:
     """Return 1 along the lids, fading to 0 beyond their corners [N, 1, W]."""
     traits = patch.traits
     centre = (0.5 - traits["inner_share"]) * traits["eye_width_mm"]
-    across = (patch.x - centre) / (0.6 * traits["eye_width_mm"])
-    return np.asarray(np.exp(-(across**6)))
+    across = (patch.x - centre) / (0.65 * traits["eye_width_mm"])
+    return np.asarray(np.exp(-(across**4)))
 
 
 def _inside(distance: FloatArray, passage: float | FloatArray) -> FloatArray:
