@@ -16,6 +16,8 @@ def prepare(home: Path | None = None) -> Path:
     defaults = {
         "SIMGAN_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A new database takes 13 s to set up on two idle cores, and the default limit is 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OWN_LOGGERS),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,4 +26,5 @@ def prepare(home: Path | None = None) -> Path:
         defaults["PREFECT_HOME"] = str(folder / "prefect")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    (folder / "prefect").mkdir(parents=True, exist_ok=True)
     return folder

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from prefect import task
 from pydantic import BaseModel, ConfigDict
-from simgan_core.estimator_training import predict_gaze, train_estimator
 
 from simgan_core.baselines import match_histograms
 from simgan_core.config import EstimatorConfig
+from simgan_core.estimator_training import predict_gaze, train_estimator
 from simgan_core.gaze import angular_error_deg
 from storage.errors import StorageError
 from storage.reader import Dataset, open_dataset

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from storage.sources.arrays import ArraysSource
 
+from storage.sources.arrays import ArraysSource
 from storage.sources.mpiigaze import MPIIGazeSource
 from storage.sources.source import Source
 from storage.sources.unityeyes import UnityEyesSource

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 from prefect import task
-from simgan_core.quality import pupil_shift_px
 
 from simgan_core.checkpoint import LoadedRefiner
 from simgan_core.errors import InputError
+from simgan_core.quality import pupil_shift_px
 from simgan_core.refinement import refine_images
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
@@ -114,4 +114,5 @@ def _shift_figures(synthetic: SampleBlock, refined: SampleBlock) -> dict[str, fl
     shift = pupil_shift_px(
         synthetic.images[valid], refined.images[valid], synthetic.labels["pupil_px"][valid]
     )
-    return shift.summary()
+    figures = shift.summary()
+    return figures if figures["share_found"] > 0 else {}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from prefect import runtime, task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
-from simgan_core.quality import pupil_shift_px
 
 from simgan_core.metrics import Interval, bootstrap_difference, bootstrap_mean
+from simgan_core.quality import pupil_shift_px
 from storage.reader import open_dataset
 from tasks.compatibility import as_uint8
 from tasks.evaluate import EXPERIMENT, ArmName, Comparison, Estimate, people_of, read_errors
@@ -276,6 +276,8 @@ def _pupil_shift(synthetic: str, refined: str) -> PupilShift | None:
     both = before.valid & after.valid
     shift = pupil_shift_px(before.images[both], after.images[both], before.labels["pupil_px"][both])
     figures = shift.summary()
+    if figures["share_found"] == 0:
+        return None
     return PupilShift(mean=figures["mean"], sd=figures["sd"], median=figures["median"])
 
 

@@ -1,0 +1,94 @@
+"""`kill -9` in the middle of a stage, then the same command again: the same bits as undisturbed."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.reader import open_dataset
+from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
+from tasks.inputs import MPIIGazeInput, UnityEyesInput
+from tasks.simulate import simulate_real, simulate_synthetic
+
+TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
+            "--refiner.num-blocks", 1, "--checkpoint-every", 5, "--sample-every", 30)  # fmt: skip
+INGESTION = ("--preprocess", "equalize", "--rows-per-shard", 8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both domains as files."""
+    folder = tmp_path_factory.mktemp("files")
+    simulate_synthetic.fn(str(folder / "synthetic"), 240, seed=1)
+    simulate_real.fn(str(folder / "real"), 60, seed=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def datasets(files: Path) -> Path:
+    """Both domains as datasets."""
+    for name, source in {
+        "synthetic": UnityEyesInput(folder=str(files / "synthetic")),
+        "real": MPIIGazeInput(folder=str(files / "real")),
+    }.items():
+        to = str(files / f"{name}.zarr")
+        plan = plan_ingestion.fn(source, to, "equalize", 8, overwrite=False)
+        for group in plan.groups:
+            ingest_shards.fn(group, source, plan.listing_digest, to, "equalize")
+        finish_ingestion.fn(to, max_bad=0.0)
+    return files
+
+
+def kill_when(simgan: Any, words: tuple[object, ...], begun: Callable[[], bool]) -> None:
+    """Start a command and kill it as soon as its work has visibly begun."""
+    process = simgan.start(*words)
+    while not begun():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def num_records(dataset: Path) -> int:
+    """How many shards are done."""
+    return sum(path.name != "zarr.json" for path in (dataset / "records").rglob("*.json"))
+
+
+def result_of(done: Any) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_ingest_goes_on_to_the_same_digest(simgan: Any, datasets: Path, tmp_path: Path) -> None:
+    to = tmp_path / "d.zarr"
+    words = ("ingest", "unityeyes", datasets / "synthetic", "--to", to, *INGESTION, "--json")
+    kill_when(simgan, words, lambda: num_records(to) >= 3)
+    digest = result_of(simgan(*words))["digest"]
+    assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+
+
+def test_train_and_refine_go_on_to_the_same_digests(
+    simgan: Any, datasets: Path, tmp_path: Path
+) -> None:
+    home = Path(simgan.environment["SIMGAN_HOME"])
+    train = ("train", "--synthetic", datasets / "synthetic.zarr", "--real", datasets / "real.zarr",
+             *TRAINING, "--json")  # fmt: skip
+    kill_when(simgan, train, lambda: any(home.glob("refiners/*/training.ckpt")))
+    killed = result_of(simgan(*train))
+    shutil.rmtree(home / "refiners" / killed["refiner"])
+    undisturbed = result_of(simgan(*train))
+    assert killed["weights_digest"] == undisturbed["weights_digest"]
+    assert killed["mlflow_run_id"] == undisturbed["mlflow_run_id"]
+
+    refine = ("refine", datasets / "synthetic.zarr", "--refiner", killed["refiner"], "--json")
+    once, twice = tmp_path / "once.zarr", tmp_path / "twice.zarr"
+    kill_when(simgan, (*refine, "--to", twice), lambda: num_records(twice) >= 3)
+    assert (
+        result_of(simgan(*refine, "--to", twice))["digest"]
+        == result_of(simgan(*refine, "--to", once))["digest"]
+    )
