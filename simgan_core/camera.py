@@ -37,9 +37,13 @@ def expose(radiance: FloatArray, mean_radiance: FloatArray) -> FloatArray:
 
 
 def blur(images: FloatArray, sigma_px: FloatArray) -> FloatArray:
-    """Blur by a Gaussian of standard deviation sigma_px [N], edges continued."""
+    """Blur by a Gaussian of standard deviation sigma_px [N], edges continued; 0 keeps an image."""
     _, height, width = images.shape
-    return _gaussian(height, sigma_px) @ images @ _gaussian(width, sigma_px).transpose(0, 2, 1)
+    chosen = sigma_px > 0
+    down, across = (_gaussian(size, sigma_px[chosen]) for size in (height, width))
+    blurred = images.copy()
+    blurred[chosen] = down @ images[chosen] @ across.transpose(0, 2, 1)
+    return blurred
 
 
 def add_noise(
@@ -57,21 +61,28 @@ def to_levels(radiance: FloatArray, gamma: FloatArray) -> FloatArray:
 
 
 def jpeg(levels: FloatArray, quality: FloatArray, offsets: NDArray[np.intp]) -> FloatArray:
-    """Return the levels after JPEG's 8×8 DCT quantisation at a quality of 1 to 100 [N].
+    """Return the levels after JPEG's 8×8 DCT quantisation at a quality [N] of 1 to 99; 100: kept.
 
     `offsets` [N, 2] are the rows and columns, 0 to 7, by which an image lies inside its blocks, for
     an eye is cut out of a larger picture.
     """
+    chosen = quality < 100
+    decoded = levels.copy()
+    decoded[chosen] = _coded(levels[chosen], quality[chosen], offsets[chosen])
+    return decoded
+
+
+def _coded(levels: FloatArray, quality: FloatArray, offsets: NDArray[np.intp]) -> FloatArray:
+    """Lay the images into whole blocks, continuing their edges, quantise, and take them out."""
     num_images, height, width = levels.shape
-    rows, columns = _whole_blocks(height), _whole_blocks(width)
-    source_rows = (np.arange(rows) - offsets[:, :1]).clip(0, height - 1)
-    source_columns = (np.arange(columns) - offsets[:, 1:]).clip(0, width - 1)
-    each = np.arange(num_images)
-    padded = levels[each[:, None, None], source_rows[:, :, None], source_columns[:, None, :]]
-    decoded = _quantize_blocks(padded - 128, _quantization(quality)) + 128
-    own_rows = np.arange(height) + offsets[:, :1]
-    own_columns = np.arange(width) + offsets[:, 1:]
-    return np.asarray(decoded[each[:, None, None], own_rows[:, :, None], own_columns[:, None, :]])
+    image = np.arange(num_images)[:, None, None]
+    block_rows, block_columns = _whole_blocks(height), _whole_blocks(width)
+    rows = (np.arange(block_rows) - offsets[:, :1]).clip(0, height - 1)[:, :, None]
+    columns = (np.arange(block_columns) - offsets[:, 1:]).clip(0, width - 1)[:, None, :]
+    blocks = _quantize_blocks(levels[image, rows, columns] - 128, _quantization(quality)) + 128
+    rows = (np.arange(height) + offsets[:, :1])[:, :, None]
+    columns = (np.arange(width) + offsets[:, 1:])[:, None, :]
+    return np.asarray(blocks[image, rows, columns])
 
 
 def _quantize_blocks(levels: FloatArray, steps: FloatArray) -> FloatArray:
@@ -103,8 +114,8 @@ def _whole_blocks(size: int) -> int:
 
 
 def _gaussian(size: int, sigma_px: FloatArray) -> FloatArray:
-    """Return blurring matrices [N, size, size] whose rows sum to 1; no blur at sigma 0."""
+    """Return blurring matrices [N, size, size] whose rows sum to 1."""
     place = np.arange(size, dtype=np.float32)
     distance = place[:, None] - place[None, :]
-    weights = np.exp(-0.5 * (distance / np.maximum(sigma_px, 0.05)[:, None, None]) ** 2)
+    weights = np.exp(-0.5 * (distance / sigma_px[:, None, None]) ** 2)
     return np.asarray(weights / weights.sum(axis=2, keepdims=True), np.float32)

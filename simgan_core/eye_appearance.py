@@ -143,7 +143,7 @@ class Shot(Config):
     resampling_blur_px: Range = (0.0, 0.0)
     """Standard deviation of the blur that rectification adds to the finished picture."""
     jpeg_quality: Range = (100.0, 100.0)
-    """Quality of JPEG's luminance quantisation; 100 leaves the picture as it is."""
+    """Quality of JPEG's luminance quantisation; 100 is no JPEG."""
     crop_jitter_px: float = 0.0
     """Standard deviation of a crop's place, on either axis, from badly found landmarks."""
     crop_jitter_scale: float = 0.0
@@ -191,7 +191,7 @@ REAL = Appearance(
         skin_albedo=(0.2, 0.55),
         skin_texture=(0.01, 0.045),
         crease_mm=(1.8, 5.0),
-        crease_depth=(0.2, 0.85),
+        crease_depth=(0.15, 0.65),
         socket_depth_mm=(1.0, 4.5),
         bag_depth=(0.05, 0.45),
         lash_mm=(1.5, 3.2),
@@ -215,13 +215,13 @@ REAL = Appearance(
         glint_size=(0.01, 0.09),
         screen_veil=(0.0, 0.05),
         lens_glare=(0.0, 0.25),
-        exposure=(0.08, 0.3),
+        exposure=(0.1, 0.3),
         gamma=(1.8, 2.4),
         blur_px=(0.6, 1.1),
         shot_noise=(0.005, 0.03),
         read_noise=(0.002, 0.012),
         resampling_blur_px=(0.35, 0.6),
-        jpeg_quality=(55.0, 95.0),
+        jpeg_quality=(65.0, 95.0),
         crop_jitter_px=0.5,
         crop_jitter_scale=0.02,
     ),

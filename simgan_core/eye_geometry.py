@@ -64,15 +64,17 @@ def lid_margins(shape: Traits, x: FloatArray) -> tuple[FloatArray, FloatArray]:
     `head_x`, `head_y`, `head_z` (radians), shaped to broadcast against x.
     """
     along = np.clip(_along_lids(shape, x), 0, 1)
-    chord = shape["corner_height_mm"] - along * shape["eye_width_mm"] * shape["lid_tilt"]
-    iris_way = IRIS_DEPTH_MM * shape["gaze_y"]
-    rise = shape["upper_lid_mm"] * shape["openness"] + shape["corner_height_mm"]
-    rise = np.maximum(rise - UPPER_LID_FOLLOWS * iris_way, 0.5)
-    drop = shape["lower_lid_mm"] - shape["corner_height_mm"] + LOWER_LID_FOLLOWS * iris_way
-    drop = np.maximum(drop, MIN_OPENING_MM - rise)
-    upper = chord - rise * _arch(along, shape["upper_lid_peak"], 0.68)
-    lower = chord + drop * _arch(along, shape["lower_lid_peak"], 0.62)
-    return _with_head(shape, x, upper), _with_head(shape, x, lower)
+    upper = _arch(along, shape["upper_lid_peak"], 0.68)
+    lower = _arch(along, shape["lower_lid_peak"], 0.62)
+    return _lids_at(shape, x, upper, lower)
+
+
+def lid_folds(shape: Traits, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return y of two lines that skin folds along: near the margins, smooth past the corners."""
+    along = _along_lids(shape, x)
+    upper = np.exp(-(((along - shape["upper_lid_peak"]) / 0.5) ** 2))
+    lower = np.exp(-(((along - shape["lower_lid_peak"]) / 0.5) ** 2))
+    return _lids_at(shape, x, upper, lower)
 
 
 def lid_points(shape: Traits) -> FloatArray:
@@ -146,6 +148,24 @@ def crop_view(lids: FloatArray, caruncle: FloatArray, height: int, width: int) -
     window_width = min(width, height * CROP_ASPECT)
     scale = np.asarray(window_width / (CROP_EYE_WIDTHS * eye_width), np.float32)
     return View(scale, width / 2 - scale * centre[:, 0], height / 2 - scale * centre[:, 1])
+
+
+def _lids_at(
+    shape: Traits, x: FloatArray, upper_arch: FloatArray, lower_arch: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return y of curves that leave the line between the corners by arches of height 0 to 1."""
+    iris_way = IRIS_DEPTH_MM * shape["gaze_y"]
+    rise = shape["upper_lid_mm"] * shape["openness"] + shape["corner_height_mm"]
+    rise = np.maximum(rise - UPPER_LID_FOLLOWS * iris_way, 0.5)
+    drop = shape["lower_lid_mm"] - shape["corner_height_mm"] + LOWER_LID_FOLLOWS * iris_way
+    drop = np.maximum(drop, MIN_OPENING_MM - rise)
+    chord = shape["corner_height_mm"] - np.clip(_along_lids(shape, x), 0, 1) * (
+        shape["eye_width_mm"] * shape["lid_tilt"]
+    )
+    return (
+        _with_head(shape, x, chord - rise * upper_arch),
+        _with_head(shape, x, chord + drop * lower_arch),
+    )
 
 
 def _along_lids(shape: Traits, x: FloatArray) -> FloatArray:

@@ -27,6 +27,10 @@ class Patch:
     """y of the upper lid's margin at the columns [N, 1, W]."""
     lower: FloatArray
     """y of the lower lid's margin at the columns [N, 1, W]."""
+    upper_fold: FloatArray
+    """y of the line along which the upper lid's skin folds [N, 1, W]."""
+    lower_fold: FloatArray
+    """y of the line along which the lower lid's skin folds [N, 1, W]."""
     pixel_mm: FloatArray
     """Side of a pixel [N, 1, 1]."""
 
@@ -48,7 +52,9 @@ def place_patch(
     spread = {name: values[:, None, None] for name, values in traits.items()}
     x, y = view.pixel_grid(rows, columns)
     upper, lower = geometry.lid_margins(spread, x)
-    return Patch(spread, x, y, upper, lower, pixel_mm=(1 / view.scale)[:, None, None])
+    upper_fold, lower_fold = geometry.lid_folds(spread, x)
+    pixel_mm = (1 / view.scale)[:, None, None]
+    return Patch(spread, x, y, upper, lower, upper_fold, lower_fold, pixel_mm)
 
 
 def shade_eye(patch: Patch, mottling: FloatArray) -> FloatArray:
@@ -68,8 +74,8 @@ def shade_skin(patch: Patch) -> FloatArray:
     lit = traits["light_z"] - slope_x * traits["light_x"] - slope_y * traits["light_y"]
     lambert = np.maximum(lit, 0) / np.sqrt(1 + slope_x**2 + slope_y**2)
     light = traits["ambient"] + (1 - traits["ambient"]) * lambert
-    crease = traits["crease_depth"] * _bump((patch.above - traits["crease_mm"]) / 0.8)
-    furrow = 0.4 * traits["bag_depth"] * _bump((patch.below - 5.0) / 1.0)
+    crease = traits["crease_depth"] * _bump((patch.upper_fold - y - traits["crease_mm"]) / 0.8)
+    furrow = 0.4 * traits["bag_depth"] * _bump((y - patch.lower_fold - 5.0) / 1.0)
     moist_edge = traits["moist_edge"] * _bump((patch.below - 0.5) / 0.5)
     folds = 1 - _near_lids(patch) * (crease + furrow - moist_edge)
     brow_y = -traits["brow_mm"] + 0.006 * (x - 2) ** 2 - 0.06 * x
@@ -80,7 +86,8 @@ def shade_skin(patch: Patch) -> FloatArray:
 def illumination(patch: Patch) -> FloatArray:
     """Return the light's strength [N, H, W] over the picture: a slope and a soft-edged shadow."""
     traits, x, y = patch.traits, patch.x, patch.y
-    slope = np.exp(traits["light_slope_x"] * x / 20) * np.exp(traits["light_slope_y"] * y / 13)
+    slope_x, slope_y = traits["light_slope_x"], traits["light_slope_y"]
+    slope = np.exp(slope_x * np.tanh(x / 20)) * np.exp(slope_y * np.tanh(y / 13))
     place = x * np.cos(traits["shadow_angle"]) + y * np.sin(traits["shadow_angle"])
     shadow = _sigmoid((place - traits["shadow_edge_mm"]) / traits["shadow_blur_mm"])
     return slope * (1 - traits["side_shadow"] * shadow)
@@ -90,10 +97,12 @@ def _skin_relief(patch: Patch) -> FloatArray:
     """Return the skin's relief [N, H, W] in mm toward the camera."""
     traits, x, y = patch.traits, patch.x, patch.y
     dome = 5.0 * _bump(x / 13.5) * _bump((y - 1.5) / 10.5)
-    socket = -traits["socket_depth_mm"] * _bump((patch.above - traits["crease_mm"] - 2.5) / 2.8)
-    bag = _bump((patch.below - 2.5) / 1.8) - _bump((patch.below - 6.5) / 2.4)
+    over = patch.upper_fold - y - traits["crease_mm"]
+    under = y - patch.lower_fold
+    socket = -traits["socket_depth_mm"] * _bump((over - 2.5) / 2.8)
+    bag = _bump((under - 2.5) / 1.8) - _bump((under - 6.5) / 2.4)
     brow = 3.0 * _sigmoid((-y - 12.0) / 2.5)
-    nose = 8.0 * _sigmoid((-x - 20.0) / 4.5)
+    nose = 7.0 * _sigmoid((0.3 * y - x - 23.0) / 5.0)
     cheek = 2.0 * _sigmoid((y - 13.0) / 3.0)
     lids = _near_lids(patch) * (socket + 2.2 * traits["bag_depth"] * bag)
     return np.asarray(dome + lids + brow + nose + cheek)
@@ -220,7 +229,7 @@ def _near_lids(patch: Patch) -> FloatArray:
     traits = patch.traits
     centre = (0.5 - traits["inner_share"]) * traits["eye_width_mm"]
     across = (patch.x - centre) / (0.65 * traits["eye_width_mm"])
-    return np.asarray(np.exp(-(across**4)))
+    return _decay(across**4)
 
 
 def _inside(distance: FloatArray, passage: float | FloatArray) -> FloatArray:
@@ -229,7 +238,12 @@ def _inside(distance: FloatArray, passage: float | FloatArray) -> FloatArray:
 
 
 def _bump(distance: FloatArray) -> FloatArray:
-    return np.asarray(np.exp(-0.5 * distance**2))
+    return _decay(0.5 * distance**2)
+
+
+def _decay(exponent: FloatArray) -> FloatArray:
+    # Beyond e⁻³⁰ nothing is visible, and near e⁻⁹⁰ float32 turns subnormal, a hundred times slower.
+    return np.asarray(np.exp(-np.minimum(exponent, 30)))
 
 
 def _sigmoid(value: FloatArray) -> FloatArray:

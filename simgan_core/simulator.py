@@ -214,7 +214,7 @@ def _distant_skin(scenes: Scenes, view: geometry.View, height: int, width: int) 
     rows, columns = (_COARSE * _pixel_centres(0, -(-size // _COARSE)) for size in (height, width))
     patch = eye_shading.place_patch(scenes.traits, view, rows, columns)
     skin = eye_shading.shade_skin(patch) * eye_shading.illumination(patch)
-    return _interpolation(height) @ skin @ _interpolation(width).T
+    return _interpolated(_interpolated(skin, height, axis=1), width, axis=2)
 
 
 def _photograph(scenes: Scenes, radiance: FloatArray) -> NDArray[np.uint8]:
@@ -249,9 +249,11 @@ def _ramp(size: int, fade_px: int = 4) -> FloatArray:
     return np.asarray(np.minimum(np.minimum(place, size - place) / fade_px, 1))
 
 
-def _interpolation(size: int) -> FloatArray:
-    """Return the matrix [size, coarse] of linear interpolation from the coarse grid's centres."""
-    num_coarse = -(-size // _COARSE)
-    place = ((np.arange(size) + 0.5) / _COARSE - 0.5).clip(0, num_coarse - 1)
-    weights = 1 - np.abs(place[:, None] - np.arange(num_coarse)[None, :])
-    return weights.clip(min=0).astype(np.float32)
+def _interpolated(coarse: FloatArray, size: int, axis: int) -> FloatArray:
+    """Return `size` pixels along an axis, linearly between the coarse samples' centres."""
+    place = ((np.arange(size, dtype=np.float32) + 0.5) / _COARSE - 0.5).clip(0)
+    before = place.astype(np.intp)
+    after = np.minimum(before + 1, coarse.shape[axis] - 1)
+    weight = (place - before).reshape(-1, 1) if axis == 1 else place - before
+    first, second = coarse.take(before, axis), coarse.take(after, axis)
+    return np.asarray(first + weight * (second - first))
