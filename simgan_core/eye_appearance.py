@@ -7,7 +7,7 @@ in full light. A light's direction points toward it: x right, y down, z **toward
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from simgan_core import scene_random
 from simgan_core.config import Config
@@ -85,7 +85,7 @@ class Person(Config):
     """Middle of the brow above the eyeball's centre."""
     brow_darkness: Range = (0.4, 0.7)
     """Share of light that the brow takes."""
-    glasses_share: float = 0.0
+    glasses_share: float = Field(default=0.0, ge=0, le=1)
     """Share of people who wear glasses."""
     rim_radiance: Range = (0.02, 0.5)
     """Brightness of the rim, from black plastic to bright metal."""
@@ -144,9 +144,9 @@ class Shot(Config):
     """Standard deviation of the blur that rectification adds to the finished picture."""
     jpeg_quality: Range = (100.0, 100.0)
     """Quality of JPEG's luminance quantisation; 100 is no JPEG."""
-    crop_jitter_px: float = 0.0
+    crop_jitter_px: float = Field(default=0.0, ge=0)
     """Standard deviation of a crop's place, on either axis, from badly found landmarks."""
-    crop_jitter_scale: float = 0.0
+    crop_jitter_scale: float = Field(default=0.0, ge=0)
     """Standard deviation of a crop's scale, as a share of it."""
 
 

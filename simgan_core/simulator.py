@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from simgan_core import camera, eye_appearance, eye_shading, scene_random
 from simgan_core import eye_geometry as geometry
+from simgan_core.errors import InputError
 from simgan_core.eye_appearance import REAL, SYNTHETIC, Appearance
 from simgan_core.preprocess import equalize
 
@@ -104,7 +105,13 @@ def sample_scenes(
     Synthetic scenes are left eyes, as UnityEyes makes them, each of a person of its own. Real ones
     come in pairs, a left and a right eye of one person (not one shot), the 15 people in turn.
     `appearance` replaces the domain's own look, for instance by one without glints.
+
+    Raises InputError where count is below 1, or seed or start below 0.
     """
+    if count < 1 or seed < 0 or start < 0:
+        raise InputError(
+            f"scenes need count ≥ 1, seed ≥ 0 and start ≥ 0, got {count}, {seed} and {start}"
+        )
     look = appearance or APPEARANCES[domain]
     index = np.arange(start, start + count)
     person = index // 2 % NUM_REAL_PEOPLE if domain == "real" else index
@@ -238,9 +245,8 @@ def _pixel_centres(first: int, end: int) -> FloatArray:
 
 
 def _mirrored_points(points: FloatArray, mirrored: NDArray[np.bool_], width: int) -> FloatArray:
-    return np.where(
-        mirrored[:, None, None], [width, 0] + np.array([-1, 1]) * points, points
-    ).astype(np.float32)
+    x = np.where(mirrored[:, None], width - points[..., 0], points[..., 0])
+    return np.stack([x, points[..., 1]], axis=-1)
 
 
 def _ramp(size: int, fade_px: int = 4) -> FloatArray:

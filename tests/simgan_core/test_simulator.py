@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from simgan_core.errors import InputError
 from simgan_core.eye_appearance import REAL, SYNTHETIC, Labels, Person, Shot
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.preprocess import equalize
@@ -130,6 +131,17 @@ def test_real_people_come_in_turn_with_a_left_and_a_right_eye_and_keep_their_tra
     for name in Person.model_fields.keys() & scenes.traits.keys():
         np.testing.assert_array_equal(scenes.traits[name][:30], scenes.traits[name][30:])
     assert len(np.unique(scenes.traits["iris_albedo"])) == 15
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"start": -2}])
+def test_numbers_of_no_scenes_are_refused(wrong):
+    with pytest.raises(InputError, match="count ≥ 1, seed ≥ 0 and start ≥ 0"):
+        sample_scenes("real", **{"count": 1, "seed": 0, **wrong})
+
+
+def test_an_upside_down_range_is_refused():
+    with pytest.raises(ValueError, match="low ≤ high"):
+        Shot(openness=(1.0, 0.5))
 
 
 def test_labels_fill_their_range():
