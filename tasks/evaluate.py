@@ -201,7 +201,7 @@ def _answers(
 
 
 def _say_progress(step: int, total: int, loss: float) -> None:
-    if step % max(1, total // 4) == 0:
+    if step % max(1, total // 2) == 0:
         logger.info("estimator: step %d of %d, loss %.4f", step, total, loss)
 
 

@@ -115,4 +115,6 @@ def _shift_figures(synthetic: SampleBlock, refined: SampleBlock) -> dict[str, fl
         synthetic.images[valid], refined.images[valid], synthetic.labels["pupil_px"][valid]
     )
     figures = shift.summary()
-    return figures if figures["share_found"] > 0 else {}
+    if figures["share_found"] == 0:
+        return {}
+    return {f"pupil_shift_px.{name}": value for name, value in figures.items()}

@@ -2,6 +2,7 @@
 
 import html
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -376,6 +377,7 @@ def whereabouts(result: ComparisonResult) -> str:
             f"MLflow    run {result.mlflow_run_id} in {tracking_uri()}",
             f"          mlflow ui --backend-store-uri {tracking_uri()}",
             f"Prefect   flow run {result.flow_run or '(none)'}",
-            "          prefect server start, then http://127.0.0.1:4200",
+            f"          PREFECT_HOME={os.environ.get('PREFECT_HOME', '~/.prefect')} "
+            "prefect server start",
         ]
     )

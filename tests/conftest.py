@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real samples beside the checkout; tests that need it skip where it is absent."""
+    """The folder of real samples beside the checkout; skips the test where it is absent."""
     folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real samples are not here")

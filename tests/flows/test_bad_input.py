@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from storage.samples import SampleBlock
 from storage.schema import GAZE, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.simulate import simulate_synthetic
@@ -185,8 +186,6 @@ def _spec(height: int, preprocess: Any) -> DatasetSpec:
 
 
 def _dataset(path: Path, height: int, preprocess: str = "none") -> Path:
-    from storage.samples import SampleBlock
-
     rng = np.random.default_rng(height)
     writer = DatasetWriter.open(str(path), _spec(height, preprocess))
     block = SampleBlock(

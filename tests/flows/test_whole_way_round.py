@@ -101,7 +101,7 @@ def test_mlflow_remembers_the_training_with_its_datasets_curves_and_model(
         "synthetic",
         "real",
     }
-    assert len(client.get_metric_history(run.info.run_id, "refiner_loss")) >= 1
+    assert len(client.get_metric_history(run.info.run_id, "refiner/loss")) >= 1
 
 
 def test_a_registered_model_uri_names_the_same_refiner(
