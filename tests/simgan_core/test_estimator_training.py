@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from simgan_core.estimator_training import predict_gaze, train_estimator
+from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw
+from simgan_core.simulator import render, sample_scenes
+from simgan_core.steps import NonFiniteLossError
+
+SHORT = EstimatorConfig(steps=12, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def eyes() -> tuple[torch.Tensor, np.ndarray]:
+    """A thousand rendered eyes and their gaze, which are far too few for a good estimator."""
+    scenes = sample_scenes("synthetic", 1000, seed=5)
+    images = render(scenes, "crop", 35, 55).images
+    return torch.from_numpy(images), scenes.gaze.astype(np.float32)
+
+
+def mean_error_deg(estimator, images, gaze) -> float:
+    return float(angular_error_deg(predict_gaze(estimator, images.numpy()), gaze).mean())
+
+
+def test_it_learns_to_tell_gaze_in_eyes_it_has_not_seen(eyes):
+    images, gaze = eyes
+    config = EstimatorConfig(steps=300, batch_size=32)
+    estimator = train_estimator(config, images[:800], gaze[:800], seed=0)
+    constant_deg = angular_error_deg(gaze[:800].mean(axis=0), gaze[800:]).mean()
+    assert mean_error_deg(estimator, images[800:], gaze[800:]) < constant_deg / 2
+
+
+def test_the_papers_network_learns_too(eyes):
+    images, gaze = eyes
+    told: list[float] = []
+    config = EstimatorConfig(architecture="paper", steps=20, batch_size=8)
+    train_estimator(config, images[:8], gaze[:8], 0, lambda _, __, loss: told.append(loss))
+    assert told[-1] < told[0] / 2
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(eyes):
+    images, gaze = eyes
+    first, again, other = (
+        predict_gaze(train_estimator(SHORT, images, gaze, seed), images[:50].numpy())
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_callers_randomness_and_data_stay_as_they_are(eyes):
+    images, gaze = eyes
+    before, state = images.clone(), torch.get_rng_state()
+    train_estimator(SHORT, images, gaze, seed=0)
+    assert torch.equal(images, before)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_bf16_layers_learn_what_fp32_layers_learn(eyes):
+    images, gaze = eyes
+    errors_deg = [
+        mean_error_deg(
+            train_estimator(
+                EstimatorConfig(steps=150, batch_size=32, precision=precision), images, gaze, seed=0
+            ),
+            images,
+            gaze,
+        )
+        for precision in ("fp32", "bf16")
+    ]
+    assert errors_deg[1] == pytest.approx(errors_deg[0], rel=0.25)
+
+
+def test_progress_is_told_to_the_last_step(eyes):
+    told: list[tuple[int, int]] = []
+    config = EstimatorConfig(steps=205, batch_size=2)
+    train_estimator(
+        config, *eyes, seed=0, on_progress=lambda step, total, _: told.append((step, total))
+    )
+    assert told[:2] == [(2, 205), (4, 205)]
+    assert told[-1] == (205, 205)
+
+
+def test_a_training_that_runs_away_is_stopped(eyes):
+    runaway = EstimatorConfig(steps=100, batch_size=16, learning_rate=1e30)
+    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+        train_estimator(runaway, *eyes, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("gaze", "message"),
+    [
+        (np.zeros((999, 3)), r"found \[1000, 35, 55, 1\] and \[999, 3\]"),
+        (np.zeros((1000, 3)), "zero or not a number"),
+        (np.full((1000, 3), np.nan), "zero or not a number"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(eyes, gaze, message):
+    with pytest.raises(InputError, match=message):
+        train_estimator(SHORT, eyes[0], gaze, seed=0)
+
+
+def test_predictions_follow_the_rows_whatever_the_batch_and_memory(eyes):
+    images, gaze = eyes
+    estimator = train_estimator(SHORT, images, gaze, seed=0)
+    read_only = images[:50].numpy()
+    read_only.flags.writeable = False
+    np.testing.assert_allclose(
+        predict_gaze(estimator, read_only, batch_size=7),
+        predict_gaze(estimator, read_only),
+        atol=1e-6,
+    )
+    assert predict_gaze(estimator, read_only[:0]).shape == (0, 3)
+
+
+def test_images_of_another_size_are_refused(eyes):
+    images, gaze = eyes
+    estimator = train_estimator(SHORT, images, gaze, seed=0)
+    with pytest.raises(InputError, match=r"for images \[35, 55, 1\]"):
+        predict_gaze(estimator, images[:3, 1:].numpy())
+
+
+def test_labels_are_read_in_the_one_convention(eyes):
+    images, _ = eyes
+    up_and_left = gaze_from_pitchyaw(np.radians([10.0, 20.0]))
+    gaze = np.tile(up_and_left, (len(images), 1))
+    config = EstimatorConfig(steps=150, batch_size=16)
+    answers = predict_gaze(train_estimator(config, images, gaze, seed=0), images.numpy())
+    assert angular_error_deg(answers, up_and_left).mean() < 1.5
