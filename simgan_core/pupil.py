@@ -30,7 +30,7 @@ _IRIS_PX = (6.0, 10.5)
 """Smallest and largest radius of an iris."""
 _BLUR_PX = 0.6
 """Standard deviation of the smoothing before derivatives are taken."""
-_RAY_PX = np.arange(1.0, 13.0, 0.5)
+_RAY_PX = np.arange(1.0, 13.0, 0.5, dtype=np.float32)
 """Places along a ray, as distances from the centre [K]."""
 _WINDOWS_PX = (2.0, 1.5, 1.2, 1.0, 1.0, 1.0)
 """Standard deviation of the window round the present curves in each round of the fit."""
@@ -40,7 +40,7 @@ _FARTHEST_PX = 4.0
 """A centre that ends farther from its start has found something else."""
 
 _NUM_RAYS = 32
-_BLOCK = 256
+_BLOCK = 64
 """Images fitted at once: their profiles stay in a core's cache."""
 
 
@@ -56,7 +56,7 @@ def locate_pupil(
 
     Raises InputError where the shapes disagree.
     """
-    start = np.asarray(start_px, np.float64)
+    start = np.asarray(start_px, np.float32)
     if images.ndim != 4 or start.shape != (len(images), 2):
         raise InputError(
             "locating pupils needs images [N, H, W, C] and as many starts [N, 2], "
@@ -75,9 +75,9 @@ def locate_pupil(
 
 def _ray_angles_and_weights() -> tuple[FloatArray, FloatArray]:
     """Return the rays' angles [R], clockwise from the image's right, and how much each counts."""
-    angles = 2 * np.pi * np.arange(_NUM_RAYS) / _NUM_RAYS
+    angles = (2 * np.pi / _NUM_RAYS * np.arange(_NUM_RAYS)).astype(np.float32)
     downward = np.sin(angles)
-    weights = np.select([downward < -0.5, downward > 0.75], [0.0, 0.6], default=1.0)
+    weights = np.select([downward < -0.5, downward > 0.75], [0.0, 0.6], 1.0).astype(np.float32)
     return angles[weights > 0], weights[weights > 0]
 
 
@@ -94,9 +94,9 @@ _SLOPES = np.concatenate(
     ]
 )
 _OBSERVATION_WEIGHTS = np.concatenate([_RAY_WEIGHTS, _RAY_WEIGHTS])
-_DAMPING = np.array([0.02, 0.02, 1.0, 0.5, 0.0, 0.0])
+_DAMPING = np.array([0.02, 0.02, 1.0, 0.5, 0.0, 0.0], np.float32)
 """What slows a step, as so many rays with a full edge that say "stay"; it pulls nowhere."""
-_PULL = np.array([0.0, 0.0, 0.0, 0.0, 1.5, 1.5])
+_PULL = np.array([0.0, 0.0, 0.0, 0.0, 1.5, 1.5], np.float32)
 """What pulls e₁ and e₂ to 0, likewise: seen from the sides alone, an ellipse looks like a larger
 circle."""
 _ENOUGH_EDGE = 1.85
@@ -108,7 +108,7 @@ def _fit(images: NDArray[Any], start_px: FloatArray) -> tuple[FloatArray, NDArra
     """Return the centres [N, 2] of some images at once, and whether they convince [N]."""
     scale = images.shape[2] / _WIDTH_PX
     smooth = _blurred(images.mean(axis=-1, dtype=np.float32), _BLUR_PX * scale)
-    state = np.zeros((len(images), 6))
+    state = np.zeros((len(images), 6), np.float32)
     state[:, :2] = start_px
     edges = _edges(smooth, start_px, scale)
     state[:, 2], state[:, 3] = _first_radii(edges)
@@ -167,7 +167,7 @@ def _moved(state: FloatArray, seen: FloatArray, offsets: FloatArray, scale: floa
     for _ in range(2):
         misfit = offsets - step @ _SLOPES.T
         step = _solved(weights / (1 + (misfit / _DISAGREEMENT_PX) ** 2), offsets, state)
-    moved = np.asarray(state + step.clip(-1, 1) * [scale, scale, 1, 1, 1, 1])
+    moved = np.asarray(state + step.clip(-1, 1) * np.array([scale, scale, 1, 1, 1, 1], np.float32))
     moved[:, 2] = moved[:, 2].clip(*_PUPIL_PX)
     moved[:, 3] = moved[:, 3].clip(*_IRIS_PX)
     return moved
@@ -206,10 +206,10 @@ def _sampled(images: NDArray[np.float32], x: FloatArray, y: FloatArray) -> NDArr
     num_images, height, width = images.shape
     x = (x - 0.5).clip(0, width - 1.001).astype(np.float32)
     y = (y - 0.5).clip(0, height - 1.001).astype(np.float32)
-    column, row = x.astype(np.intp), y.astype(np.intp)
+    column, row = np.floor(x), np.floor(y)
     right, below = x - column, y - row
     first = np.arange(num_images).reshape(-1, *[1] * (x.ndim - 1)) * (height * width)
-    place = first + row * width + column
+    place = first + row.astype(np.intp) * width + column.astype(np.intp)
     levels = images.ravel()
     upper = levels[place] * (1 - right) + levels[place + 1] * right
     lower = levels[place + width] * (1 - right) + levels[place + width + 1] * right
