@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from simgan_core.baselines import match_histograms
 from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
 from simgan_core.estimator_training import predict_gaze, train_estimator
 from simgan_core.gaze import angular_error_deg
 from storage.errors import StorageError
@@ -26,6 +27,7 @@ from tasks.compatibility import (
 from tasks.home import home
 from tasks.identity import code_version, content_id
 from tasks.policies import CACHE
+from tasks.refiners import open_refiner
 from tasks.tracking import begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -222,8 +224,9 @@ def _tone_reference(refined: str, real: str | None) -> str | None:
         return real
     provenance = open_dataset(refined).info.spec.provenance
     try:
-        found = open_dataset(str(provenance["real_url"])).info
-    except (KeyError, StorageError) as error:
+        trained = open_refiner(str(provenance["refiner"])).metadata
+        found = open_dataset(trained["real_url"]).info
+    except (KeyError, InputError, StorageError) as error:
         logger.warning("no tone-matched arm: the refiner's real dataset is not at hand: %s", error)
         return None
     if found.digest != provenance["real_digest"]:

@@ -71,13 +71,14 @@ def finish_refinement(to: str) -> DatasetInfo:
 
 
 def _spec(parent: DatasetInfo, loaded: LoadedRefiner) -> DatasetSpec:
-    """Describe the refined dataset: its parent's, with where it comes from."""
+    """Describe the refined dataset: its parent's, with where it comes from.
+
+    Digests, no places: the same work elsewhere gives the same dataset.
+    """
     provenance = {
-        "parent_url": parent.url,
         "parent_digest": parent.digest,
         "refiner": loaded.metadata["refiner"],
         "weights_digest": loaded.weights_digest,
-        "real_url": loaded.metadata["real_url"],
         "real_digest": loaded.metadata["real_digest"],
         "code_version": code_version(),
     }
