@@ -12,8 +12,8 @@ from simgan_core.config import PRESETS, EstimatorConfig
 from tasks.inputs import MPIIGazeInput, UnityEyesInput
 from tasks.report import ComparisonResult
 
-NUM_SYNTHETIC = 6000
-NUM_REAL = 6000
+NUM_SYNTHETIC = 4500
+NUM_REAL = 4500
 REAL_PEOPLE = ("p00", "p01", "p02", "p03", "p04", "p05", "p06", "p07", "p08")
 TEST_PEOPLE = ("p09", "p10", "p11", "p12", "p13", "p14")
 

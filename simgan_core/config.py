@@ -108,12 +108,12 @@ class EstimatorConfig(Config):
 
     architecture: Literal["compact", "paper"] = "compact"
     """A small network for CPUs, or the paper's."""
-    steps: int = Field(default=1200, ge=1)
+    steps: int = Field(default=700, ge=1)
     """Updates of the weights."""
-    batch_size: int = Field(default=64, ge=2)
+    batch_size: int = Field(default=128, ge=2)
     """Images in a batch."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of Adam, annealed to zero along a cosine."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of Adam, after a ramp of 50 steps; then annealed to zero along a cosine."""
     max_shift_px: float = Field(default=2.0, ge=0, le=10)
     """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
     max_scale: float = Field(default=0.08, ge=0, lt=0.5)
@@ -123,7 +123,14 @@ class EstimatorConfig(Config):
 
 
 PRESETS: dict[str, TrainingConfig] = {
-    "demo": TrainingConfig(steps=600),
+    "demo": TrainingConfig(
+        refiner=RefinerConfig(num_features=16),
+        regularization=RegularizationConfig(identity=0.5, gradient=1.0),
+        steps=800,
+        batch_size=16,
+        learning_rate=1e-3,
+        ema_decay=0.99,
+    ),
     "stable": TrainingConfig(),
     "paper": TrainingConfig(
         refiner=RefinerConfig(num_features=64, num_blocks=4, residual=False),
