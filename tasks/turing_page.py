@@ -14,6 +14,7 @@ from tasks.turing_report import (
     ImageResult,
     PartResult,
     TuringReport,
+    p_value,
     seconds,
 )
 
@@ -93,8 +94,8 @@ def _row(name: str, group: GroupResult) -> str:
     low, high = right.ci95
     return (
         f'<tr><th scope="row">{html.escape(name)}</th><td>{right.hits} of {right.total}</td>'
-        f"<td>{right.share:.1%}</td><td>{low:.1%}–{high:.1%}</td><td>{right.p_value:.2g}</td>"
-        f"<td>{seconds(group.reaction)}</td></tr>"
+        f"<td>{right.share:.1%}</td><td>{low:.1%}–{high:.1%}</td>"
+        f"<td>{html.escape(p_value(right))}</td><td>{seconds(group.reaction)}</td></tr>"
     )
 
 

@@ -232,7 +232,10 @@ def _verdict(made: str, right: Share, over_subjects: tuple[float, float] | None)
     whose = "answers"
     if over_subjects is not None and over_subjects[1] - over_subjects[0] > high - low:
         (low, high), whose = over_subjects, "people"
-    figures = f"{right.hits} of {right.total} right, {right.share:.1%}; {in_words(right)}"
+    figures = (
+        f"{right.hits} of {right.total} right, {right.share:.1%}; 95% interval "
+        f"{right.ci95[0]:.1%}–{right.ci95[1]:.1%}, p {p_value(right)}"
+    )
     if low > CHANCE:
         said = f"People tell {made} images from real ones"
     elif high < CHANCE:
@@ -245,11 +248,9 @@ def _verdict(made: str, right: Share, over_subjects: tuple[float, float] | None)
     )
 
 
-def in_words(right: Share) -> str:
-    """The interval and p-value of a share, in one short phrase."""
-    low, high = right.ci95
-    p = "p < 0.0001" if right.p_value < 1e-4 else f"p = {right.p_value:.2g}"
-    return f"95% interval {low:.1%}–{high:.1%}, {p}"
+def p_value(right: Share) -> str:
+    """The p-value of a share, for people."""
+    return "< 0.0001" if right.p_value < 1e-4 else f"{right.p_value:.2g}"
 
 
 def _part_table(part: PartResult) -> str:
@@ -270,7 +271,7 @@ def _row(name: str, group: GroupResult) -> str:
     low, high = right.ci95
     return (
         f"| {name} | {right.hits} of {right.total} | {right.share:.1%} | {low:.1%}–{high:.1%} "
-        f"| {right.p_value:.2g} | {seconds(group.reaction)} |"
+        f"| {p_value(right)} | {seconds(group.reaction)} |"
     )
 
 
