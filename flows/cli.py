@@ -5,7 +5,6 @@ Everything heavy is imported inside the command that needs it, so that help answ
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,10 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from flows.environment import prepare
+from flows.gallery import app as gallery_app
+from flows.outcome import Outcome
 from flows.terminal import show_logs
+from flows.turing import app as turing_app
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
@@ -24,14 +26,6 @@ Preprocess = Literal["none", "equalize"]
 Preset = Literal["demo", "stable", "paper"]
 # Options of a configuration beside a command's own; a default would hide what the preset says.
 Flat = Parameter(name="*", show_default=False)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command found: JSON-able figures, and the same in words."""
-
-    result: dict[str, Any]
-    text: str
 
 
 app = App(
@@ -45,6 +39,8 @@ simulate_app = App(name="simulate", help="Render the built-in simulator's two do
 ingest_app = App(name="ingest", help="Turn files into a dataset.")
 app.command(simulate_app)
 app.command(ingest_app)
+app.command(turing_app)
+app.command(gallery_app)
 
 
 @simulate_app.command(name="synthetic")

@@ -113,7 +113,7 @@ class EstimatorConfig(Config):
     batch_size: int = Field(default=128, ge=2)
     """Images in a batch."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of Adam, after a ramp of 50 steps; then annealed to zero along a cosine."""
+    """Peak learning rate of Adam, reached in 50 steps, then annealed to zero along a cosine."""
     max_shift_px: float = Field(default=2.0, ge=0, le=10)
     """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
     max_scale: float = Field(default=0.08, ge=0, lt=0.5)
@@ -125,8 +125,8 @@ class EstimatorConfig(Config):
 PRESETS: dict[str, TrainingConfig] = {
     "demo": TrainingConfig(
         refiner=RefinerConfig(num_features=16),
-        regularization=RegularizationConfig(identity=0.5, gradient=1.0),
-        steps=800,
+        regularization=RegularizationConfig(identity=1.0, gradient=2.0),
+        steps=600,
         batch_size=16,
         learning_rate=1e-3,
         ema_decay=0.99,

@@ -184,7 +184,7 @@ REAL = Appearance(
         iris_contrast=(0.1, 0.3),
         limbal_ring=(0.0, 0.3),
         limbus_blur_mm=(0.3, 0.8),
-        sclera_albedo=(0.5, 0.6),
+        sclera_albedo=(0.38, 0.46),
         skin_albedo=(0.44, 0.54),
         lash_darkness=(0.65, 0.85),
         glasses_share=0.1,
@@ -192,8 +192,8 @@ REAL = Appearance(
     shot=Shot(
         ambient=(0.5, 0.7),
         light_azimuth_deg=(-40.0, 40.0),
-        lid_shadow=(0.5, 0.65),
-        corner_shadow=(0.4, 0.55),
+        lid_shadow=(0.6, 0.7),
+        corner_shadow=(0.52, 0.62),
         side_shadow=(0.0, 0.1),
         light_slope=(-0.08, 0.08),
         glint=(0.0, 0.6),
@@ -215,8 +215,7 @@ REAL = Appearance(
 """A laptop's camera in an office: dark irises, shadowed whites, blur, noise, JPEG, some glasses.
 
 The gap to SYNTHETIC is mostly one that every image shares, since a refiner, being a function of the
-image, can only learn such a one: with side light, shadows and glasses as varied as MPIIGaze's the
-estimator's gap was as wide, and no refiner closed it.
+image, can only learn such a one.
 """
 
 
