@@ -83,11 +83,13 @@ def report(*, results: Path, mlflow: bool = False) -> Outcome:
         Put the report on the refiner's MLflow run too.
     """
     from tasks.turing_page import write_page
-    from tasks.turing_report import make_report, table, track
+    from tasks.turing_report import make_report, table
 
     found = make_report(results)
     page = write_page(found, results)
     whereabouts = [f"report    {page}"]
     if mlflow:
+        from tasks.turing_tracking import track
+
         whereabouts.append(f"MLflow    run {track(found, page)}")
     return Outcome(found.model_dump(mode="json"), "\n".join([table(found), "", *whereabouts]))

@@ -1,4 +1,4 @@
-"""What people said in a visual Turing test: figures, a table, and the refiner's MLflow run.
+"""What people said in a visual Turing test: figures, and a table.
 
 Every share is of right answers, with its exact binomial interval, and a p-value against guessing.
 """
@@ -21,9 +21,7 @@ from simgan_core.turing import (
     score,
 )
 from storage.answers import AnswerRow, Part, Study, open_answers
-from tasks.tracking import tracked_run
 
-EXPERIMENT = "refiners"
 CHANCE = 0.5
 
 
@@ -128,25 +126,6 @@ def make_report(results: Path) -> TuringReport:
 def table(report: TuringReport) -> str:
     """The report as Markdown: a table and a verdict for each question."""
     return "\n\n".join(_part_table(part) for part in report.parts)
-
-
-def track(report: TuringReport, page: Path) -> str:
-    """Put the report on the MLflow run of the refiner whose images were shown; returns its id.
-
-    Raises InputError where the refined images do not say which refiner made them.
-    """
-    refined = report.study.datasets["refined"]
-    if refined.refiner is None:
-        raise InputError(
-            f"dataset {refined.url} does not say which refiner made it, so there is no MLflow run "
-            "to put the report on; leave out --mlflow"
-        )
-    with tracked_run(EXPERIMENT, refined.refiner, refined.refiner) as run:
-        for part in report.parts:
-            run.metrics({f"turing.{part.made}_vs_real.{k}": v for k, v in _figures(part).items()})
-        run.tags({f"turing.{part.made}_vs_real": part.verdict for part in report.parts})
-        run.artifact(page, f"turing/{report.study.id}")
-    return run.run_id
 
 
 def _part(asked: Part, rows: Sequence[AnswerRow]) -> PartResult:
@@ -278,17 +257,3 @@ def _row(name: str, group: GroupResult) -> str:
 def seconds(times: ReactionTimes | None) -> str:
     """The median of reaction times, for people."""
     return "–" if times is None else f"{times.median_ms / 1000:.2f} s"
-
-
-def _figures(part: PartResult) -> dict[str, float]:
-    figures = {
-        "share_right": part.right.share,
-        "share_right_ci95_low": part.right.ci95[0],
-        "share_right_ci95_high": part.right.ci95[1],
-        "p_value": part.right.p_value,
-        "num_answers": part.right.total,
-        "num_subjects": len(part.subjects),
-    }
-    if part.reaction is not None:
-        figures["reaction_median_ms"] = part.reaction.median_ms
-    return figures

@@ -181,7 +181,7 @@ def test_ten_thousand_samples_are_scrolled_through_with_few_in_the_page(page: An
     heights = page.evaluate("document.body.scrollHeight")
     for share in (0.25, 0.5, 1.0):
         page.evaluate("top => window.scrollTo(0, top)", share * heights)
-        page.wait_for_timeout(50)
+        page.evaluate("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
         assert page.locator("figure").count() < 60
     assert _tones(page, "eye/9999") == [199, 249]
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -67,7 +67,8 @@ def _answer(page: Any, press: Callable[[], None]) -> None:
 
 def test_whole_session_by_keyboard(book: AnswerBook, serve: Serve, open_page: OpenPage) -> None:
     page = open_page(serve(book))
-    page.keyboard.type("Ann")  # the field has the focus
+    page.wait_for_selector("#code:focus")
+    page.keyboard.type("Ann")
     page.keyboard.press("Enter")
     page.wait_for_selector("#trial", state="visible")
     keys = ["f", "J", "ArrowLeft", "ArrowRight"]

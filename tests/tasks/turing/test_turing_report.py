@@ -13,7 +13,8 @@ from simgan_core.errors import InputError
 from storage.answers import AnswerBook, GivenAnswer, NewTrial
 from tasks.tracking import begin_run
 from tasks.turing_page import write_page
-from tasks.turing_report import EXPERIMENT, make_report, table, track
+from tasks.turing_report import make_report, table
+from tasks.turing_tracking import EXPERIMENT, track
 
 Said = Callable[[str, int], bool]
 
