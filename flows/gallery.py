@@ -17,6 +17,7 @@ app = App(name="gallery", help="Browse datasets side by side, in one page that s
 @app.default
 def gallery(
     dataset: str,
+    /,
     *more: str,
     out: Path,
     max_images: int = 10_000,

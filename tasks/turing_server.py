@@ -299,9 +299,10 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        why = str(error.strerror).partition(" (")[0]
         raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port, or an "
-            "address of this machine as --host"
+            f"cannot listen on {host} port {port}: {why}; choose another --port, or an address of "
+            "this machine as --host"
         ) from None
     # asyncio does this for sockets of its own making only. Without it a response, which goes out in
     # two pieces, head and body, now and then waits 40 ms for the other side's acknowledgement.

@@ -179,6 +179,19 @@ def test_reload_goes_on_where_it_was(book: AnswerBook, serve: Serve, open_page: 
     assert page.evaluate("document.getElementById('image').toDataURL()") == image
 
 
+def test_browser_that_died_goes_on_where_it_was(
+    book: AnswerBook, serve: Serve, open_page: OpenPage
+) -> None:
+    page = open_page(serve(book))
+    _begin(page, "Ann")
+    _answer(page, lambda: page.keyboard.press("f"))
+    kept = page.context.storage_state()  # what a browser has on its disk
+    page.context.close()
+    again = open_page(page.url, storage_state=kept)
+    again.wait_for_selector("#trial", state="visible")
+    assert _count(again) == "1 of 12"
+
+
 def test_break_hides_the_image_and_stops_the_clock(
     book: AnswerBook, serve: Serve, open_page: OpenPage
 ) -> None:

@@ -1,5 +1,6 @@
 """What the server of a visual Turing test gives, keeps and refuses, over real HTTP."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from simgan_core.errors import InputError
 from storage.answers import AnswerBook, AnswersError
+from tasks.turing_server import serve as serve_book
 from tasks.turing_study import open_study
 
 Serve = Callable[[AnswerBook], str]
@@ -215,6 +217,14 @@ def test_results_file_is_named_by_what_is_asked(
 def test_more_trials_than_images_are_refused(eyes: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 120 images left to draw from, the study shows 150"):
         open_study(eyes["real"], eyes["refined"], None, 300, 0, tmp_path / "a.sqlite")
+
+
+def test_port_that_is_taken_is_named(book: AnswerBook) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another"
+        with pytest.raises(InputError, match=expected):
+            serve_book(book, "127.0.0.1", port, pytest.fail)
 
 
 def test_odd_number_of_trials_is_refused(eyes: dict[str, str], tmp_path: Path) -> None:
