@@ -39,6 +39,7 @@ def datasets(simgan: Any, workplace: Path) -> dict[str, str]:
                "--json")
     )  # fmt: skip
     paths["refiner"] = trained["refiner"]
+    paths["model"] = f"models:/refiner/{trained['model_version']}"
     result_of(simgan("refine", paths["synthetic"], "--refiner", trained["refiner"], "--to",
                      paths["refined"], "--json"))  # fmt: skip
     return paths
@@ -93,7 +94,7 @@ def test_mlflow_remembers_the_training_with_its_datasets_curves_and_model(
     datasets: dict[str, str], environment: dict[str, str]
 ) -> None:
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
-    (version,) = client.search_model_versions("name='refiner'")
+    version = client.get_model_version("refiner", datasets["model"].rsplit("/", 1)[1])
     run = client.get_run(version.run_id)
     assert run.data.tags["simgan.refiner"] == datasets["refiner"]
     assert run.data.params["steps"] == "6"
@@ -109,6 +110,6 @@ def test_a_registered_model_uri_names_the_same_refiner(
 ) -> None:
     by_id = simgan("refine", datasets["synthetic"], "--refiner", datasets["refiner"], "--to",
                    datasets["refined"], "--json")  # fmt: skip
-    by_uri = simgan("refine", datasets["synthetic"], "--refiner", "models:/refiner/1", "--to",
+    by_uri = simgan("refine", datasets["synthetic"], "--refiner", datasets["model"], "--to",
                     tmp_path / "again.zarr", "--json")  # fmt: skip
     assert result_of(by_uri)["digest"] == result_of(by_id)["digest"]
