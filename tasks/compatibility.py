@@ -2,15 +2,18 @@
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simgan_core.checkpoint import LoadedRefiner
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
+
+if TYPE_CHECKING:
+    # Loading torch takes 1.5 s, which the Turing test's server does without.
+    from simgan_core.checkpoint import LoadedRefiner
 
 
 def require_same_images(a: DatasetInfo, b: DatasetInfo, a_role: str, b_role: str) -> None:
@@ -24,7 +27,7 @@ def require_same_images(a: DatasetInfo, b: DatasetInfo, a_role: str, b_role: str
             )
 
 
-def require_refiner_fits(refiner: LoadedRefiner, refiner_id: str, info: DatasetInfo) -> None:
+def require_refiner_fits(refiner: "LoadedRefiner", refiner_id: str, info: DatasetInfo) -> None:
     """Refuse a refiner on images of another size, depth or preprocessing than it was trained on."""
     spec = info.spec
     trained = {

@@ -15,6 +15,8 @@ COMMANDS = [
     "pipeline",
     "demo",
     "doctor",
+    "turing",
+    "gallery",
 ]
 HEAVY = {"torch", "prefect", "mlflow", "zarr", "matplotlib", "scipy", "PIL"}
 
