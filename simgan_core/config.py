@@ -29,10 +29,26 @@ class RefinerConfig(Config):
 
 
 class DiscriminatorConfig(Config):
-    """The discriminator's network: a map of decisions, one a local patch."""
+    """The discriminator: its network, its loss, and what keeps it from winning too easily."""
 
     architecture: Literal["eyes", "hand"] = "eyes"
     """The paper's layers for 55×35 eyes or for 224×224 hands."""
+    scope: Literal["local", "global"] = "local"
+    """A decision for each patch, or one for the whole image (the paper's ablation)."""
+    normalization: Literal["none", "batch", "spectral"] = "none"
+    """Batch normalisation after the inner convolutions, or every convolution's weights divided by
+    their largest singular value (Miyato et al., ICLR 2018)."""
+    loss: Literal["cross-entropy", "least-squares", "hinge"] = "cross-entropy"
+    """What the two networks play for; the paper's is cross-entropy."""
+    gradient_penalty: float = Field(default=0.0, ge=0)
+    """R1: weight of the squared gradient of the decisions on real images, a mean per pixel
+    (Mescheder et al., ICML 2018); 0: none."""
+    max_shift_px: float = Field(default=0.0, ge=0, le=16)
+    """Largest random shift, either way on each axis, of all that the discriminator sees, in pixels
+    (Zhao et al., NeurIPS 2020); 0: none."""
+    max_tone: float = Field(default=0.0, ge=0, lt=1)
+    """Largest random change of brightness and contrast of all that the discriminator sees, as a
+    share of the range; 0: none."""
 
 
 class RegularizationConfig(Config):
@@ -42,8 +58,25 @@ class RegularizationConfig(Config):
     """λ of the mean absolute difference of pixels."""
     gradient: float = Field(default=6.0, ge=0)
     """λ of the mean absolute difference of horizontal and vertical image derivatives."""
+    low_pass: float = Field(default=0.0, ge=0)
+    """λ of the mean absolute difference of blurred images: holds broad shades, frees texture."""
     channel_mean: float = Field(default=0.0, ge=0)
     """λ of the mean absolute difference of the mean of the colour channels."""
+
+
+class StoppingConfig(Config):
+    """When a training has got where it can: realism under the condition that labels hold."""
+
+    evaluate_every: int = Field(default=100, ge=0)
+    """Refiner updates between two looks at the averaged refiner; 0: none, and the refiner of the
+    last step is the result."""
+    num_images: int = Field(default=500, ge=8)
+    """Synthetic, and real, images that every look is at; fewer where there are fewer."""
+    max_pupil_shift_px: float = Field(default=1.1, gt=0)
+    """Mean distance that refinement may move pupil centres, in pixels of an image 55 pixels wide;
+    a refiner beyond it is no candidate. Asked where labels say where pupils are."""
+    patience: int = Field(default=10, ge=1)
+    """Looks without a better candidate after which training ends."""
 
 
 class TrainingConfig(Config):
@@ -55,8 +88,11 @@ class TrainingConfig(Config):
     """The discriminator's network."""
     regularization: RegularizationConfig = RegularizationConfig()
     """The weights of self-regularization."""
+    stopping: StoppingConfig = StoppingConfig()
+    """How candidates are looked at, and when training ends by itself."""
     steps: int = Field(default=1000, ge=1)
-    """Refiner updates of the adversarial phase."""
+    """Refiner updates of the adversarial phase, at most: it ends earlier when it has got where it
+    can (see stopping)."""
     refiner_steps_per_round: int = Field(default=1, ge=1)
     """K_g: refiner updates in a round."""
     discriminator_steps_per_round: int = Field(default=1, ge=1)
@@ -72,7 +108,9 @@ class TrainingConfig(Config):
     """Images computed at once; gradients are accumulated up to the batch. None: what suits the
     device (what fits the caches of a CPU, more on a GPU)."""
     learning_rate: float = Field(default=3e-4, gt=0)
-    """Learning rate of both networks."""
+    """Learning rate of the refiner."""
+    discriminator_learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of the discriminator; None: the refiner's."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser of both networks."""
     history_size: int = Field(default=2048, ge=0)

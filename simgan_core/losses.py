@@ -1,58 +1,57 @@
-"""What the two networks minimise; every loss is a mean, so that λ carries over to other sizes."""
+"""What the two networks play for; every loss is a mean, so that λ carries over to other sizes.
+
+Logits are the discriminator's [N, 2, h, w], the classes `REFINED` and `REAL` on axis 1. What counts
+is by how much `real` leads in each patch: the cross-entropy of two classes is a function of that
+difference alone, and the other losses take it as their score.
+"""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simgan_core.config import RegularizationConfig
+from simgan_core.discriminator import REAL, REFINED
+
+Loss = Literal["cross-entropy", "least-squares", "hinge"]
 
 
-def adversarial_loss(logits: Tensor, target: int) -> Tensor:
-    """Local adversarial loss: cross-entropy of every patch with one class, in nats.
+def lead_of_real(logits: Tensor) -> Tensor:
+    """Return the logit of `REAL` less that of `REFINED`, [N, h, w]."""
+    return logits[:, REAL] - logits[:, REFINED]
 
-    `logits` [N, 2, h, w] is the discriminator's map; `target` is `REFINED` or `REAL`. The paper
-    sums over the patches (eq. 2 to 4); here it is their mean: ln 2 where nothing tells them apart.
+
+def discriminator_loss(logits: Tensor, target: int, loss: Loss = "cross-entropy") -> Tensor:
+    """Return what the discriminator loses on images of the class `target`, a mean over patches.
+
+    cross-entropy: nats, ln 2 where nothing tells the classes apart (eq. 2; the paper sums over
+    patches). least-squares: (1 − lead)² (Mao et al., ICCV 2017, with targets ±1). hinge:
+    max(0, 1 − lead) (Lim and Ye, 2017). The lead is that of the right class.
     """
-    patches = logits.shape[:1] + logits.shape[2:]
-    targets = torch.full(patches, target, device=logits.device)
-    return functional.cross_entropy(logits, targets)
+    lead = lead_of_real(logits) if target == REAL else -lead_of_real(logits)
+    if loss == "cross-entropy":
+        return functional.softplus(-lead).mean()
+    if loss == "least-squares":
+        return (1 - lead).square().mean()
+    return torch.relu(1 - lead).mean()
 
 
-def self_regularization(
-    refined: Tensor, synthetic: Tensor, weights: RegularizationConfig
-) -> Tensor:
-    """Weighted sum λ‖ψ(refined) − ψ(synthetic)‖₁ over the ψ whose weight is not 0 (SimGAN, eq. 4).
+def refiner_loss(logits: Tensor, loss: Loss = "cross-entropy") -> Tensor:
+    """Return what the refiner loses when its images get these logits (eq. 3), a mean over patches.
 
-    Both images are [N, C, H, W] in [−1, 1], and each norm is a mean per pixel.
+    What the discriminator would lose if they were real; under hinge it is −lead, without the bound
+    beyond which a discriminator need not go.
     """
-    terms = {
-        "identity": (weights.identity, identity_difference),
-        "gradient": (weights.gradient, gradient_difference),
-        "channel_mean": (weights.channel_mean, channel_mean_difference),
-    }
-    total = refined.new_zeros(())
-    for weight, difference in terms.values():
-        if weight > 0:
-            total = total + weight * difference(refined, synthetic)
-    return total
+    if loss == "hinge":
+        return -lead_of_real(logits).mean()
+    return discriminator_loss(logits, REAL, loss)
 
 
-def identity_difference(refined: Tensor, synthetic: Tensor) -> Tensor:
-    """Mean absolute difference of the pixels of two [N, C, H, W]."""
-    return (refined - synthetic).abs().mean()
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Return R1: the squared gradient of the patches' leads by the images, a mean per pixel.
 
-
-def gradient_difference(refined: Tensor, synthetic: Tensor) -> Tensor:
-    """Mean absolute difference of the horizontal derivatives, plus that of the vertical ones.
-
-    A derivative is the difference of neighbouring pixels, [N, C, H, W − 1] and [N, C, H − 1, W].
+    `logits` were computed from `images` [N, C, H, W], which require a gradient. Every patch's lead
+    counts in full, so that the figure does not depend on the image's size.
     """
-    # The derivative is linear: that of the difference is the difference of the derivatives.
-    difference = refined - synthetic
-    horizontal, vertical = difference.diff(dim=3), difference.diff(dim=2)
-    return horizontal.abs().mean() + vertical.abs().mean()
-
-
-def channel_mean_difference(refined: Tensor, synthetic: Tensor) -> Tensor:
-    """Mean absolute difference of the mean of the colour channels, [N, H, W]."""
-    return (refined - synthetic).mean(dim=1).abs().mean()
+    (gradient,) = torch.autograd.grad(lead_of_real(logits).sum(), images, create_graph=True)
+    return gradient.square().mean()

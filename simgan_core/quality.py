@@ -68,12 +68,17 @@ def pupil_shift_px(
     return PupilShift(after_px - before_px, found_before & found_after)
 
 
-def classifier_accuracy(refined: NDArray[np.uint8], real: NDArray[np.uint8], seed: int) -> float:
+def classifier_accuracy(
+    refined: NDArray[np.uint8],
+    real: NDArray[np.uint8],
+    seed: int,
+    num_steps: int = _CLASSIFIER_STEPS,
+) -> float:
     """Return how often a fresh classifier tells refined from real images: 0.5 is perfect, 1 not.
 
-    It is trained on one random half of each set [N, H, W, C] and asked about the other; the larger
-    set is cut to the size of the smaller. Raises InputError where the images are of two sizes or
-    fewer than 4 of a kind.
+    It is trained for `num_steps` on one random half of each set [N, H, W, C] and asked about the
+    other; the larger set is cut to the size of the smaller. Raises InputError where the images are
+    of two sizes or fewer than 4 of a kind.
     """
     count = min(len(refined), len(real))
     if refined.shape[1:] != real.shape[1:] or count < 4:
@@ -85,7 +90,7 @@ def classifier_accuracy(refined: NDArray[np.uint8], real: NDArray[np.uint8], see
         torch.from_numpy(images[_some_order(len(images), seed, stream)[:count]]).tensor_split(2)
         for stream, images in enumerate((refined, real))
     ]
-    classifier = _trained_classifier(halves[0][0], halves[1][0], seed)
+    classifier = _trained_classifier(halves[0][0], halves[1][0], seed, num_steps)
     called_real = [_is_called_real(classifier, unseen) for _, unseen in halves]
     return float((1 - called_real[0].mean() + called_real[1].mean()) / 2)
 
@@ -94,7 +99,7 @@ def _some_order(count: int, seed: int, stream: int) -> NDArray[np.int64]:
     return torch.randperm(count, generator=seeded_generator(seed, stream)).numpy()
 
 
-def _trained_classifier(refined: Tensor, real: Tensor, seed: int) -> nn.Module:
+def _trained_classifier(refined: Tensor, real: Tensor, seed: int, num_steps: int) -> nn.Module:
     """Train a small network whose positive answers mean real."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -102,7 +107,7 @@ def _trained_classifier(refined: Tensor, real: Tensor, seed: int) -> nn.Module:
     optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3, fused=True)
     decks = [ShuffledImages(images, seed, stream) for stream, images in enumerate((refined, real))]
     is_real = torch.tensor([0.0, 1.0]).repeat_interleave(_CLASSIFIER_BATCH)[:, None]
-    for _ in range(_CLASSIFIER_STEPS):
+    for _ in range(num_steps):
         images = torch.cat([deck.deal(_CLASSIFIER_BATCH) for deck in decks])
         answers = classifier(to_network(images))
         loss = nn.functional.binary_cross_entropy_with_logits(answers, is_real)

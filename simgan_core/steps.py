@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from simgan_core.arithmetic import Arithmetic
-from simgan_core.config import RegularizationConfig
 from simgan_core.discriminator import REAL, REFINED, Discriminator
+from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.images import to_network
-from simgan_core.losses import adversarial_loss, self_regularization
+from simgan_core.losses import discriminator_loss, gradient_penalty, lead_of_real, refiner_loss
+from simgan_core.psi import SelfRegularization
 from simgan_core.refiner import Refiner
 
 Figures = dict[str, Tensor]
@@ -59,7 +60,8 @@ def refiner_step(
     optimizer: Optimizer,
     synthetic: Tensor,
     *,
-    weights: RegularizationConfig,
+    regularization: SelfRegularization,
+    augmentation: DiscriminatorAugmentation,
     arithmetic: Arithmetic,
     guard: NonFiniteGuard,
 ) -> Figures:
@@ -69,13 +71,15 @@ def refiner_step(
         images = to_network(pixels)
         with arithmetic.autocast():
             refined = refiner(images)
-            logits = discriminator(refined)
-        adversarial = adversarial_loss(logits, REAL)
-        regularization = self_regularization(refined, images, weights)
+        seen = augmentation(refined)
+        with arithmetic.autocast():
+            logits = discriminator(seen)
+        adversarial = refiner_loss(logits, discriminator.config.loss)
+        difference = regularization(refined, images)
         return {
-            "loss": adversarial + regularization,
+            "loss": adversarial + difference,
             "adversarial": adversarial,
-            "self_regularization": regularization,
+            "self_regularization": difference,
         }
 
     with frozen(discriminator):
@@ -87,7 +91,7 @@ def refiner_pretraining_step(
     optimizer: Optimizer,
     synthetic: Tensor,
     *,
-    weights: RegularizationConfig,
+    regularization: SelfRegularization,
     arithmetic: Arithmetic,
     guard: NonFiniteGuard,
 ) -> Figures:
@@ -97,7 +101,7 @@ def refiner_pretraining_step(
         images = to_network(pixels)
         with arithmetic.autocast():
             refined = refiner(images)
-        return {"loss": self_regularization(refined, images, weights)}
+        return {"loss": regularization(refined, images)}
 
     return _update(optimizer, guard, arithmetic, (synthetic,), measure)
 
@@ -108,6 +112,7 @@ def discriminator_step(
     refined: Tensor,
     real: Tensor,
     *,
+    augmentation: DiscriminatorAugmentation,
     arithmetic: Arithmetic,
     guard: NonFiniteGuard,
 ) -> Figures:
@@ -116,18 +121,25 @@ def discriminator_step(
     Both are pixels, which carry no gradient: this step cannot reach the refiner. `accuracy_…` is
     the share of patches taken for what they are; 0.5 of each is chance.
     """
+    config = discriminator.config
 
     def measure(refined_pixels: Tensor, real_pixels: Tensor) -> Figures:
-        images = to_network(torch.cat([refined_pixels, real_pixels]))
+        real_images = to_network(real_pixels).requires_grad_(config.gradient_penalty > 0)
+        seen = augmentation(torch.cat([to_network(refined_pixels), real_images]))
         with arithmetic.autocast():
-            logits = discriminator(images)
+            logits = discriminator(seen)
         of_refined, of_real = logits.chunk(2)
-        loss = adversarial_loss(of_refined, REFINED) + adversarial_loss(of_real, REAL)
-        return {
-            "loss": loss / 2,
+        refined_loss = discriminator_loss(of_refined, REFINED, config.loss)
+        real_loss = discriminator_loss(of_real, REAL, config.loss)
+        figures = {
+            "loss": (refined_loss + real_loss) / 2,
             "accuracy_refined": _share_taken_for(REFINED, of_refined),
             "accuracy_real": _share_taken_for(REAL, of_real),
         }
+        if config.gradient_penalty > 0:
+            penalty = config.gradient_penalty / 2 * gradient_penalty(of_real, real_images)
+            figures |= {"loss": figures["loss"] + penalty, "gradient_penalty": penalty}
+        return figures
 
     return _update(optimizer, guard, arithmetic, (refined, real), measure)
 
@@ -155,14 +167,18 @@ def _update(
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through the network without computing those of its weights."""
-    network.requires_grad_(False)
+    """Let gradients pass through the network, which nothing changes meanwhile.
+
+    Neither its weights' gradients are computed nor the statistics of its normalisation moved: it
+    judges as it was left by its own last step.
+    """
+    network.requires_grad_(False).eval()
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        network.requires_grad_(True).train()
 
 
 @torch.no_grad()
 def _share_taken_for(target: int, logits: Tensor) -> Tensor:
-    return (logits.argmax(dim=1) == target).float().mean()
+    return ((lead_of_real(logits) > 0) == (target == REAL)).float().mean()

@@ -4,6 +4,7 @@ A training is a function of its configuration and the two sets of images: on one
 give the same bits, also when the training was killed in between and resumed from its checkpoint.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from simgan_core.arithmetic import Arithmetic, choose_arithmetic
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint, tensors_digest
 from simgan_core.config import TrainingConfig
 from simgan_core.errors import InputError
+from simgan_core.examination import Examiner, Figures
+from simgan_core.psi import SelfRegularization
 from simgan_core.refinement import refine_pixels
 from simgan_core.refiner import Refiner, average_towards
 from simgan_core.shuffling import ShuffledImages
@@ -34,8 +37,10 @@ logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 16
 """Synthetic images whose refinement is shown as training goes, or all where there are fewer."""
-_SAMPLES = 3
-"""The stream of random numbers that chooses them."""
+_SAMPLES, _EXAMINED_REAL = 3, 5
+"""The streams of random numbers that choose them, and the images that are examined."""
+_FEWEST_EXAMINED = 4
+"""Images of a domain below which figures of realism mean nothing."""
 
 
 class Sink(Protocol):
@@ -69,16 +74,19 @@ class TrainedRefiner:
     """What a training came to, finished or stopped on the way."""
 
     refiner: Refiner
-    """The averaged refiner: the one to refine with."""
+    """The one to refine with: the best averaged refiner, or the last where none was examined."""
     arithmetic: Arithmetic
     """How it was computed."""
     step: int
-    total_steps: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether every step was taken."""
-        return self.step == self.total_steps
+    """Updates that were taken."""
+    finished: bool
+    """Whether the training ended, by itself or after all its steps."""
+    best_step: int | None
+    """After how many updates the refiner was as it is; None: the last, no candidate."""
+    figures: Figures
+    """What its examination found, empty where `best_step` is None."""
+    verdict: str
+    """Why this refiner, in a sentence."""
 
 
 def never() -> bool:
@@ -99,12 +107,17 @@ class Trainer:
         real: Tensor,
         device: torch.device | str = "cpu",
         sink: Sink | None = None,
+        pupil_px: Tensor | None = None,
     ) -> None:
         """Prepare to train on uint8 [N, H, W, C] and [M, H, W, C]; both are kept on the device.
 
-        Raises `InputError` where the two are not images of one kind.
+        `pupil_px` [N, 2] says where pupils are in the synthetic images; with it, candidates pass
+        the label gate. Raises `InputError` where the images are not of one kind.
         """
         _require_same_kind(synthetic, real)
+        _require_a_place_each(synthetic, pupil_px)
+        if config.stopping.evaluate_every > 0:
+            _require_enough(synthetic, real)
         self._config = config
         self._arithmetic = choose_arithmetic(device, config.precision, config.micro_batch_size)
         self._sink = sink or NullSink()
@@ -112,8 +125,10 @@ class Trainer:
         self._real = real.to(self._arithmetic.device)
         self._state = TrainingState(config, self._synthetic, self._real)
         self._guard = NonFiniteGuard(self._arithmetic.device)
-        sampling = ShuffledImages(self._synthetic, config.seed, _SAMPLES)
-        self._samples = sampling.deal(min(NUM_SAMPLES, len(synthetic)))
+        self._regularization = SelfRegularization(config.regularization)
+        rows = ShuffledImages(torch.arange(len(synthetic)), config.seed, _SAMPLES)
+        self._samples = self._synthetic[rows.deal(min(NUM_SAMPLES, len(synthetic)))]
+        self._pupil_px = pupil_px
 
     @property
     def total_steps(self) -> int:
@@ -135,10 +150,15 @@ class Trainer:
         if checkpoint_path is not None and checkpoint_path.exists():
             self._resume(checkpoint_path)
         self._show_samples()
-        while state.step < self.total_steps and not should_stop():
+        if state.step == 0 and config.stopping.evaluate_every > 0:
+            # What refinement starts from, to compare with.
+            self._sink.metrics(0, self._examiner.examine(self._examiner.synthetic))
+        while not self._ended and not should_stop():
             self._advance()
             state.step += 1
-            last = state.step == self.total_steps
+            if self._examination_is_due():
+                self._examine()
+            last = self._ended
             if last or state.step % config.log_every == 0:
                 self._report()
             if last or state.step % config.sample_every == 0:
@@ -148,8 +168,11 @@ class Trainer:
         self._guard.require_finite(state.step)
         if checkpoint_path is not None:
             self._save(checkpoint_path)
-        refiner = state.averaged_refiner.eval()
-        return TrainedRefiner(refiner, self._arithmetic, state.step, self.total_steps)
+        return self._result()
+
+    @property
+    def _ended(self) -> bool:
+        return self._state.step == self.total_steps or self._state.stopping.ended
 
     def _advance(self) -> None:
         """Take the next step: which one follows from the number of those taken."""
@@ -167,13 +190,67 @@ class Trainer:
             for _ in range(config.discriminator_steps_per_round):
                 self._train_discriminator(use_history=True)
 
+    def _examination_is_due(self) -> bool:
+        every, adversarial_step = self._config.stopping.evaluate_every, self._adversarial_step
+        if every == 0 or adversarial_step <= 0:
+            return False
+        return adversarial_step % every == 0 or self._state.step == self.total_steps
+
+    @property
+    def _adversarial_step(self) -> int:
+        """How many steps were taken since both networks are trained in turn."""
+        return self._state.step - (self.total_steps - self._config.steps)
+
+    def _examine(self) -> None:
+        """Look at the averaged refiner: is it alive, and is it the best so far."""
+        state = self._state
+        self._guard.require_finite(state.step)
+        refined = refine_pixels(state.averaged_refiner, self._examiner.synthetic, self._arithmetic)
+        figures = self._examiner.examine(refined)
+        state.collapse_watch.require_alive(state.step, figures)
+        state.stopping.judge(state.step, figures, state.averaged_refiner)
+        self._sink.metrics(state.step, figures)
+
+    @cached_property
+    def _examiner(self) -> Examiner:
+        """Choose the images that every examination is of."""
+        seed, count = self._config.seed, self._config.stopping.num_images
+        num_synthetic, num_real = (
+            min(count, len(images)) for images in (self._synthetic, self._real)
+        )
+        rows = ShuffledImages(torch.arange(len(self._synthetic)), seed, _SAMPLES).deal(
+            num_synthetic
+        )
+        return Examiner(
+            self._synthetic[rows],
+            ShuffledImages(self._real, seed, _EXAMINED_REAL).deal(num_real),
+            None if self._pupil_px is None else self._pupil_px[rows],
+            seed,
+        )
+
+    def _result(self) -> TrainedRefiner:
+        state, stopping = self._state, self._state.stopping
+        refiner = state.averaged_refiner.eval()
+        if stopping.best_step is not None:
+            refiner = copy.deepcopy(refiner)
+            refiner.load_state_dict(stopping.best_weights)
+        return TrainedRefiner(
+            refiner,
+            self._arithmetic,
+            state.step,
+            self._ended,
+            stopping.best_step,
+            stopping.best_figures,
+            stopping.verdict(),
+        )
+
     def _pretrain_refiner(self) -> None:
         state, config = self._state, self._config
         figures = refiner_pretraining_step(
             state.refiner,
             state.refiner_optimizer,
             state.synthetic.deal(config.batch_size),
-            weights=config.regularization,
+            regularization=self._regularization,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
@@ -187,7 +264,8 @@ class Trainer:
             state.discriminator,
             state.refiner_optimizer,
             state.synthetic.deal(config.batch_size),
-            weights=config.regularization,
+            regularization=self._regularization,
+            augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
@@ -201,6 +279,7 @@ class Trainer:
             state.discriminator_optimizer,
             self._refined_batch(use_history),
             state.real.deal(config.batch_size),
+            augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
@@ -251,7 +330,10 @@ class Trainer:
 
     @cached_property
     def _images_digest(self) -> str:
-        return tensors_digest({"synthetic": self._synthetic, "real": self._real})
+        given = {"synthetic": self._synthetic, "real": self._real}
+        if self._pupil_px is not None:
+            given["pupil_px"] = self._pupil_px
+        return tensors_digest(given)
 
     def _identity(self) -> dict[str, Any]:
         """Return what makes this training the one that it is."""
@@ -277,6 +359,23 @@ def _require_same_kind(synthetic: Tensor, real: Tensor) -> None:
         raise InputError(
             f"synthetic images are {list(synthetic.shape[1:])} (height, width, channels) and real "
             f"ones {list(real.shape[1:])}; ingest both with one size and number of channels"
+        )
+
+
+def _require_enough(synthetic: Tensor, real: Tensor) -> None:
+    if min(len(synthetic), len(real)) < _FEWEST_EXAMINED:
+        raise InputError(
+            f"examining refiners needs at least {_FEWEST_EXAMINED} images of each domain, found "
+            f"{len(synthetic)} synthetic and {len(real)} real ones; give more, or set "
+            "stopping.evaluate_every to 0"
+        )
+
+
+def _require_a_place_each(synthetic: Tensor, pupil_px: Tensor | None) -> None:
+    if pupil_px is not None and pupil_px.shape != (len(synthetic), 2):
+        raise InputError(
+            f"pupil centres: expected [{len(synthetic)}, 2], one for each synthetic image, found "
+            f"{list(pupil_px.shape)}"
         )
 
 

@@ -8,18 +8,21 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from simgan_core.arithmetic import place
+from simgan_core.collapse import CollapseWatch
 from simgan_core.config import TrainingConfig
 from simgan_core.discriminator import Discriminator
+from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.history import History
 from simgan_core.refiner import Refiner
 from simgan_core.shuffling import ShuffledImages, seeded_generator
+from simgan_core.stopping import Stopping
 
-_SYNTHETIC, _REAL, _HISTORY = range(3)
-"""Streams of random numbers under the one seed of a training."""
+_SYNTHETIC, _REAL, _HISTORY, _AUGMENTATION = 0, 1, 2, 4
+"""Streams of random numbers under the one seed of a training (3 is the trainer's own)."""
 
 
 class TrainingState:
-    """The two networks, their optimisers, the averaged refiner, the history, and where all is."""
+    """Networks, optimisers, the averaged and the best refiner, the history, and where all is."""
 
     def __init__(self, config: TrainingConfig, synthetic: Tensor, real: Tensor) -> None:
         """Begin a training on pixels [N, H, W, C] and [M, H, W, C], on the device they are on."""
@@ -31,12 +34,21 @@ class TrainingState:
             self.refiner = place(Refiner(config.refiner, channels), device)
             self.discriminator = place(Discriminator(config.discriminator, channels), device)
         self.averaged_refiner = copy.deepcopy(self.refiner).requires_grad_(False)
-        self.refiner_optimizer = _optimizer(config, self.refiner)
-        self.discriminator_optimizer = _optimizer(config, self.discriminator)
+        rate = config.learning_rate
+        self.refiner_optimizer = _optimizer(config, self.refiner, rate)
+        self.discriminator_optimizer = _optimizer(
+            config, self.discriminator, config.discriminator_learning_rate or rate
+        )
         self.synthetic = ShuffledImages(synthetic, config.seed, _SYNTHETIC)
         self.real = ShuffledImages(real, config.seed, _REAL)
         self.history_generator = seeded_generator(config.seed, _HISTORY)
         self.history = History(config.history_size, self.history_generator)
+        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION)
+        self.augmentation = DiscriminatorAugmentation(
+            config.discriminator, self.augmentation_generator
+        )
+        self.stopping = Stopping(config.stopping, image_width=synthetic.shape[2])
+        self.collapse_watch = CollapseWatch()
         self.figures = RunningMeans()
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,6 +64,9 @@ class TrainingState:
             "real_position": self.real.position,
             "history": self.history.images(),
             "history_generator": self.history_generator.get_state(),
+            "augmentation_generator": self.augmentation_generator.get_state(),
+            "stopping": self.stopping.state_dict(),
+            "num_unchanged": self.collapse_watch.num_unchanged,
             "figures": self.figures.state_dict(),
         }
 
@@ -67,6 +82,9 @@ class TrainingState:
         self.real.position = state["real_position"]
         self.history.restore(_moved(state["history"], self._device))
         self.history_generator.set_state(state["history_generator"])
+        self.augmentation_generator.set_state(state["augmentation_generator"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.collapse_watch.num_unchanged = state["num_unchanged"]
         self.figures.load_state_dict(state["figures"], self._device)
 
     @property
@@ -109,11 +127,11 @@ class RunningMeans:
         self._counts = dict(state["counts"])
 
 
-def _optimizer(config: TrainingConfig, network: nn.Module) -> Optimizer:
+def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
     # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
     if config.optimizer == "adam":
-        return Adam(network.parameters(), lr=config.learning_rate, fused=True)
-    return SGD(network.parameters(), lr=config.learning_rate, fused=True)
+        return Adam(network.parameters(), lr=learning_rate, fused=True)
+    return SGD(network.parameters(), lr=learning_rate, fused=True)
 
 
 def _moved(images: Tensor | None, device: torch.device) -> Tensor | None:

@@ -24,6 +24,7 @@ from tasks.home import refiner_folder
 from tasks.identity import code_version, content_id
 from tasks.pictures import grid, refinement_progress
 from tasks.policies import CACHE
+from tasks.termination import EXIT_CODE, termination_noticed
 from tasks.tracking import TrackedRun, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def train_refiner(synthetic: str, real: str, config: TrainingConfig) -> RefinerR
     """Train, or go on with, the refiner that these datasets and settings name.
 
     A killed training continues from its last checkpoint and ends in the same bits (on CPU); one
-    that is finished is returned at once.
+    that is finished is returned at once. SIGTERM saves a checkpoint and then exits (code 143).
     """
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
@@ -96,8 +97,10 @@ def _train(
 def _fit(
     weights: Path, synthetic: Dataset, real: Dataset, config: TrainingConfig, run: TrackedRun
 ) -> None:
-    synthetic_images = as_uint8(synthetic.load().images, synthetic.info)
+    block = synthetic.load()
+    synthetic_images = as_uint8(block.images, synthetic.info)
     real_images = as_uint8(real.load().images, real.info)
+    pupil_px = block.labels.get("pupil_px")
     sink = TrackedSink(run)
     trainer = Trainer(
         config,
@@ -105,8 +108,16 @@ def _fit(
         torch.from_numpy(real_images),
         device=default_device(),
         sink=sink,
+        pupil_px=None if pupil_px is None else torch.from_numpy(pupil_px),
     )
-    trained = trainer.run(weights.with_name("training.ckpt"))
+    with termination_noticed() as should_stop:
+        trained = trainer.run(weights.with_name("training.ckpt"), should_stop)
+    if not trained.finished:
+        logger.warning("told to stop at step %d; the checkpoint is written", trained.step)
+        raise SystemExit(EXIT_CODE)
+    logger.info("training ended at step %d: %s", trained.step, trained.verdict)
+    run.tags({"simgan.verdict": trained.verdict})
+    run.metrics({f"best/{name}": value for name, value in trained.figures.items()}, trained.step)
     run.image("refined_while_training", sink.progress_picture())
     info = synthetic.info
     metadata = {
@@ -118,6 +129,8 @@ def _fit(
         "image_height": info.spec.height,
         "image_width": info.spec.width,
         "code_version": code_version(),
+        "verdict": trained.verdict,
+        "figures": trained.figures,
     }
     save_refiner(weights, trained.refiner, config, metadata)
 

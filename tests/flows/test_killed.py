@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from simgan_core.checkpoint import load_checkpoint
 from storage.reader import open_dataset
 from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
 from tasks.inputs import MPIIGazeInput, UnityEyesInput
@@ -92,3 +94,21 @@ def test_train_and_refine_go_on_to_the_same_digests(
         result_of(simgan(*refine, "--to", twice))["digest"]
         == result_of(simgan(*refine, "--to", once))["digest"]
     )
+
+
+def test_sigterm_saves_the_training_and_exits(simgan: Any, datasets: Path) -> None:
+    home = Path(simgan.environment["SIMGAN_HOME"])
+    process = simgan.start(
+        *("train", "--synthetic", datasets / "synthetic.zarr", "--real", datasets / "real.zarr"),
+        *("--steps", 100_000, *TRAINING[2:]),
+    )
+    known = set(home.glob("refiners/*/training.ckpt"))
+    while not (begun := set(home.glob("refiners/*/training.ckpt")) - known):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    (checkpoint,) = begun
+    step = load_checkpoint(checkpoint)["state"]["step"]
+    assert f"told to stop at step {step}; the checkpoint is written" in said

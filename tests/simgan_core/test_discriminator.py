@@ -3,6 +3,7 @@ import torch
 
 from simgan_core.config import DiscriminatorConfig
 from simgan_core.discriminator import Discriminator
+from simgan_core.steps import frozen
 
 EYES = DiscriminatorConfig(architecture="eyes")
 HAND = DiscriminatorConfig(architecture="hand")
@@ -47,3 +48,39 @@ def test_an_image_is_judged_the_same_alone_in_a_batch_in_training_and_in_evaluat
 def test_logits_are_float32_also_where_the_layers_are_not() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert Discriminator(EYES, channels=1)(torch.zeros(1, 1, 35, 55)).dtype == torch.float32
+
+
+def test_a_global_discriminator_decides_once_an_image_and_sees_all_of_it() -> None:
+    discriminator = Discriminator(DiscriminatorConfig(scope="global"), channels=1)
+    images = torch.rand(2, 1, 35, 55, requires_grad=True)
+    logits = discriminator(images)
+    assert logits.shape == (2, 2, 1, 1)
+    logits.sum().backward()
+    assert images.grad is not None
+    reached = images.grad.abs().sum(dim=(0, 1)) > 0
+    assert reached[0].any()
+    assert reached[-1].any()
+    assert reached[:, 0].any()
+    assert reached[:, -1].any()
+
+
+def test_spectral_normalisation_bounds_every_convolution() -> None:
+    discriminator = Discriminator(DiscriminatorConfig(normalization="spectral"), channels=1)
+    for _ in range(50):  # an iteration of the power method each
+        discriminator(torch.rand(1, 1, 35, 55))
+    for layer in discriminator.layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)
+            assert largest.item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_batch_normalisation_stands_still_while_the_refiner_learns() -> None:
+    discriminator = Discriminator(DiscriminatorConfig(normalization="batch"), channels=1)
+    before = {name: value.clone() for name, value in discriminator.named_buffers()}
+    assert before
+    with frozen(discriminator):
+        discriminator(torch.rand(4, 1, 35, 55))
+    torch.testing.assert_close(dict(discriminator.named_buffers()), before, rtol=0, atol=0)
+    discriminator(torch.rand(4, 1, 35, 55))
+    moved = dict(discriminator.named_buffers())
+    assert not torch.equal(moved["layers.3.running_mean"], before["layers.3.running_mean"])

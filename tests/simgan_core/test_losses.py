@@ -4,91 +4,63 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.config import RegularizationConfig
 from simgan_core.discriminator import REAL, REFINED
-from simgan_core.losses import adversarial_loss, self_regularization
+from simgan_core.losses import discriminator_loss, gradient_penalty, refiner_loss
 
-ONLY_IDENTITY = RegularizationConfig(identity=1.0, gradient=0.0)
+LOSSES = ("cross-entropy", "least-squares", "hinge")
 
 
-def random_pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+def random_logits(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("target", [REFINED, REAL])
 def test_the_adversarial_loss_is_the_mean_cross_entropy_of_the_patches(target: int) -> None:
-    logits, _ = random_pair(3, 2, 4, 5)
+    logits = random_logits(3, 2, 4, 5)
     exact, total = logits.double().numpy(), 0.0
     for image, row, column in np.ndindex(3, 4, 5):
         scores = exact[image, :, row, column]
         total -= scores[target] - math.log(sum(math.exp(score) for score in scores))
-    assert adversarial_loss(logits, target).item() == pytest.approx(total / (3 * 4 * 5), rel=1e-6)
+    assert discriminator_loss(logits, target).item() == pytest.approx(total / (3 * 4 * 5), rel=1e-6)
 
 
 def test_the_adversarial_loss_is_ln_2_where_nothing_tells_the_classes_apart() -> None:
-    assert adversarial_loss(torch.zeros(2, 2, 3, 3), REAL).item() == pytest.approx(math.log(2))
+    assert discriminator_loss(torch.zeros(2, 2, 3, 3), REAL).item() == pytest.approx(math.log(2))
 
 
-def test_self_regularization_agrees_with_loops_in_float64() -> None:
-    refined, synthetic = random_pair(2, 3, 4, 5)
-    a, b = refined.double().numpy(), synthetic.double().numpy()
-    identity = [abs(a[i] - b[i]) for i in np.ndindex(2, 3, 4, 5)]
-    horizontal = [
-        abs((a[n, c, y, x + 1] - a[n, c, y, x]) - (b[n, c, y, x + 1] - b[n, c, y, x]))
-        for n, c, y, x in np.ndindex(2, 3, 4, 4)
-    ]
-    vertical = [
-        abs((a[n, c, y + 1, x] - a[n, c, y, x]) - (b[n, c, y + 1, x] - b[n, c, y, x]))
-        for n, c, y, x in np.ndindex(2, 3, 3, 5)
-    ]
-    colour = [
-        abs(sum(a[n, :, y, x]) / 3 - sum(b[n, :, y, x]) / 3) for n, y, x in np.ndindex(2, 4, 5)
-    ]
-    expected = (
-        2.0 * np.mean(identity)
-        + 6.0 * (np.mean(horizontal) + np.mean(vertical))
-        + 0.5 * np.mean(colour)
-    )
-    weights = RegularizationConfig(identity=2.0, gradient=6.0, channel_mean=0.5)
-    assert self_regularization(refined, synthetic, weights).item() == pytest.approx(
-        expected, rel=1e-6
-    )
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_means_the_same_on_a_larger_map(loss: str) -> None:
+    logits = random_logits(2, 2, 3, 3)
+    for of in (lambda x: discriminator_loss(x, REFINED, loss), lambda x: refiner_loss(x, loss)):
+        torch.testing.assert_close(of(logits.repeat(1, 1, 2, 2)), of(logits))
+
+
+def lead(real: float) -> torch.Tensor:
+    return torch.tensor([0.0, real])[None, :, None, None]
 
 
 @pytest.mark.parametrize(
-    "weights",
-    [
-        RegularizationConfig(identity=1, gradient=0, channel_mean=0),
-        RegularizationConfig(identity=0, gradient=1, channel_mean=0),
-        RegularizationConfig(identity=0, gradient=0, channel_mean=1),
-    ],
+    ("loss", "of_real_by_2", "of_refined_by_2", "refiner_by_2"),
+    [("least-squares", 1.0, 9.0, 1.0), ("hinge", 0.0, 3.0, -2.0)],
 )
-def test_a_weight_means_the_same_in_a_larger_batch(weights: RegularizationConfig) -> None:
-    refined, synthetic = random_pair(2, 3, 6, 6)
-    once = self_regularization(refined, synthetic, weights)
-    four_times = self_regularization(
-        refined.repeat(4, 1, 1, 1), synthetic.repeat(4, 1, 1, 1), weights
-    )
-    torch.testing.assert_close(four_times, once)
+def test_the_other_losses_are_the_published_ones(
+    loss: str, of_real_by_2: float, of_refined_by_2: float, refiner_by_2: float
+) -> None:
+    assert discriminator_loss(lead(2.0), REAL, loss).item() == of_real_by_2
+    assert discriminator_loss(lead(2.0), REFINED, loss).item() == of_refined_by_2
+    assert refiner_loss(lead(2.0), loss).item() == refiner_by_2
 
 
-def test_losses_mean_the_same_in_a_larger_image() -> None:
-    refined, synthetic = random_pair(1, 1, 6, 6)
-    small = self_regularization(refined, synthetic, ONLY_IDENTITY)
-    tiled = self_regularization(
-        refined.repeat(1, 1, 3, 3), synthetic.repeat(1, 1, 3, 3), ONLY_IDENTITY
-    )
-    torch.testing.assert_close(tiled, small)
-    logits, _ = random_pair(1, 2, 3, 3)
-    torch.testing.assert_close(
-        adversarial_loss(logits.repeat(1, 1, 2, 2), REAL), adversarial_loss(logits, REAL)
-    )
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_pulls_the_two_networks_apart(loss: str) -> None:
+    logits = torch.zeros(1, 2, 1, 1, requires_grad=True)
+    (by_discriminator,) = torch.autograd.grad(discriminator_loss(logits, REFINED, loss), logits)
+    (by_refiner,) = torch.autograd.grad(refiner_loss(logits, loss), logits)
+    assert (by_discriminator[0, REAL] > 0).all()
+    assert (by_refiner[0, REAL] < 0).all()
 
 
-def test_the_gradient_term_lets_brightness_go_and_holds_edges() -> None:
-    images, _ = random_pair(1, 1, 6, 6)
-    only_gradient = RegularizationConfig(identity=0.0, gradient=1.0)
-    brighter = self_regularization(images + 0.3, images, only_gradient)
-    assert brighter.item() == pytest.approx(0.0, abs=1e-6)
-    assert self_regularization(images * 0.5, images, only_gradient).item() > 0.1
+def test_the_gradient_penalty_of_a_linear_discriminator_is_its_squared_weight() -> None:
+    images = torch.rand(3, 1, 4, 5, requires_grad=True)
+    logits = torch.cat([torch.zeros_like(images), 3.0 * images], dim=1)
+    assert gradient_penalty(logits, images).item() == pytest.approx(9.0)

@@ -7,6 +7,8 @@ from torch.optim import SGD, Adam
 from simgan_core.arithmetic import Arithmetic
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, RegularizationConfig
 from simgan_core.discriminator import Discriminator
+from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
+from simgan_core.psi import SelfRegularization
 from simgan_core.refinement import refine_pixels
 from simgan_core.refiner import Refiner
 from simgan_core.steps import (
@@ -19,8 +21,9 @@ from simgan_core.steps import (
 
 CPU = torch.device("cpu")
 WHOLE = Arithmetic(CPU, "fp32", micro_batch_size=64)
-WEIGHTS = RegularizationConfig(identity=2.0, gradient=6.0)
-NO_WEIGHTS = RegularizationConfig(identity=0.0, gradient=0.0)
+HELD = SelfRegularization(RegularizationConfig(identity=2.0, gradient=6.0))
+FREE = SelfRegularization(RegularizationConfig(identity=0.0, gradient=0.0))
+AS_IT_IS = DiscriminatorAugmentation(DiscriminatorConfig(), torch.Generator())
 
 
 def pixels(count: int, seed: int = 0) -> torch.Tensor:
@@ -48,6 +51,7 @@ def discriminator_that_knows_dark_from_bright() -> Discriminator:
             optimizer,
             pixels(8),
             pixels(8, seed=1) // 2,
+            augmentation=AS_IT_IS,
             arithmetic=WHOLE,
             guard=NonFiniteGuard(CPU),
         )
@@ -66,7 +70,8 @@ def refiner_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tensor, flo
         discriminator,
         SGD(refiner.parameters(), lr=1.0, fused=True),
         pixels(10),
-        weights=WEIGHTS,
+        regularization=HELD,
+        augmentation=AS_IT_IS,
         arithmetic=arithmetic,
         guard=NonFiniteGuard(CPU),
     )
@@ -81,6 +86,7 @@ def discriminator_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tenso
         SGD(discriminator.parameters(), lr=1.0, fused=True),
         pixels(10),
         pixels(10, seed=1) // 2,
+        augmentation=AS_IT_IS,
         arithmetic=arithmetic,
         guard=NonFiniteGuard(CPU),
     )
@@ -106,7 +112,8 @@ def test_the_refiner_learns_from_the_discriminator() -> None:
             discriminator,
             optimizer,
             pixels(8),
-            weights=NO_WEIGHTS,
+            regularization=FREE,
+            augmentation=AS_IT_IS,
             arithmetic=WHOLE,
             guard=NonFiniteGuard(CPU),
         )["adversarial"].item()
@@ -123,7 +130,8 @@ def test_a_refiner_step_leaves_the_discriminator_alone() -> None:
         discriminator,
         Adam(refiner.parameters(), fused=True),
         pixels(4),
-        weights=WEIGHTS,
+        regularization=HELD,
+        augmentation=AS_IT_IS,
         arithmetic=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
@@ -140,6 +148,7 @@ def test_refined_images_reach_the_discriminator_step_without_a_gradient() -> Non
         Adam(discriminator.parameters(), fused=True),
         refined,
         pixels(4, seed=1),
+        augmentation=AS_IT_IS,
         arithmetic=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
@@ -154,6 +163,7 @@ def test_figures_keep_no_graph_alive() -> None:
         Adam(discriminator.parameters(), fused=True),
         pixels(4),
         pixels(4, seed=1),
+        augmentation=AS_IT_IS,
         arithmetic=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
@@ -168,6 +178,7 @@ def test_the_discriminator_learns_to_tell_dark_from_bright() -> None:
         optimizer,
         pixels(8),
         pixels(8, seed=1) // 2,
+        augmentation=AS_IT_IS,
         arithmetic=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
@@ -184,7 +195,7 @@ def test_pretraining_learns_the_identity_in_either_precision(precision) -> None:
             refiner,
             optimizer,
             pixels(8),
-            weights=WEIGHTS,
+            regularization=HELD,
             arithmetic=Arithmetic(CPU, precision, micro_batch_size=8),
             guard=NonFiniteGuard(CPU),
         )["loss"].item()
@@ -203,7 +214,8 @@ def test_a_loss_that_is_not_finite_moves_neither_weights_nor_moments() -> None:
             discriminator,
             optimizer,
             pixels(4),
-            weights=WEIGHTS,
+            regularization=HELD,
+            augmentation=AS_IT_IS,
             arithmetic=WHOLE,
             guard=guard,
         )

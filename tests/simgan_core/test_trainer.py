@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simgan_core.checkpoint import load_checkpoint
-from simgan_core.config import RefinerConfig, RegularizationConfig, TrainingConfig
+from simgan_core.config import RefinerConfig, RegularizationConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.steps import NonFiniteLossError
 from simgan_core.trainer import NUM_SAMPLES, Trainer
@@ -19,6 +19,7 @@ SMALL = TrainingConfig(
     discriminator_pretraining_steps=4,
     batch_size=4,
     history_size=8,
+    stopping=StoppingConfig(evaluate_every=0),
     log_every=3,
     sample_every=5,
 )
@@ -33,7 +34,7 @@ class RecordingSink:
         self.progress_at: list[tuple[int, int]] = []
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.metrics_at[step] = values
+        self.metrics_at.setdefault(step, {}).update(values)
 
     def samples(self, step: int, images: torch.Tensor) -> None:
         self.samples_at[step] = images.clone()
@@ -95,6 +96,7 @@ def test_a_refiner_learns_the_look_of_the_real_images_and_keeps_their_content() 
         discriminator_pretraining_steps=10,
         batch_size=16,
         learning_rate=2e-3,
+        stopping=StoppingConfig(evaluate_every=0),
         log_every=10,
     )
     synthetic, real = shapes(300, 0, clean), shapes(300, 1, darkened)

@@ -3,12 +3,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint
-from simgan_core.config import RefinerConfig, TrainingConfig
+from simgan_core.config import DiscriminatorConfig, RefinerConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.trainer import Trainer
 
@@ -18,8 +19,10 @@ CONFIG = TrainingConfig(
     refiner_steps_per_round=2,
     refiner_pretraining_steps=3,
     discriminator_pretraining_steps=3,
+    discriminator=DiscriminatorConfig(normalization="spectral", max_shift_px=1.0),
     batch_size=4,
     history_size=6,
+    stopping=StoppingConfig(evaluate_every=5, num_images=8, patience=100),
     log_every=4,
     checkpoint_every=1,
 )
@@ -43,8 +46,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return train(tmp_path_factory.mktemp("undisturbed") / "training.ckpt")
 
 
-def assert_same_bits(one: object, other: object) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
+def assert_same_bits(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert_same_bits(one[name], other[name])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
 
 
 @pytest.mark.parametrize("stop_after", range(13))

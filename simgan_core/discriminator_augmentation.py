@@ -1,0 +1,37 @@
+"""Random changes of all that the discriminator sees, refined and real alike.
+
+With few real images a discriminator learns them by heart; seen a little beside or a little brighter
+each time they are more. The refiner's gradient passes through, so that what is random stays in the
+discriminator's eye and out of the refined images (Zhao et al., NeurIPS 2020).
+"""
+
+import torch
+from torch import Tensor
+
+from simgan_core.augmentation import shift_and_scale
+from simgan_core.config import DiscriminatorConfig
+
+
+class DiscriminatorAugmentation:
+    """Changes every image of a batch by its own random numbers."""
+
+    def __init__(self, config: DiscriminatorConfig, generator: torch.Generator) -> None:
+        """Draw from `generator` (a CPU's), as far as `config` says."""
+        self._max_shift_px = config.max_shift_px
+        self._max_tone = config.max_tone
+        self._generator = generator
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Change images [N, C, H, W] in [−1, 1]; a bright one may leave the range."""
+        if self._max_shift_px > 0:
+            shift_px = self._max_shift_px * self._draw(images, 2)
+            images = shift_and_scale(images, shift_px, torch.ones_like(shift_px[:, 0]))
+        if self._max_tone > 0:
+            brightness, contrast = self._max_tone * self._draw(images, 2).T[..., None, None, None]
+            images = (1 + contrast) * images + brightness
+        return images
+
+    def _draw(self, images: Tensor, count: int) -> Tensor:
+        """Return numbers [N, count], uniform in ±1."""
+        draws = 2 * torch.rand(len(images), count, generator=self._generator) - 1
+        return draws.to(images.device, non_blocking=True)

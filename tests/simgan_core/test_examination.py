@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+from simgan_core.examination import Examiner
+from simgan_core.simulator import render, sample_scenes
+
+
+@pytest.fixture(scope="module")
+def examiner() -> Examiner:
+    synthetic = render(sample_scenes("synthetic", 60, seed=7), "crop", 35, 55)
+    real = render(sample_scenes("real", 60, seed=8), "crop", 35, 55)
+    return Examiner(
+        torch.from_numpy(synthetic.images),
+        torch.from_numpy(real.images),
+        torch.from_numpy(synthetic.pupil_px),
+        seed=0,
+    )
+
+
+def test_synthetic_images_themselves_are_told_apart_and_have_moved_nothing(examiner) -> None:
+    figures = examiner.examine(examiner.synthetic)
+    assert figures["realism/kid"] > 1
+    assert figures["realism/classifier_accuracy"] > 0.9
+    assert figures["change/mean_levels"] == 0
+    assert figures["change/spread"] == pytest.approx(1)
+    assert figures["labels/pupil_shift_px.mean"] == 0
+    assert figures["labels/pupils_kept"] == 1
+
+
+def test_what_was_done_to_images_is_measured(examiner) -> None:
+    images = examiner.synthetic.clone()
+    images[:15] = 128
+    figures = examiner.examine(images)
+    assert figures["labels/pupils_kept"] == pytest.approx(0.75, abs=0.03)
+    assert figures["change/mean_levels"] == pytest.approx(
+        np.abs(images.numpy().astype(float) - examiner.synthetic.numpy()).mean(), rel=1e-4
+    )
+
+
+def test_one_image_for_all_has_no_spread(examiner) -> None:
+    same = examiner.synthetic[:1].expand_as(examiner.synthetic).contiguous()
+    assert examiner.examine(same)["change/spread"] == 0
+
+
+def test_without_known_pupils_nothing_is_said_of_labels() -> None:
+    images = torch.randint(0, 256, (8, 16, 20, 1), dtype=torch.uint8)
+    figures = Examiner(images, images.flip(0), None, seed=0).examine(images)
+    assert not [name for name in figures if name.startswith("labels/")]
