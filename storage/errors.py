@@ -6,6 +6,7 @@
     ├── DatasetIncompleteError    shards are missing
     ├── DatasetExistsError        the place holds another dataset, or something else
     ├── DatasetBusyError          another attempt is at it
+    ├── ClaimLostError            another attempt took over from this one
     ├── UnsupportedDatasetError   written by another version of the layout
     ├── CorruptDatasetError       written by us, damaged since
     ├── BlockError                a block of samples that does not fit the dataset
@@ -39,6 +40,10 @@ class DatasetExistsError(StorageError):
 
 class DatasetBusyError(StorageError):
     """Another attempt is writing what this one wants to write."""
+
+
+class ClaimLostError(StorageError):
+    """This attempt was thought dead, or its dataset was replaced: another one has its place."""
 
 
 class UnsupportedDatasetError(StorageError):

@@ -19,7 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.dtype import VariableLengthUTF8
 
 from storage.errors import CorruptDatasetError, UnsupportedDatasetError
-from storage.location import ROOT_DOCUMENT, Location
+from storage.location import ROOT_DOCUMENT, Claim, Location
 from storage.manifest import ShardRecord
 from storage.schema import DatasetInfo, DatasetSpec
 
@@ -99,9 +99,9 @@ def read_record(place: Location, url: str, shard: int) -> ShardRecord | None:
         raise _corrupt(url, record_key(shard), error) from error
 
 
-def write_record(place: Location, record: ShardRecord) -> None:
-    """Declare a shard finished; a record that is there already stays."""
-    place.create(record_key(record.shard), _group(record.model_dump(mode="json")))
+def write_record(claim: Claim, record: ShardRecord) -> None:
+    """Declare a shard finished, in the name of the attempt that holds its claim."""
+    claim.write(record_key(record.shard), _group(record.model_dump(mode="json")))
 
 
 def create_arrays(place: Location, spec: DatasetSpec) -> None:

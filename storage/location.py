@@ -2,23 +2,26 @@
 
     place = locate("data/eyes.zarr")        # or "s3://bucket/eyes.zarr"
     place.create("zarr.json", document)     # whole objects, atomically
-    with place.claim("records/00003/claim"):
-        ...                                 # no other process is in here
+    with place.claim("records/00003/claim") as claim:
+        claim.store()                       # writes only while no other process is in here
 
 S3 is set up by the variables that AWS and obstore define (AWS_ENDPOINT_URL, AWS_REGION,
 AWS_ACCESS_KEY_ID, …). What the machine or the network does is an OSError on both.
 """
 
+import asyncio
 import json
+import logging
 import os
 import shutil
 import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -28,12 +31,15 @@ from obstore import exceptions as obstore_errors
 from obstore.store import S3Store
 from typing_extensions import override
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, ObjectStore
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
-from storage.errors import DatasetBusyError, LocationError
+from storage.errors import ClaimLostError, DatasetBusyError, LocationError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
+
+logger = logging.getLogger(__name__)
 
 ROOT_DOCUMENT = "zarr.json"
 """The key of a zarr group's own document: a dataset is where this is."""
@@ -47,8 +53,43 @@ CLAIM_WAIT_S = 600.0
 # Long enough for a server to restart; then the task's own retries go on.
 RETRIES: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
 
-LEASE_S = 600.0
-"""How long a claim on S3 outlives a holder on another machine that fell silent."""
+# obstore itself sends neither a conditional write nor a deletion again when a connection breaks.
+RESEND_AFTER_S = (0.1, 0.5, 2.0, 8.0)
+
+_ANSWERS = (
+    FileNotFoundError,
+    obstore_errors.NotFoundError,
+    obstore_errors.AlreadyExistsError,
+    obstore_errors.PreconditionError,
+)
+"""What a server says that was reached."""
+
+LEASE_S = 120.0
+"""How long a claim on S3 outlives a holder on another machine that fell silent. It is renewed
+before every object that is written, so it has to last for one of them."""
+
+
+class Claim(ABC):
+    """A key held alone, and with it the right to write what the key stands for.
+
+    Holding is not for ever: a process may be paused until others think it dead, or its dataset may
+    be replaced. Writing through the claim fails from then on and changes nothing.
+    """
+
+    @abstractmethod
+    def require(self) -> None:
+        """Raise ClaimLostError unless the key is still held; on S3, renew the lease."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object of the place, over what is there; raises ClaimLostError instead."""
+
+    @abstractmethod
+    def store(self) -> Store:
+        """Return the place's zarr store for writing.
+
+        It raises ClaimLostError instead of writing where another holds the key by now.
+        """
 
 
 class Location(ABC):
@@ -80,7 +121,7 @@ class Location(ABC):
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless there is one; false, and nothing written, when there was.
 
-        Of any number of processes that create one key at once, one gets true.
+        Of any number of processes that create one key at once, each with other data, one gets true.
         """
 
     @abstractmethod
@@ -112,7 +153,7 @@ class Location(ABC):
         """Move what a sibling holds here, in place of what is here; may be killed and repeated."""
 
     @abstractmethod
-    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> AbstractContextManager[None]:
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> AbstractContextManager[Claim]:
         """Hold a key alone while the context is open; a holder that dies gives it up.
 
         Raises DatasetBusyError when another one still holds it after `wait_s` seconds.
@@ -215,7 +256,7 @@ class LocalLocation(Location):
 
     @override
     @contextmanager
-    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[None]:
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[Claim]:
         # The operating system's lock on a file, which ends with its process however that ends. The
         # file stays, since others may be waiting on it.
         path = self._path / key
@@ -229,7 +270,7 @@ class LocalLocation(Location):
                 "wait for it, or end it, and run this again"
             ) from None
         try:
-            yield
+            yield _LocalClaim(self, self._path, key)
         finally:
             lock.release()
 
@@ -247,6 +288,48 @@ class LocalLocation(Location):
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
         partial.write_bytes(data)
         return partial
+
+
+class _LocalClaim(Claim):
+    """A lock on a file: a paused process keeps it, and loses it only with the whole folder."""
+
+    def __init__(self, place: LocalLocation, folder: Path, key: str) -> None:
+        self._place, self._folder, self._key = place, folder, key
+        self._inode = folder.stat().st_ino
+
+    @override
+    def require(self) -> None:
+        try:
+            found = self._folder.stat().st_ino
+        except FileNotFoundError:
+            found = None
+        if found != self._inode:
+            raise ClaimLostError(
+                f"{self._place.url} was removed or replaced while {self._key} was held"
+            )
+
+    @override
+    def write(self, key: str, data: bytes) -> None:
+        self.require()
+        if not self._place.create(key, data):
+            self._place.replace(key, data)
+
+    @override
+    def store(self) -> Store:
+        return _GuardedStore(self._place.store(read_only=False), self)
+
+
+class _GuardedStore(WrapperStore[Store]):
+    """Writes to a folder while a claim is held."""
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        super().__init__(store)
+        self._claim = claim
+
+    @override
+    async def set(self, key: str, value: Buffer) -> None:
+        self._claim.require()
+        await self._store.set(key, value)
 
 
 class S3Location(Location):
@@ -284,7 +367,7 @@ class S3Location(Location):
     @override
     def delete(self, key: str) -> None:
         with self.os_errors():
-            self._objects.delete(key)
+            self._sent(lambda: self._objects.delete(key))
 
     @override
     def list_keys(self, prefix: str = "") -> Iterator[str]:
@@ -301,7 +384,7 @@ class S3Location(Location):
     def delete_all(self) -> None:
         keys = [key for key in self.list_keys() if key != ROOT_DOCUMENT]
         with self.os_errors():
-            self._objects.delete(keys)
+            self._sent(lambda: self._objects.delete(keys))
         self.delete(ROOT_DOCUMENT)
 
     @override
@@ -325,18 +408,19 @@ class S3Location(Location):
         bucket = S3Store(self._bucket, client_options=_client_options())
         for key in sorted(other.list_keys(), key=lambda key: key == ROOT_DOCUMENT):
             with self.os_errors():
-                bucket.copy(f"{other._name}/{key}", f"{self._name}/{key}")
+                source, goal = f"{other._name}/{key}", f"{self._name}/{key}"
+                self._sent(partial(bucket.copy, source, goal))
         other.delete(ROOT_DOCUMENT)
         other.delete_all()
 
     @override
     @contextmanager
-    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[None]:
+    def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> Iterator[Claim]:
         # An object that only one can create. It names its holder and when it ends, so that others
         # can tell a holder that died: at once on the same machine, after the lease elsewhere.
-        token = uuid.uuid4().hex
+        claim = _S3Claim(self, key)
         deadline = time.monotonic() + wait_s
-        while not self._take_claim(key, token):
+        while not claim.take():
             if time.monotonic() >= deadline:
                 holder = _parse_claim(self.read(key)).get("host", "unknown")
                 raise DatasetBusyError(
@@ -345,10 +429,9 @@ class S3Location(Location):
                 )
             time.sleep(0.5)
         try:
-            yield
+            yield claim
         finally:
-            if _parse_claim(self.read(key)).get("token") == token:
-                self.delete(key)
+            claim.give_up()
 
     @override
     @contextmanager
@@ -360,20 +443,6 @@ class S3Location(Location):
             reason = str(error).split("\n", 1)[0]
             raise ConnectionError(f"{self.url}: {reason}") from error
 
-    def _take_claim(self, key: str, token: str) -> bool:
-        claim = {
-            "token": token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "expires": time.time() + LEASE_S,
-        }
-        document = json.dumps(claim).encode()
-        found = self._read_tagged(key)
-        if found is None:
-            return self.create(key, document)
-        held, e_tag = found
-        return _is_abandoned(_parse_claim(held)) and self._put_if(key, document, {"e_tag": e_tag})
-
     def _read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
         """Return an object and the tag of its version."""
         with self.os_errors():
@@ -383,14 +452,118 @@ class S3Location(Location):
             except (FileNotFoundError, obstore_errors.NotFoundError):
                 return None
 
-    def _put_if(self, key: str, data: bytes, mode: Any) -> bool:
-        """Write an object under a condition; false when that does not hold."""
+    def _tag_of(self, key: str) -> str | None:
+        """Return the tag of an object's version, None where there is none."""
         with self.os_errors():
             try:
-                self._objects.put(key, data, mode=mode)
-            except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError):
-                return False
+                return self._objects.head(key)["e_tag"]
+            except (FileNotFoundError, obstore_errors.NotFoundError):
+                return None
+
+    def _put_if(self, key: str, data: bytes, mode: Any) -> bool:
+        """Write an object under a condition; false when that does not hold.
+
+        True also where the object already holds just these data.
+        """
+        with self.os_errors():
+            try:
+                self._sent(lambda: self._objects.put(key, data, mode=mode))
+            except _ANSWERS:
+                # Refused, or it was done before and the answer was lost on its way.
+                return self.read(key) == data
         return True
+
+    @staticmethod
+    def _sent(request: Callable[[], object]) -> None:
+        """Send a request that changes something, and again where the connection broke."""
+        for pause_s in RESEND_AFTER_S:
+            try:
+                request()
+            except _ANSWERS:
+                raise
+            except obstore_errors.BaseError:
+                time.sleep(pause_s)
+            else:
+                return
+        request()
+
+
+class _S3Claim(Claim):
+    """An object that says who holds the key and until when.
+
+    Time alone protects nothing: a holder may be paused between looking at the clock and writing.
+    So every object is written on condition that it is still the version that was there when the
+    claim was last found to be held. Whoever takes the claim over writes all objects anew, and from
+    then on the conditions of the former holder fail.
+    """
+
+    def __init__(self, place: S3Location, key: str) -> None:
+        self._place, self._key = place, key
+        self._token = uuid.uuid4().hex
+
+    def take(self) -> bool:
+        """Take the key if it is free or its holder is dead; false while another holds it."""
+        found = self._place._read_tagged(self._key)
+        if found is None:
+            return self._place.create(self._key, self._document())
+        held, e_tag = found
+        return _is_abandoned(_parse_claim(held)) and self._put(e_tag)
+
+    def give_up(self) -> None:
+        """Free the key, unless another has taken it over."""
+        document = self._place.read(self._key)
+        if document is not None and self._holds(document):
+            self._place.delete(self._key)
+
+    @override
+    def require(self) -> None:
+        found = self._place._read_tagged(self._key)
+        if found is None or not self._holds(found[0]) or not self._put(found[1]):
+            raise ClaimLostError(
+                f"another attempt took {self._key} of {self._place.url} over from this one"
+            )
+
+    @override
+    def write(self, key: str, data: bytes) -> None:
+        written = False
+        while not written:
+            # In this order: whoever takes the claim over after `require` changes the version.
+            e_tag = self._place._tag_of(key)
+            self.require()
+            written = self._place._put_if(key, data, {"e_tag": e_tag} if e_tag else "create")
+
+    @override
+    def store(self) -> Store:
+        return _FencedStore(self._place.store(read_only=False), self)
+
+    def _put(self, e_tag: str | None) -> bool:
+        """Write the claim over the version of it that is known."""
+        return self._place._put_if(self._key, self._document(), {"e_tag": e_tag})
+
+    def _holds(self, document: bytes) -> bool:
+        return _parse_claim(document).get("token") == self._token
+
+    def _document(self) -> bytes:
+        claim = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "expires": time.time() + LEASE_S,
+        }
+        return json.dumps(claim).encode()
+
+
+class _FencedStore(WrapperStore[Store]):
+    """Writes to S3 while a claim is held."""
+
+    def __init__(self, store: Store, claim: _S3Claim) -> None:
+        super().__init__(store)
+        self._claim = claim
+
+    @override
+    async def set(self, key: str, value: Buffer) -> None:
+        # The claim speaks to the server itself and would hold up every other array meanwhile.
+        await asyncio.to_thread(self._claim.write, key, value.to_bytes())
 
 
 def _client_options() -> "ClientConfig":

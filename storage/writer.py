@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from storage.errors import (
     BlockError,
+    ClaimLostError,
     CorruptDatasetError,
     DatasetExistsError,
     DatasetIncompleteError,
@@ -39,7 +40,7 @@ from storage.layout import (
     write_record,
     write_root,
 )
-from storage.location import ROOT_DOCUMENT, Location, locate
+from storage.location import Claim, Location, locate
 from storage.manifest import ShardRecord, block_digest, dataset_digest, record_of
 from storage.replacement import building_place, find_writable, put_in_place
 from storage.samples import SampleBlock
@@ -160,20 +161,24 @@ class DatasetWriter:
         """
         rows = self.shard_rows(shard)
         _check_block(self.spec, rows, block)
-        if self._place.read(ROOT_DOCUMENT) is None:
-            raise DatasetNotFoundError(
-                f"dataset {self._target.url} was removed or replaced while it was being made"
-            )
-        record = self._record(shard)
-        if record is not None:
-            return record
-        with self._place.claim(claim_key(shard)):
+        while True:
+            self._require_here()
             record = self._record(shard)
             if record is not None:
                 return record
-            record = record_of(shard, rows, block, self._write_arrays(rows, block), figures or {})
-            write_record(self._place, record)
-        return record
+            try:
+                with self._place.claim(claim_key(shard)) as claim:
+                    record = self._record(shard)
+                    if record is not None:
+                        return record
+                    # The dataset may have been replaced while this attempt waited.
+                    self._require_here()
+                    digest = self._write_arrays(claim, rows, block)
+                    record = record_of(shard, rows, block, digest, figures or {})
+                    write_record(claim, record)
+                    return record
+            except ClaimLostError as lost:
+                logger.warning("shard %d: %s; its record counts", shard, lost)
 
     def finish(self) -> DatasetInfo:
         """Declare the dataset complete, once every shard is; again, if it is already.
@@ -198,6 +203,14 @@ class DatasetWriter:
             raise DatasetExistsError(f"dataset {self._target.url} is complete and is not discarded")
         self._place.delete_all()
 
+    def _require_here(self) -> None:
+        """Refuse to write where this dataset no longer is."""
+        root = read_root(self._place, self._target.url)
+        if root is None or root.spec.canonical() != self.spec.canonical():
+            raise DatasetNotFoundError(
+                f"dataset {self._target.url} was removed or replaced while it was being made"
+            )
+
     def _record(self, shard: int) -> ShardRecord | None:
         return read_record(self._place, self._target.url, shard)
 
@@ -206,7 +219,7 @@ class DatasetWriter:
         with self._place.os_errors():
             return open_arrays(self._place.store(read_only=False), self.spec)
 
-    def _write_arrays(self, rows: range, block: SampleBlock) -> str:
+    def _write_arrays(self, claim: Claim, rows: range, block: SampleBlock) -> str:
         """Write the shard of every array and return the block's digest, taken meanwhile."""
         values: dict[str, NDArray[Any]] = {
             "images": block.images,
@@ -216,7 +229,7 @@ class DatasetWriter:
         }
         with ThreadPoolExecutor(max_workers=1) as pool, self._place.os_errors():
             digest = pool.submit(block_digest, block)
-            for name, array in self._arrays.items():
+            for name, array in open_arrays(claim.store(), self.spec).items():
                 array[rows.start : rows.stop] = values[name]
             return digest.result()
 

@@ -1,8 +1,16 @@
 """Fixtures that all four packages' tests share."""
 
+import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.s3_proxy import S3Proxy
+
+BUCKET = "datasets"
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +20,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real samples are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """A bucket on a real S3 server on loopback, which the environment names."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_REGION", "us-east-1")
+        create = urllib.request.Request(f"http://{host}:{port}/{BUCKET}", method="PUT")
+        urllib.request.urlopen(create).close()
+        yield f"s3://{BUCKET}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_proxy(s3_bucket: str) -> Iterator[S3Proxy]:
+    """A way to the S3 server on which requests meet with accidents."""
+    with S3Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        yield proxy

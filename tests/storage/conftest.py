@@ -1,38 +1,15 @@
-"""Places on disk and on a real S3 server on loopback, and small datasets to put there."""
+"""Places on disk and on S3, and small datasets to put there."""
 
-import os
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
-
-BUCKET = "datasets"
-
-
-@pytest.fixture(scope="session")
-def s3_bucket() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_REGION", "us-east-1")
-        create = urllib.request.Request(f"http://{host}:{port}/{BUCKET}", method="PUT")
-        urllib.request.urlopen(create).close()
-        yield f"s3://{BUCKET}"
-    server.stop()
 
 
 @pytest.fixture(params=["disk", "s3"])
