@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from flows.environment import prepare
 from flows.gallery import app as gallery_app
-from flows.outcome import Outcome
+from flows.ingest_command import app as ingest_app
+from flows.outcome import Outcome, dataset_outcome
 from flows.terminal import show_logs
 from flows.turing import app as turing_app
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
@@ -36,7 +37,6 @@ app = App(
     "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
 )
 simulate_app = App(name="simulate", help="Render the built-in simulator's two domains.")
-ingest_app = App(name="ingest", help="Turn files into a dataset.")
 app.command(simulate_app)
 app.command(ingest_app)
 app.command(turing_app)
@@ -83,167 +83,6 @@ def _simulate(domain: Literal["synthetic", "real"], out: Path, count: int, seed:
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} images are in {out}",
     )
-
-
-@ingest_app.command(name="unityeyes")
-def ingest_unityeyes(
-    folder: Path,
-    *,
-    to: str,
-    preprocess: Preprocess = "none",
-    crop: Literal["eye-width", "margin"] = "eye-width",
-    size: str = "35x55",
-    max_bad: str = "1%",
-    rows_per_shard: int = 16384,
-    overwrite: bool = False,
-) -> Outcome:
-    """Read a folder of N.jpg + N.json.
-
-    Parameters
-    ----------
-    folder
-        The folder; nested folders are read too.
-    to
-        Path or URL of the dataset.
-    preprocess
-        Histogram equalisation, as MPIIGaze's images have it, or none.
-    crop
-        How the eye is cut out of the frame.
-    size
-        Height x width of the stored images, in pixels.
-    max_bad
-        Share of bad samples above which nothing is kept.
-    rows_per_shard
-        Images in a shard, the unit of parallel work and of resuming.
-    overwrite
-        Replace another dataset that is at `to`.
-    """
-    from tasks.inputs import UnityEyesInput
-
-    height, width = _size(size)
-    source = UnityEyesInput(folder=str(folder), crop=crop, height=height, width=width)
-    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
-
-
-@ingest_app.command(name="mpiigaze")
-def ingest_mpiigaze(
-    folder: Path,
-    *,
-    to: str,
-    subset: Literal["evaluation", "all"] = "evaluation",
-    people: str | None = None,
-    preprocess: Preprocess = "none",
-    size: str = "35x55",
-    max_bad: str = "1%",
-    rows_per_shard: int = 16384,
-    overwrite: bool = False,
-) -> Outcome:
-    """Read the folder of MPIIGaze; its images are histogram-equalised and recorded so.
-
-    Parameters
-    ----------
-    folder
-        The folder that holds `Data` and `Evaluation Subset`.
-    to
-        Path or URL of the dataset.
-    subset
-        The official evaluation lists (right eyes mirrored), or every eye there is.
-    people
-        Only these, separated by commas: p00,p03.
-    preprocess
-        Histogram equalisation once more does nothing: the images have had it.
-    size
-        Height x width of the stored images, in pixels.
-    max_bad
-        Share of bad samples above which nothing is kept.
-    rows_per_shard
-        Images in a shard, the unit of parallel work and of resuming.
-    overwrite
-        Replace another dataset that is at `to`.
-    """
-    from tasks.inputs import MPIIGazeInput
-
-    height, width = _size(size)
-    source = MPIIGazeInput(
-        folder=str(folder), subset=subset, people=_names(people), height=height, width=width
-    )
-    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
-
-
-@ingest_app.command(name="arrays")
-def ingest_arrays(
-    file: Path,
-    *,
-    images: str,
-    to: str,
-    gaze: str | None = None,
-    gaze_pitchyaw: str | None = None,
-    y_up: bool = False,
-    pupil: str | None = None,
-    id: str | None = None,
-    domain: Literal["synthetic", "real"] = "synthetic",
-    size: str | None = None,
-    preprocess: Preprocess = "none",
-    max_bad: str = "1%",
-    rows_per_shard: int = 16384,
-    overwrite: bool = False,
-) -> Outcome:
-    """Read named arrays of one .h5 or .npz file.
-
-    Parameters
-    ----------
-    file
-        The file.
-    images
-        Name of the images, [N, H, W] or [N, H, W, C].
-    to
-        Path or URL of the dataset.
-    gaze
-        Name of the gaze vectors, [N, 3].
-    gaze_pitchyaw
-        Name of the gaze angles in radians, [N, 2].
-    y_up
-        The gaze vectors' y points up, as UnityEyes has it.
-    pupil
-        Name of the pupil centres in pixels from the top left, [N, 2].
-    id
-        Name of the samples' names; the row number when not given.
-    domain
-        Which domain the images belong to.
-    size
-        Height x width to crop and resize to, such as 35x55; as they are when not given.
-    preprocess
-        Histogram equalisation, as MPIIGaze's images have it, or none.
-    max_bad
-        Share of bad samples above which nothing is kept.
-    rows_per_shard
-        Images in a shard, the unit of parallel work and of resuming.
-    overwrite
-        Replace another dataset that is at `to`.
-    """
-    from tasks.inputs import ArraysInput
-
-    source = ArraysInput(
-        file=str(file),
-        images=images,
-        gaze=gaze,
-        gaze_pitchyaw=gaze_pitchyaw,
-        y_up=y_up,
-        pupil=pupil,
-        id=id,
-        domain=domain,
-        size=None if size is None else _size(size),
-    )
-    return _ingest(source, to, preprocess, max_bad, rows_per_shard, overwrite)
-
-
-def _ingest(
-    source: Any, to: str, preprocess: Preprocess, max_bad: str, rows_per_shard: int, overwrite: bool
-) -> Outcome:
-    from flows.ingest import ingest
-
-    info = ingest(source, to, preprocess, _share(max_bad), rows_per_shard, overwrite)
-    return _dataset_outcome(info)
 
 
 @app.command
@@ -293,7 +132,7 @@ def refine(dataset: str, *, refiner: str, to: str, overwrite: bool = False) -> O
     """
     from flows.refine import refine as refine_flow
 
-    return _dataset_outcome(refine_flow(dataset, refiner, to, overwrite))
+    return dataset_outcome(refine_flow(dataset, refiner, to, overwrite))
 
 
 @app.command
@@ -478,23 +317,6 @@ def _leave(code: int, message: str) -> None:
     sys.exit(code)
 
 
-def _dataset_outcome(info: Any) -> Outcome:
-    result = {
-        "dataset": info.url,
-        "num_rows": info.spec.num_rows,
-        "num_valid": info.num_valid,
-        "num_rejected": info.num_rejected,
-        "digest": info.digest,
-        "domain": info.spec.domain,
-        "preprocess": info.spec.preprocess,
-    }
-    return Outcome(
-        result,
-        f"{info.url}: {info.spec.num_rows} rows, {info.num_rejected} rejected, "
-        f"digest {info.digest[:12]}",
-    )
-
-
 def _comparison_outcome(result: Any) -> Outcome:
     from tasks.report import table, whereabouts
 
@@ -514,24 +336,6 @@ def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict)
     }
     return {**base, **given, **nested}
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, times, width = text.lower().partition("x")
-    if not (times and height.isdecimal() and width.isdecimal()):
-        raise InputError(f"--size {text}: expected height x width in pixels, such as 35x55")
-    return int(height), int(width)
-
-
-def _share(text: str) -> float:
-    number, scale = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
-    try:
-        share = float(number) / scale
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise InputError(f"--max-bad {text}: expected a share such as 1% or 0.01")
-    return share
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

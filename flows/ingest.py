@@ -1,4 +1,4 @@
-"""Turn a simulator's or camera's files into one zarr dataset."""
+"""Turn a simulator's or camera's files into one zarr dataset, or add new files to one."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from prefect import flow, unmapped
 from pydantic import Field
 
 from storage.schema import DatasetInfo
-from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
+from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
 from tasks.inputs import SourceInput
 from tasks.policies import threads
 
@@ -19,6 +19,7 @@ def ingest(
     max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01,
     rows_per_shard: Annotated[int, Field(ge=1)] = 16384,
     overwrite: bool = False,
+    append: bool = False,
 ) -> DatasetInfo:
     """Read every sample of a source into a dataset; run again, it goes on where it was.
 
@@ -27,16 +28,20 @@ def ingest(
         to: Path or URL of the dataset.
         preprocess: Applied to every image and recorded; both domains of a training want the same.
         max_bad: Share of bad samples above which the run fails.
-        rows_per_shard: Images in one shard, the unit of parallel work and of resuming.
+        rows_per_shard: Images in one shard, the unit of resuming; fewer where they are large.
         overwrite: Replace another dataset that is at `to`.
+        append: Add the samples that the dataset at `to` does not have, by id, reading only these;
+            begin it where there is none.
     """
-    plan = plan_ingestion(source, to, preprocess, rows_per_shard, overwrite)
-    done = ingest_shards.map(
-        plan.groups,
-        source=unmapped(source),
-        listing_digest=plan.listing_digest,
-        to=to,
-        preprocess=preprocess,
-    )
-    done.result()
-    return finish_ingestion(to, max_bad)
+    with sole_ingestion(to):
+        plan = plan_ingestion(source, to, preprocess, rows_per_shard, overwrite, append)
+        done = ingest_shards.map(
+            plan.groups,
+            source=unmapped(source),
+            listing_digest=plan.listing_digest,
+            to=to,
+            preprocess=preprocess,
+            num_kept=plan.num_kept,
+        )
+        done.result()
+        return finish_ingestion(to, max_bad, plan.num_kept)

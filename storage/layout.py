@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 from pydantic import ValidationError
-from zarr.abc.store import Store
+from typing_extensions import override
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import BufferPrototype
 from zarr.core.dtype import VariableLengthUTF8
+from zarr.storage import WrapperStore
 
 from storage.errors import CorruptDatasetError, UnsupportedDatasetError
 from storage.location import ROOT_DOCUMENT, Claim, Location
@@ -112,19 +116,51 @@ def create_arrays(place: Location, spec: DatasetSpec) -> None:
         if place.read(f"{name}/{ROOT_DOCUMENT}") is not None:
             continue
         is_text = isinstance(dtype, VariableLengthUTF8)
+        # Chunks in a shard let a few images be read; all the labels of one are read as fast as few.
+        in_chunks = name == "images"
+        rows_per_chunk = spec.rows_per_chunk if in_chunks else spec.rows_per_shard
         with place.os_errors():
             zarr.create_array(
                 store,
                 name=name,
                 shape=(spec.num_rows, *shape),
-                chunks=(spec.rows_per_chunk, *shape),
-                shards=(spec.rows_per_shard, *shape),
+                chunks=(rows_per_chunk, *shape),
+                shards=(spec.rows_per_shard, *shape) if in_chunks else None,
                 dtype=dtype,
                 # Compressing eye images saves a third of the space and halves the speed.
                 compressors="auto" if is_text else None,
                 fill_value="" if is_text else np.zeros((), dtype).item(),
                 dimension_names=("row", *dimensions),
             )
+
+
+def shard_keys(spec: DatasetSpec, shard: int) -> list[str]:
+    """Return the keys of a shard's objects, that of its record last."""
+    chunks = [
+        "/".join((name, "c", str(shard), *("0" for _ in shape)))
+        for name, shape, *_ in _array_specs(spec)
+    ]
+    return [*chunks, record_key(shard)]
+
+
+class StrictStore(WrapperStore[Store]):
+    """A store in which a chunk that is not there is an error and not a chunk of zeros.
+
+    Datasets are written with all their chunks, so one is missing only where a dataset is damaged,
+    or was removed or replaced while it was being read.
+    """
+
+    @override
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        if found is None and "/c/" in key:
+            raise FileNotFoundError(
+                f"{key} is missing: the dataset was replaced while it was being read (run this "
+                "again), or is damaged (restore it from a copy, or make it again)"
+            )
+        return found
 
 
 def open_arrays(store: Store, spec: DatasetSpec) -> dict[str, Array]:

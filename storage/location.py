@@ -18,8 +18,8 @@ import socket
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -153,6 +153,10 @@ class Location(ABC):
         """Move what a sibling holds here, in place of what is here; may be killed and repeated."""
 
     @abstractmethod
+    def adopt(self, other: "Location", keys: Iterable[str]) -> None:
+        """Have a sibling's objects here as well, in this order; those here already stay."""
+
+    @abstractmethod
     def claim(self, key: str, wait_s: float = CLAIM_WAIT_S) -> AbstractContextManager[Claim]:
         """Hold a key alone while the context is open; a holder that dies gives it up.
 
@@ -253,6 +257,15 @@ class LocalLocation(Location):
             self._path.rename(replaced)
         other._path.rename(self._path)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    @override
+    def adopt(self, other: Location, keys: Iterable[str]) -> None:
+        """Link the files: none is ever changed in place, so two datasets may share one."""
+        assert isinstance(other, LocalLocation)
+        for key in keys:
+            (self._path / key).parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                (self._path / key).hardlink_to(other._path / key)
 
     @override
     @contextmanager
@@ -412,6 +425,15 @@ class S3Location(Location):
                 self._sent(partial(bucket.copy, source, goal))
         other.delete(ROOT_DOCUMENT)
         other.delete_all()
+
+    @override
+    def adopt(self, other: Location, keys: Iterable[str]) -> None:
+        """Copy the objects on the server."""
+        assert isinstance(other, S3Location)
+        bucket = S3Store(self._bucket, client_options=_client_options(), retry_config=RETRIES)
+        for key in keys:
+            with self.os_errors():
+                bucket.copy(f"{other._name}/{key}", f"{self._name}/{key}")
 
     @override
     @contextmanager

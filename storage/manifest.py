@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from blake3 import blake3
 from pydantic import Field
 
 from storage.samples import Rejection, SampleBlock
@@ -27,7 +28,7 @@ class ShardRecord(Schema):
     num_valid: int = Field(ge=0)
     """Rows that may be used."""
     digest: str
-    """SHA-256 of the samples (`block_digest`)."""
+    """BLAKE3 of the samples (`block_digest`)."""
     rejections: tuple[Rejection, ...]
     """One for every row that is not valid."""
     figures: dict[str, float | None]
@@ -50,16 +51,17 @@ def record_of(
 
 
 def block_digest(block: SampleBlock) -> str:
-    """Return the SHA-256 of a block's names, flags, pixels, labels and rejections."""
-    sha = hashlib.sha256()
+    """Return the BLAKE3 of a block's names, flags, pixels, labels and rejections."""
+    # As strong as SHA-256, and three times as fast: SHA takes longer than writing does.
+    digest = blake3()
     rejections = [(r.row, r.id, r.reason) for r in block.rejections]
-    sha.update(json.dumps([block.ids, rejections]).encode())
+    digest.update(json.dumps([block.ids, rejections]).encode())
     arrays = {"images": block.images, "valid": block.valid, **block.labels}
     for name in sorted(arrays):
         array = arrays[name]
-        sha.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()
+        digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def dataset_digest(spec: DatasetSpec, records: Iterable[ShardRecord]) -> str:

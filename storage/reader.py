@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import CorruptDatasetError, DatasetIncompleteError, DatasetNotFoundError
-from storage.layout import Array, open_arrays, read_record, recorded_shards
+from storage.layout import Array, StrictStore, open_arrays, read_record, recorded_shards
 from storage.location import Location, locate
 from storage.manifest import ShardRecord
 from storage.replacement import find_readable
@@ -121,7 +121,7 @@ class Dataset:
     @cached_property
     def _arrays(self) -> dict[str, Array]:
         with self._place.os_errors():
-            return open_arrays(self._place.store(read_only=True), self.info.spec)
+            return open_arrays(StrictStore(self._place.store(read_only=True)), self.info.spec)
 
     def _slice(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array, shard by shard: twice as fast as all of them at once."""

@@ -1,6 +1,7 @@
 """Samples on their way between sources, datasets and tasks."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ class Rejection:
     """The sample's name in its source."""
     reason: str
     """What was wrong, for people; the same fault reads the same, so that reasons can be counted."""
+    by_choice: bool = False
+    """Left out by an option and not bad: it does not count against the share of bad samples."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,25 @@ class SampleBlock:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def concatenated(blocks: Sequence[SampleBlock]) -> SampleBlock:
+    """Return neighbouring blocks, at least one, as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return SampleBlock(
+        images=np.concatenate([block.images for block in blocks]),
+        valid=np.concatenate([block.valid for block in blocks]),
+        ids=[name for block in blocks for name in block.ids],
+        labels={
+            name: np.concatenate([block.labels[name] for block in blocks])
+            for name in blocks[0].labels
+        },
+        rejections=tuple(rejection for block in blocks for rejection in block.rejections),
+    )
+
+
+def renumbered(block: SampleBlock, by: int) -> SampleBlock:
+    """Return a block whose rows are counted so many higher."""
+    rejections = (replace(rejection, row=rejection.row + by) for rejection in block.rejections)
+    return replace(block, rejections=tuple(rejections))

@@ -36,6 +36,7 @@ from storage.layout import (
     read_record,
     read_root,
     recorded_shards,
+    shard_keys,
     write_complete_root,
     write_record,
     write_root,
@@ -80,11 +81,38 @@ class DatasetWriter:
             return cls._resume(target, spec, found.info)
         if not overwrite:
             raise _exists(target, "another dataset", found.spec.differences(spec))
-        beside = building_place(target)
-        building = read_root(beside, target.url)
-        if building is None or building.spec.canonical() != spec.canonical():
-            beside.delete_all()
-        return cls._begin(target, beside, spec)
+        return cls._begin_beside(target, spec)
+
+    @classmethod
+    def extend(cls, url: str, spec: DatasetSpec) -> Self:
+        """Begin, or go on with, the successor of a complete dataset that has more rows.
+
+        `spec` is the dataset's own but for `num_rows` and `source`. The successor is built beside
+        the dataset and takes its place when complete, as with `overwrite`; its shards are the
+        dataset's own as far as those are full, so that the rows from the last full shard's end on
+        are left to write.
+
+        Raises DatasetNotFoundError, DatasetIncompleteError, and DatasetExistsError where the
+        dataset is another one.
+        """
+        target = locate(url)
+        put_in_place(target)
+        found = read_root(target, target.url)
+        if found is None:
+            raise DatasetNotFoundError(f"there is no dataset at {target.url} to add rows to")
+        if found.info is None:
+            raise DatasetIncompleteError(f"dataset {target.url} is incomplete; finish it first")
+        as_found = spec.model_copy(
+            update={"num_rows": found.spec.num_rows, "source": found.spec.source}
+        )
+        if as_found.canonical() != found.spec.canonical() or spec.num_rows <= found.spec.num_rows:
+            raise _exists(target, "another dataset", found.spec.differences(spec))
+        writer = cls._begin_beside(target, spec)
+        pending = set(writer.pending_shards())
+        for shard in range(found.spec.num_rows // spec.rows_per_shard):
+            if shard in pending:
+                writer._place.adopt(target, shard_keys(spec, shard))
+        return writer
 
     @classmethod
     def attach(cls, url: str) -> Self:
@@ -112,6 +140,15 @@ class DatasetWriter:
             building_place(target).delete_all()
         create_arrays(place, spec)
         return cls(target, place, spec, root.info)
+
+    @classmethod
+    def _begin_beside(cls, target: Location, spec: DatasetSpec) -> Self:
+        """Begin a dataset's successor, or go on with it if it is the one that was begun."""
+        beside = building_place(target)
+        building = read_root(beside, target.url)
+        if building is None or building.spec.canonical() != spec.canonical():
+            beside.delete_all()
+        return cls._begin(target, beside, spec)
 
     @classmethod
     def _resume(cls, target: Location, spec: DatasetSpec, info: DatasetInfo | None) -> Self:

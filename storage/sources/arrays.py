@@ -44,6 +44,7 @@ class ArraysSource:
 
     name = "arrays"
     preprocess: Preprocess = "none"
+    decodes = False
 
     def __init__(
         self,
@@ -84,6 +85,13 @@ class ArraysSource:
     def __len__(self) -> int:
         return self._num_rows
 
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of rows start to stop − 1."""
+        stop = min(stop, len(self))
+        if self._id is None:
+            return [str(row) for row in range(start, stop)]
+        return [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
+
     def content_digest(self) -> str:
         """Return a digest of the file's size and of pieces of its content, at most 16 MiB."""
         size = self._file.path.stat().st_size
@@ -98,7 +106,7 @@ class ArraysSource:
         """Return rows start to stop − 1."""
         stop = min(stop, len(self))
         images = self._read_images(start, stop)
-        ids, labels = self._read_names(start, stop), self._read_labels(start, stop)
+        ids, labels = self.ids(start, stop), self._read_labels(start, stop)
         valid = np.ones(len(ids), bool)
         if "gaze" in labels:
             valid = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
@@ -171,7 +179,7 @@ class ArraysSource:
                 f"id {self._id!r} must be text or whole numbers [N], got {dtype} {list(shape)}"
             )
         self._require_length("id", self._id, shape)
-        name, count = Counter(self._read_names(0, len(self))).most_common(1)[0]
+        name, count = Counter(self.ids(0, len(self))).most_common(1)[0]
         if count > 1:
             raise SourceError(f"id {self._id!r} has {name!r} {count} times; names must be distinct")
 
@@ -192,11 +200,6 @@ class ArraysSource:
             points = self._file.rows(self._pupil, start, stop).astype(np.float64)
             labels["pupil_px"] = to_crop(points, centre_box(self._frame, self._size), self._size)
         return labels
-
-    def _read_names(self, start: int, stop: int) -> list[str]:
-        if self._id is None:
-            return [str(row) for row in range(start, stop)]
-        return [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
 
 
 def _directions(vectors: NDArray[np.float64]) -> Floats:

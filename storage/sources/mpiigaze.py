@@ -79,6 +79,8 @@ class MPIIGazeSource:
     labels = (GAZE, HEAD_POSE)
     preprocess: Preprocess = "equalize"
     dtype: PixelType = "uint8"
+    # Neighbouring rows share a day's file: cut into pieces, it would be read again for each.
+    decodes = False
 
     def __init__(
         self,
@@ -106,6 +108,10 @@ class MPIIGazeSource:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of eyes start to stop − 1."""
+        return [row.name for row in self._rows[start:stop]]
 
     def content_digest(self) -> str:
         """Return a digest of the day files' names and sizes and of the samples chosen."""

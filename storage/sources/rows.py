@@ -7,42 +7,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.samples import Rejection, SampleBlock
-from storage.schema import LabelSpec
-from storage.sources.crop import Size
+from storage.sources.source import Source
 
 
 class BadSampleError(Exception):
     """One sample cannot be used; its message becomes the rejection's reason."""
 
 
+class LeftOutError(BadSampleError):
+    """One sample is left out by an option of the ingestion, though nothing is wrong with it."""
+
+
 Sample = tuple[NDArray[Any], dict[str, NDArray[np.float32]]]
-"""An image [H, W, C] and its labels by name."""
+"""An image [H, W, C] and its labels by name; a label that is not known is left away."""
 
 
 def read_rows(
-    ids: list[str],
-    start: int,
-    read_one: Callable[[int], Sample],
-    size: Size,
-    labels: tuple[LabelSpec, ...],
+    source: Source, start: int, stop: int, read_one: Callable[[str], Sample]
 ) -> SampleBlock:
-    """Return the grey uint8 samples named `ids`, of which `read_one` reads each by its row.
+    """Return samples start to stop − 1 of a source, of which `read_one` reads each by its name.
 
-    The rows are counted from `start`. Those for which `read_one` raises BadSampleError are not
-    valid, and rejected for its message.
+    Those for which it raises BadSampleError are not valid, and rejected for its message.
     """
+    ids = source.ids(start, stop)
     num_rows = len(ids)
-    images = np.zeros((num_rows, *size, 1), np.uint8)
-    values = {spec.name: np.full((num_rows, *spec.shape), np.nan, np.float32) for spec in labels}
+    images = np.zeros((num_rows, *source.image_shape), source.dtype)
+    labels = {spec.name: np.full((num_rows, *spec.shape), np.nan, np.float32)
+              for spec in source.labels}  # fmt: skip
     rejections = []
     for place, name in enumerate(ids):
         try:
-            images[place], known = read_one(start + place)
+            image, known = read_one(name)
         except BadSampleError as error:
-            rejections.append(Rejection(start + place, name, str(error)))
+            by_choice = isinstance(error, LeftOutError)
+            rejections.append(Rejection(start + place, name, str(error), by_choice))
             continue
+        images[place] = image
         for label, value in known.items():
-            values[label][place] = value
+            labels[label][place] = value
     valid = np.ones(num_rows, bool)
     valid[[rejection.row - start for rejection in rejections]] = False
-    return SampleBlock(images, valid, ids, values, tuple(rejections))
+    return SampleBlock(images, valid, ids, labels, tuple(rejections))

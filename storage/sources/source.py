@@ -44,8 +44,18 @@ class Source(Protocol):
     def dtype(self) -> PixelType:
         """Type of a pixel."""
 
+    @property
+    def decodes(self) -> bool:
+        """Whether samples take time to decode, so that it is worth several processes."""
+
     def __len__(self) -> int:
         """Return how many samples there are, bad ones included."""
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of samples start to stop − 1, without reading these.
+
+        They are distinct, and stay the same when files are added.
+        """
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return samples start to stop − 1.

@@ -4,13 +4,11 @@ In the files every number is text, vectors are "(x, y, z)", points have their or
 left, and `look_vec` has y up.
 """
 
-import hashlib
 import json
-import os
 import re
 import struct
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +22,7 @@ from storage.samples import SampleBlock
 from storage.schema import GAZE, HEAD_POSE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
 from storage.sources.crop import Box, Size, box_around, crop_and_resize, to_crop
 from storage.sources.head_pose import from_unityeyes
+from storage.sources.listing import Listing
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 Crop = Literal["eye-width", "margin"]
@@ -41,6 +40,7 @@ IRIS_WAY = 0.1343
 IRIS_TOLERANCE = 0.02
 """How far it may be from there, in frame heights; in real files it is under a thousandth."""
 
+MAX_DIGITS = 18
 MAX_SIDE_PX = 8192
 MAX_LABEL_BYTES = 1 << 20
 
@@ -77,6 +77,7 @@ class UnityEyesSource:
     labels = (GAZE, HEAD_POSE, PUPIL_PX, IRIS_PX, LID_PX)
     preprocess: Preprocess = "none"
     dtype: PixelType = "uint8"
+    decodes = True
 
     def __init__(
         self, folder: Path | str, *, size: tuple[int, int] = (35, 55), crop: Crop = "eye-width"
@@ -86,21 +87,19 @@ class UnityEyesSource:
         self._crop = crop
         self.options: dict[str, JsonValue] = {"size": [*size], "crop": crop}
         self.image_shape = (*self._size, 1)
-        if not self._folder.is_dir():
-            raise SourceError(
-                f"there is no folder {folder}; name the one with the N.jpg and N.json"
-            )
-        listing = _list_pairs(self._folder)
-        if not listing:
+        self._files = Listing(self._folder, _split_name, num_files=2, by_number=True)
+        if not len(self._files):
             raise SourceError(
                 f"folder {folder} holds no UnityEyes pair; expected 1.jpg with 1.json and so on"
             )
-        self._stems = sorted(listing, key=_by_number)
-        lines = (f"{stem} {listing[stem]}\n" for stem in self._stems)
-        self._digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        self._digest = self._files.digest()
 
     def __len__(self) -> int:
-        return len(self._stems)
+        return len(self._files)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of pairs start to stop − 1."""
+        return self._files.ids(start, stop)
 
     def content_digest(self) -> str:
         """Return a digest of the files' names and sizes."""
@@ -108,11 +107,10 @@ class UnityEyesSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return pairs start to stop − 1."""
-        stems = self._stems[start:stop]
-        return read_rows(stems, start, self._read_one, self._size, self.labels)
+        return read_rows(self, start, stop, self._read_one)
 
-    def _read_one(self, row: int) -> Sample:
-        path = self._folder / self._stems[row]
+    def _read_one(self, name: str) -> Sample:
+        path = self._folder / name
         eye = _read_eye(path.with_suffix(".json"))
         frame = _read_grey(path.with_suffix(".jpg"))
         _require_paired(eye, Size(*frame.shape))
@@ -201,29 +199,12 @@ def write_unityeyes_pair(
     partial.replace(path.with_suffix(".jpg"))
 
 
-def _list_pairs(folder: Path) -> dict[str, str]:
-    """Return by relative stem the sizes in bytes of N.jpg and N.json; 0 where one is not there."""
-    sizes: dict[str, dict[str, int]] = {}
-    for entry in _walk(folder):
-        path = Path(entry.path)
-        if path.stem.isdecimal() and path.suffix in (".jpg", ".json"):
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            sizes.setdefault(stem, {})[path.suffix] = entry.stat().st_size
-    return {stem: f"{of.get('.jpg', 0)} {of.get('.json', 0)}" for stem, of in sizes.items()}
-
-
-def _walk(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-            else:
-                yield entry
-
-
-def _by_number(stem: str) -> tuple[str, int, str]:
-    folder, _, number = stem.rpartition("/")
-    return folder, int(number), number
+def _split_name(name: str) -> tuple[str, int] | None:
+    """Return the number and the kind of a file N.jpg or N.json."""
+    stem, dot, suffix = name.rpartition(".")
+    if not (dot and stem.isascii() and stem.isdecimal() and len(stem) <= MAX_DIGITS):
+        return None
+    return {"jpg": (stem, 0), "json": (stem, 1)}.get(suffix)
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import pytest
 from simgan_core.checkpoint import load_checkpoint
 from storage.reader import open_dataset
 from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
-from tasks.inputs import MPIIGazeInput, UnityEyesInput
+from tasks.inputs import MPIIGazeInput, SourceInput, UnityEyesInput
 from tasks.simulate import simulate_real, simulate_synthetic
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
@@ -33,16 +33,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def datasets(files: Path) -> Path:
     """Both domains as datasets."""
-    for name, source in {
-        "synthetic": UnityEyesInput(folder=str(files / "synthetic")),
-        "real": MPIIGazeInput(folder=str(files / "real")),
-    }.items():
-        to = str(files / f"{name}.zarr")
-        plan = plan_ingestion.fn(source, to, "equalize", 8, overwrite=False)
-        for group in plan.groups:
-            ingest_shards.fn(group, source, plan.listing_digest, to, "equalize")
-        finish_ingestion.fn(to, max_bad=0.0)
+    ingested(UnityEyesInput(folder=str(files / "synthetic")), files / "synthetic.zarr")
+    ingested(MPIIGazeInput(folder=str(files / "real")), files / "real.zarr")
     return files
+
+
+def ingested(source: SourceInput, to: Path, append: bool = False) -> str:
+    """Ingest as INGESTION has it, without any disturbance; returns the digest."""
+    plan = plan_ingestion.fn(source, str(to), "equalize", 8, append=append)
+    for group in plan.groups:
+        ingest_shards.fn(group, source, plan.listing_digest, str(to), "equalize", plan.num_kept)
+    return finish_ingestion.fn(str(to), 0.0, plan.num_kept).digest
 
 
 def kill_when(simgan: Any, words: tuple[object, ...], begun: Callable[[], bool]) -> None:
@@ -72,6 +73,29 @@ def test_ingest_goes_on_to_the_same_digest(simgan: Any, datasets: Path, tmp_path
     kill_when(simgan, words, lambda: num_records(to) >= 3)
     digest = result_of(simgan(*words))["digest"]
     assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+
+
+def test_an_addition_goes_on_to_the_same_digest(
+    simgan: Any, datasets: Path, tmp_path: Path
+) -> None:
+    """Pairs 1 to 180, then the other 60 in a run that is killed and another one, or in one."""
+    pairs, killed, undisturbed = tmp_path / "pairs", tmp_path / "k.zarr", tmp_path / "u.zarr"
+    source = UnityEyesInput(folder=str(pairs))
+    pairs.mkdir()
+    _link(datasets / "synthetic", pairs, range(1, 181))
+    before = ingested(source, killed)
+    shutil.copytree(killed, undisturbed)
+    _link(datasets / "synthetic", pairs, range(181, 241))
+    words = ("ingest", "unityeyes", pairs, "--to", killed, *INGESTION, "--append", "--json")
+    # 22 shards of 8 are full and are kept.
+    kill_when(simgan, words, lambda: num_records(tmp_path / "k.zarr.building") >= 24)
+    assert open_dataset(str(killed)).info.digest == before
+    assert result_of(simgan(*words))["digest"] == ingested(source, undisturbed, append=True)
+
+
+def _link(source: Path, target: Path, numbers: range) -> None:
+    for name in (f"{number}{suffix}" for number in numbers for suffix in (".jpg", ".json")):
+        (target / name).hardlink_to(source / name)
 
 
 def test_train_and_refine_go_on_to_the_same_digests(

@@ -140,7 +140,7 @@ def test_any_reader_of_zarr_finds_arrays_attributes_and_records(
     assert group.attrs["complete"] is True
     assert group.attrs["digest"] == info.digest
     assert group["records/00000"].attrs["rejections"] == [
-        {"row": 7, "id": "eye/7", "reason": "too dark"}
+        {"row": 7, "id": "eye/7", "reason": "too dark", "by_choice": False}
     ]
     assert len(list(group.members(max_depth=None))) == 10
 

@@ -1,0 +1,179 @@
+"""`simgan ingest`: one command a source format.
+
+Everything heavy is imported inside the command, so that help answers at once.
+"""
+
+# ruff: noqa: PLC0415
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from pydantic import BaseModel, ConfigDict
+
+from flows.outcome import Outcome, dataset_outcome
+from simgan_core.errors import InputError
+from tasks.inputs import ArraysInput, MPIIGazeInput, UnityEyesInput
+
+app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
+
+
+class Storing(BaseModel):
+    """What the formats have in common: where the samples go, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    to: str
+    """Path or URL of the dataset."""
+    preprocess: Literal["none", "equalize"] = "none"
+    """Histogram equalisation, as MPIIGaze's images have it, or none."""
+    max_bad: str = "1%"
+    """Share of bad samples above which nothing is kept."""
+    rows_per_shard: int = 16384
+    """Images in a shard, the unit of resuming; fewer where they are large."""
+    append: bool = False
+    """Add the samples, by id, that the dataset does not have, and read only these."""
+    overwrite: bool = False
+    """Replace another dataset that is there."""
+
+
+Stored = Annotated[Storing, Parameter(name="*")]
+
+
+@app.command(name="unityeyes")
+def unityeyes(
+    folder: Path,
+    *,
+    crop: Literal["eye-width", "margin"] = "eye-width",
+    size: str = "35x55",
+    storing: Stored,
+) -> Outcome:
+    """Read a folder of N.jpg + N.json.
+
+    Parameters
+    ----------
+    folder
+        The folder; nested folders are read too.
+    crop
+        How the eye is cut out of the frame.
+    size
+        Height x width of the stored images, in pixels.
+    """
+    height, width = _size(size)
+    return _ingest(
+        UnityEyesInput(folder=str(folder), crop=crop, height=height, width=width), storing
+    )
+
+
+@app.command(name="mpiigaze")
+def mpiigaze(
+    folder: Path,
+    *,
+    subset: Literal["evaluation", "all"] = "evaluation",
+    people: str | None = None,
+    size: str = "35x55",
+    storing: Stored,
+) -> Outcome:
+    """Read the folder of MPIIGaze; its images are histogram-equalised and recorded so.
+
+    Parameters
+    ----------
+    folder
+        The folder that holds `Data` and `Evaluation Subset`.
+    subset
+        The official evaluation lists (right eyes mirrored), or every eye there is.
+    people
+        Only these, separated by commas: p00,p03.
+    size
+        Height x width of the stored images, in pixels.
+    """
+    height, width = _size(size)
+    chosen = None if people is None else tuple(filter(None, map(str.strip, people.split(","))))
+    source = MPIIGazeInput(
+        folder=str(folder), subset=subset, people=chosen, height=height, width=width
+    )
+    return _ingest(source, storing)
+
+
+@app.command(name="arrays")
+def arrays(
+    file: Path,
+    *,
+    images: str,
+    gaze: str | None = None,
+    gaze_pitchyaw: str | None = None,
+    y_up: bool = False,
+    pupil: str | None = None,
+    id: str | None = None,
+    domain: Literal["synthetic", "real"] = "synthetic",
+    size: str | None = None,
+    storing: Stored,
+) -> Outcome:
+    """Read named arrays of one .h5 or .npz file.
+
+    Parameters
+    ----------
+    file
+        The file.
+    images
+        Name of the images, [N, H, W] or [N, H, W, C].
+    gaze
+        Name of the gaze vectors, [N, 3].
+    gaze_pitchyaw
+        Name of the gaze angles in radians, [N, 2].
+    y_up
+        The gaze vectors' y points up, as UnityEyes has it.
+    pupil
+        Name of the pupil centres in pixels from the top left, [N, 2].
+    id
+        Name of the samples' names; the row number when not given.
+    domain
+        Which domain the images belong to.
+    size
+        Height x width to crop and resize to, such as 35x55; as they are when not given.
+    """
+    source = ArraysInput(
+        file=str(file),
+        images=images,
+        gaze=gaze,
+        gaze_pitchyaw=gaze_pitchyaw,
+        y_up=y_up,
+        pupil=pupil,
+        id=id,
+        domain=domain,
+        size=None if size is None else _size(size),
+    )
+    return _ingest(source, storing)
+
+
+def _ingest(source: Any, storing: Storing) -> Outcome:
+    from flows.ingest import ingest
+
+    info = ingest(
+        source,
+        storing.to,
+        storing.preprocess,
+        _share(storing.max_bad),
+        storing.rows_per_shard,
+        storing.overwrite,
+        storing.append,
+    )
+    return dataset_outcome(info)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, times, width = text.lower().partition("x")
+    if not (times and height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size {text}: expected height x width in pixels, such as 35x55")
+    return int(height), int(width)
+
+
+def _share(text: str) -> float:
+    number, scale = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
+    try:
+        share = float(number) / scale
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"--max-bad {text}: expected a share such as 1% or 0.01")
+    return share

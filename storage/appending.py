@@ -1,0 +1,94 @@
+"""Adding to a dataset what its source has had since: new samples become rows after the old ones.
+
+The rows that are there stay as they are, and only new files are read. The longer dataset is built
+beside the old one and takes its place when complete (`DatasetWriter.extend`), so readers never see
+it half appended and a killed attempt loses nothing.
+"""
+
+import logging
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from storage.errors import DatasetExistsError
+from storage.layout import read_root
+from storage.location import locate
+from storage.reader import open_dataset
+from storage.replacement import put_in_place
+from storage.schema import DatasetSpec
+from storage.sources.selection import Selection, new_places
+from storage.sources.source import Source
+from storage.writer import DatasetWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Appending(NamedTuple):
+    """A dataset that is being extended, or is as long as its source already."""
+
+    writer: DatasetWriter
+    num_kept: int
+    """Rows that the dataset had."""
+
+
+def open_to_append(url: str, spec: DatasetSpec, source: Source) -> Appending:
+    """Open a dataset for the samples of a source that it does not have, by id.
+
+    `spec` is what the dataset would be if the source were ingested anew: but for its rows and
+    listing, the dataset must have been made so. Where there is no dataset yet, one is begun; an
+    incomplete one, which nobody could read, is gone on with, or begun anew where the source has
+    changed since.
+
+    Raises DatasetExistsError where the place holds another dataset, or something else.
+    """
+    target = locate(url)
+    put_in_place(target)
+    found = read_root(target, target.url)
+    if found is None:
+        return Appending(DatasetWriter.open(url, spec), 0)
+    if found.info is None:
+        if found.spec != spec and _but_for_rows(spec, found.spec) == found.spec:
+            logger.info("%s was incomplete and its source has changed: begun anew", target.url)
+            target.delete_all()
+        return Appending(DatasetWriter.open(url, spec), 0)
+    num_kept = found.spec.num_rows
+    differences = _but_for_rows(spec, found.spec).differences(found.spec)
+    if differences:
+        raise DatasetExistsError(
+            f"{target.url} was made otherwise: {'; '.join(differences)}. Append with the options "
+            "that it was made with, or choose another place"
+        )
+    num_new = len(new_places(source, open_dataset(url).read_ids()))
+    logger.info("%s: %d samples are new, %d are kept", target.url, num_new, num_kept)
+    if num_new == 0:
+        return Appending(DatasetWriter.open(url, found.spec), num_kept)
+    listing = source.content_digest()
+    return Appending(DatasetWriter.extend(url, _extended(found.spec, num_new, listing)), num_kept)
+
+
+def select_new(url: str, source: Source) -> Selection:
+    """Return what a source has that the dataset at a place has not, as the rows that follow."""
+    dataset = open_dataset(url)
+    return Selection(source, new_places(source, dataset.read_ids()), len(dataset))
+
+
+def _but_for_rows(spec: DatasetSpec, found: DatasetSpec) -> DatasetSpec:
+    """Return a spec with the rows and the listings of the one that was found."""
+    source = dict(spec.source)
+    for name in ("listing", "appended"):
+        if name in found.source:
+            source[name] = found.source[name]
+    return spec.model_copy(update={"num_rows": found.num_rows, "source": source})
+
+
+def _extended(spec: DatasetSpec, num_new: int, listing: str) -> DatasetSpec:
+    """Return the spec of a dataset with more rows; its source tells which rows came when."""
+    before = spec.source.get("appended", [])
+    assert isinstance(before, list)
+    appended: list[JsonValue] = [*before, {"first_row": spec.num_rows, "listing": listing}]
+    return spec.model_copy(
+        update={
+            "num_rows": spec.num_rows + num_new,
+            "source": {**spec.source, "appended": appended},
+        }
+    )

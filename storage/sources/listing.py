@@ -1,0 +1,138 @@
+"""Which files a folder holds, for millions of them: arrays of names and sizes, no object a file."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import SourceError
+
+Split = Callable[[str], tuple[str, int] | None]
+"""From a file's name to its sample's name and its place among the sample's files, or None."""
+
+ENTRIES_AT_ONCE = 65_536
+"""So many names are Python objects at a time."""
+
+TEXT = np.dtypes.StringDType()
+
+
+class _Found(NamedTuple):
+    """Samples of one folder, or some of its files."""
+
+    names: NDArray[np.str_]
+    num_bytes: NDArray[np.int64]
+    """[N, files of a sample]; 0 where there is none."""
+
+
+class Listing:
+    """The samples of a folder and of the folders in it, in an order that follows from their names.
+
+    Args:
+        root: The folder; links to folders are not followed.
+        split: Says which files belong to which sample; other files are left alone.
+        num_files: Files that a sample may have.
+        by_number: Names are decimal numbers of at most 18 digits, and sorted as such.
+
+    Raises SourceError when there is no such folder.
+    """
+
+    def __init__(
+        self, root: Path, split: Split, num_files: int = 1, *, by_number: bool = False
+    ) -> None:
+        if not root.is_dir():
+            raise SourceError(f"there is no folder {root}; name the one that holds the samples")
+        self.root = root
+        found = dict(sorted(_list_folders(root, split, num_files, by_number)))
+        self._folders = list(found)
+        counts = [len(of.names) for of in found.values()]
+        self._folder = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        nothing = _Found(np.array([], TEXT), np.zeros((0, num_files), np.int64))
+        self._names, self.num_bytes = (
+            np.concatenate(column) for column in zip(nothing, *found.values(), strict=True)
+        )
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of samples start to stop − 1, with the folders that they are in."""
+        folders = (self._folders[number] for number in self._folder[start:stop].tolist())
+        names = self._names[start:stop].tolist()
+        return [f"{folder}{name}" for folder, name in zip(folders, names, strict=True)]
+
+    def digest(self) -> str:
+        """Return a digest of all names and sizes."""
+        sha = hashlib.sha256()
+        for start in range(0, len(self), ENTRIES_AT_ONCE):
+            stop = start + ENTRIES_AT_ONCE
+            sizes = self.num_bytes[start:stop].tolist()
+            lines = zip(self.ids(start, stop), sizes, strict=True)
+            sha.update("".join(f"{name} {' '.join(map(str, of))}\n" for name, of in lines).encode())
+        return sha.hexdigest()
+
+
+def _list_folders(
+    root: Path, split: Split, num_files: int, by_number: bool
+) -> Iterator[tuple[str, _Found]]:
+    """Yield every folder that holds samples, as the beginning of their names ("", "a/b/")."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        parts = []
+        with os.scandir(root / folder) as entries:
+            while True:
+                part, folders, more = _list_some(entries, split, num_files)
+                parts.append(part)
+                waiting.extend(f"{folder}{name}/" for name in folders)
+                if not more:
+                    break
+        found = _merged(parts, by_number)
+        if len(found.names):
+            yield folder, found
+
+
+def _list_some(
+    entries: "Iterator[os.DirEntry[str]]", split: Split, num_files: int
+) -> tuple[_Found, list[str], bool]:
+    """Return the next files of samples, the folders among them, and whether there may be more."""
+    names, places, sizes, folders = [], [], [], []
+    more = False
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.name)
+            continue
+        of_sample = split(entry.name)
+        if of_sample is None:
+            continue
+        names.append(of_sample[0])
+        places.append(of_sample[1])
+        sizes.append(_num_bytes(entry))
+        more = len(names) == ENTRIES_AT_ONCE
+        if more:
+            break
+    num_bytes = np.zeros((len(names), num_files), np.int64)
+    num_bytes[np.arange(len(names)), np.array(places, np.intp)] = sizes
+    return _Found(np.array(names, TEXT), num_bytes), folders, more
+
+
+def _num_bytes(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere, or a file that went away: reading it will tell
+        return 0
+
+
+def _merged(parts: list[_Found], by_number: bool) -> _Found:
+    """Return the samples of one folder in order, each once."""
+    names, rows = np.unique(np.concatenate([part.names for part in parts]), return_inverse=True)
+    of_files = np.concatenate([part.num_bytes for part in parts])
+    num_bytes = np.zeros((len(names), of_files.shape[1]), np.int64)
+    np.maximum.at(num_bytes, rows, of_files)
+    if by_number and len(names):
+        order = np.lexsort([np.strings.str_len(names), names.astype(np.int64)])
+        return _Found(names[order], num_bytes[order])
+    return _Found(names, num_bytes)
