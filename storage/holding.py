@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 
-from storage.errors import DatasetBusyError
+from storage.errors import DatasetBusyError, StorageError
 from storage.location import LEASE_S, Claim, Location, locate
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def _keep(claim: Claim, over: threading.Event) -> None:
     while not over.wait(LEASE_S / 4):
         try:
             claim.require()
-        except (OSError, DatasetBusyError) as error:
+        except (OSError, StorageError) as error:
             logger.warning("not held alone any more: %s", error)
 
 
