@@ -116,7 +116,18 @@ def train(
 
 
 @app.command
-def refine(dataset: str, *, refiner: str, to: str, overwrite: bool = False) -> Outcome:
+def refine(
+    dataset: str,
+    *,
+    refiner: str,
+    to: str,
+    overwrite: bool = False,
+    dtype: Literal["auto", "bf16", "fp32"] = "auto",
+    gate_shift: float | None = None,
+    runner: Literal["local", "dask"] = "local",
+    workers: int | None = None,
+    dask_address: str | None = None,
+) -> Outcome:
     """Refine every valid row of a dataset; labels and ids are kept.
 
     Parameters
@@ -129,10 +140,22 @@ def refine(dataset: str, *, refiner: str, to: str, overwrite: bool = False) -> O
         Path or URL of the refined dataset.
     overwrite
         Replace another dataset that is at `to`.
+    dtype
+        Number format of the network; auto is what is fastest here.
+    gate_shift
+        Mark rows as not valid whose pupil refinement moved by more pixels than this.
+    runner
+        Refine in this process, or by Dask's workers.
+    workers
+        With dask: start so many workers on this machine.
+    dask_address
+        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     """
     from flows.refine import refine as refine_flow
+    from tasks.policies import Runner
 
-    return dataset_outcome(refine_flow(dataset, refiner, to, overwrite))
+    where = Runner(kind=runner, workers=workers, dask_address=dask_address)
+    return dataset_outcome(refine_flow(dataset, refiner, to, overwrite, dtype, gate_shift, where))
 
 
 @app.command

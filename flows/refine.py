@@ -1,15 +1,29 @@
 """Refine a whole dataset: the same rows, ids and labels, images that look real."""
 
-from prefect import flow
+from typing import Annotated
+
+from prefect import flow, unmapped
+from pydantic import Field
 
 from storage.schema import DatasetInfo
-from tasks.policies import threads
-from tasks.refine import finish_refinement, plan_refinement, refine_shards
+from tasks.policies import Runner, task_runner
+from tasks.progress import reported_progress
+from tasks.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tasks.refinement_report import show_refinement
+
+GateShift = Annotated[float, Field(gt=0, le=20)]
 
 
-# One group at a time: PyTorch already uses every core within one.
-@flow(name="refine", task_runner=threads(1))
-def refine(dataset: str, refiner: str, to: str, overwrite: bool = False) -> DatasetInfo:
+@flow(name="refine")
+def refine(
+    dataset: str,
+    refiner: str,
+    to: str,
+    overwrite: bool = False,
+    dtype: Dtype = "auto",
+    gate_shift: GateShift | None = None,
+    runner: Runner = Runner(),
+) -> DatasetInfo:
     """Refine every valid row of a dataset; run again, it goes on where it was.
 
     Args:
@@ -17,7 +31,29 @@ def refine(dataset: str, refiner: str, to: str, overwrite: bool = False) -> Data
         refiner: What `train` printed, an MLflow model URI, or the path of a refiner.pt.
         to: Path or URL of the refined dataset.
         overwrite: Replace another dataset that is at `to`.
+        dtype: Number format of the network; auto is what is fastest here.
+        gate_shift: Mark rows as not valid whose pupil refinement moved by more pixels than this.
+        runner: Where shards are refined: in this process, or by Dask's workers.
     """
-    groups = plan_refinement(dataset, refiner, to, overwrite)
-    refine_shards.map(groups, dataset=dataset, refiner=refiner, to=to).result()
-    return finish_refinement(to)
+    plan = plan_refinement(dataset, refiner, to, overwrite, dtype, gate_shift, runner)
+    if plan.groups:
+        refine_groups.with_options(task_runner=task_runner(runner))(
+            plan.groups, dataset, refiner, to
+        )
+    info = finish_refinement(to)
+    show_refinement(dataset, to, plan)
+    return info
+
+
+@flow(name="refine-groups")
+def refine_groups(groups: list[list[int]], dataset: str, refiner: str, to: str) -> None:
+    """Refine groups of shards, wherever the task runner puts them.
+
+    Args:
+        groups: Numbers of the shards, a list a task.
+        dataset: The dataset to refine, path or URL.
+        refiner: The refiner.
+        to: Path or URL of the refined dataset.
+    """
+    with reported_progress(to):
+        refine_shards.map(groups, dataset=dataset, refiner=unmapped(refiner), to=to).result()

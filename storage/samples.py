@@ -29,13 +29,13 @@ class SampleBlock:
     """n samples: neighbouring rows of a source or dataset, or all of it."""
 
     images: Images
-    """uint8 or uint16 [n, H, W, C], as a person would view them; zeros where not valid."""
+    """uint8 or uint16 [n, H, W, C], as a person would view them; zeros where the source was bad."""
     valid: NDArray[np.bool_]
-    """bool [n]; false where the source was bad."""
+    """bool [n]; false where the source was bad or refinement spoilt the row."""
     ids: list[str]
     """n names, unique in the dataset."""
     labels: dict[str, Floats]
-    """By name, float32 [n, …]; NaN where not valid or not known."""
+    """By name, float32 [n, …]; NaN where the source was bad or does not know."""
     rejections: tuple[Rejection, ...] = ()
     """One for every row that is not valid."""
 

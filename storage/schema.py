@@ -140,11 +140,11 @@ class DatasetSpec(Schema):
 
     def differences(self, other: Self) -> list[str]:
         """Name the fields that differ, with this spec's value and the other's."""
-        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        ours, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
-            f"{name} is {_brief(ours[name])}, not {_brief(theirs[name])}"
-            for name in ours
-            if ours[name] != theirs[name]
+            f"{name} is {_brief(ours.get(name))}, not {_brief(theirs.get(name))}"
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
         ]
 
 
@@ -161,6 +161,17 @@ class DatasetInfo(Schema):
     """Rows that the source had bad, or that were refused on the way."""
     digest: str
     """64 hexadecimal digits that follow from the spec and the samples alone."""
+
+
+def _flat(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Name the fields of nested mappings by dotted names, so that what differs is named."""
+    flat: dict[str, JsonValue] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": x for inner, x in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _brief(value: JsonValue) -> str:

@@ -176,6 +176,10 @@ class DatasetWriter:
         """Return the shards that have no record yet, in order."""
         return sorted(set(range(self.num_shards)) - recorded_shards(self._place))
 
+    def num_rows_done(self) -> int:
+        """Return how many rows are in finished shards."""
+        return sum(len(self.shard_rows(shard)) for shard in recorded_shards(self._place))
+
     def records(self) -> list[ShardRecord]:
         """Return the records of the finished shards, in order."""
         found = (

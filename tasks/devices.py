@@ -1,8 +1,26 @@
 """Which device computes."""
 
+import sys
+
 import torch
 
 
 def default_device() -> str:
     """`cuda` where PyTorch sees a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def take_device_of_worker() -> None:
+    """Let Dask's worker number n on a machine with several GPUs compute on GPU n.
+
+    Workers that were given CUDA_VISIBLE_DEVICES of their own see one GPU, and take that.
+    """
+    distributed = sys.modules.get("distributed")
+    if distributed is None or torch.cuda.device_count() < 2:
+        return
+    try:
+        name = distributed.get_worker().name
+    except ValueError:  # not in a worker
+        return
+    if isinstance(name, int):
+        torch.cuda.set_device(name % torch.cuda.device_count())

@@ -1,10 +1,15 @@
-"""How steps are retried and how work is cut for the orchestrator."""
+"""How steps are retried, how work is cut for the orchestrator, and where it runs."""
 
-from typing import Any, cast
+import os
+from typing import Any, Literal, Self, cast
 
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from simgan_core.errors import InputError
 
 # Steps are idempotent by content (a finished shard, training or comparison is found and reused),
 # so Prefect's own result cache would only add hashing of the inputs.
@@ -16,6 +21,31 @@ IO_RETRY_DELAYS_S = [1.0, 5.0]
 
 # Prefect's database slows down beyond a few hundred task runs a flow run.
 MAX_GROUPS = 200
+
+
+class Runner(BaseModel):
+    """Where bulk work is done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["local", "dask"] = "local"
+    """local: in this process, on all its cores or its GPU; dask: by a Dask cluster's workers."""
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """With dask: start so many workers on this machine; the cores are shared out among them."""
+    dask_address: str | None = Field(default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$")
+    """With dask: the scheduler of a running cluster, such as tcp://10.0.0.1:8786."""
+
+    @model_validator(mode="after")
+    def _require_one_place(self) -> Self:
+        given = [name for name in ("workers", "dask_address") if getattr(self, name) is not None]
+        if self.kind == "local" and given:
+            raise ValueError(f"{given[0]} needs the runner to be dask, not local")
+        if self.kind == "dask" and len(given) != 1:
+            raise ValueError(
+                "the dask runner needs either workers, to start them on this machine, or "
+                "dask_address, the scheduler of a cluster"
+            )
+        return self
 
 
 def retry_on_io(_task: object, _run: object, state: object) -> bool:
@@ -32,6 +62,43 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
 def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:
     """Run a flow's mapped tasks in so many threads of its own process."""
     return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=max_workers))
+
+
+def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
+    """Return what runs a flow's mapped tasks there."""
+    if runner.kind == "local":
+        # One group at a time: PyTorch already uses every core within one.
+        return threads(1)
+    # Loading Dask takes as long as the rest of a flow; most flows do without.
+    from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415
+
+    if runner.dask_address is not None:
+        made = DaskTaskRunner(address=runner.dask_address)
+    else:
+        cores = max(1, (os.cpu_count() or 1) // (runner.workers or 1))
+        made = DaskTaskRunner(
+            cluster_kwargs={
+                "n_workers": runner.workers,
+                "threads_per_worker": 1,
+                "host": "127.0.0.1",
+                "dashboard_address": None,
+                "env": {"OMP_NUM_THREADS": str(cores)},
+            }
+        )
+    return cast("TaskRunner[PrefectFuture[Any]]", made)
+
+
+def require_runner(runner: Runner) -> None:
+    """Refuse a cluster whose workers could not reach Prefect's server.
+
+    The embedded one listens on this machine alone, while the command runs.
+    """
+    if runner.dask_address is not None and get_current_settings().api.url is None:
+        raise InputError(
+            f"workers of the cluster at {runner.dask_address} report to Prefect's server, and "
+            "PREFECT_API_URL names none; start one (prefect server start) and set it here and for "
+            "the workers"
+        )
 
 
 def groups_of_shards(shards: list[int]) -> list[list[int]]:

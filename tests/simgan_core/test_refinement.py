@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core.arithmetic import choose_inference_arithmetic
 from simgan_core.config import RefinerConfig
 from simgan_core.errors import InputError
 from simgan_core.images import to_network, to_pixels
-from simgan_core.refinement import UInt8Refiner, refine_images
+from simgan_core.refinement import BulkRefiner, UInt8Refiner, refine_images
 from simgan_core.refiner import Refiner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 16, 1), dtype=np.uint8)
@@ -49,6 +50,36 @@ def test_bf16_stays_near_fp32(refiner: Refiner) -> None:
     assert difference.max() <= 4
 
 
+def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
+    torch.manual_seed(1)
+    paper = Refiner(RefinerConfig(num_features=64, num_blocks=4, residual=False), channels=1)
+    torch.nn.init.normal_(paper.last.weight, std=0.1)
+    images = np.random.default_rng(1).integers(0, 256, (24, 35, 55, 1), dtype=np.uint8)
+    exact = refine_images(paper, images, precision="fp32").astype(int)
+    assert exact.std() > 10
+    difference = np.abs(refine_images(paper, images, precision="bf16") - exact)
+    assert difference.mean() <= 0.5
+    assert difference.max() <= 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("count", [1, 64, 200, 1000])
+def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (count, 12, 16, 1), dtype=np.uint8)
+    arithmetic = choose_inference_arithmetic("cuda", "bf16", micro_batch_size=64)
+    on_gpu = BulkRefiner(refiner, arithmetic, (12, 16, 1))
+    exact = refine_images(refiner, images, precision="fp32").astype(int)
+    for _ in range(2):
+        difference = np.abs(on_gpu(images) - exact)
+        assert difference.mean() <= 0.5
+        assert difference.max() <= 4
+
+
+def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:
+    bulk = BulkRefiner(refiner, choose_inference_arithmetic("cpu"), (12, 16, 1))
+    assert np.array_equal(bulk(IMAGES), bulk(IMAGES))
+
+
 def test_the_callers_refiner_and_images_stay_as_they_are(refiner: Refiner) -> None:
     weights = {name: value.clone() for name, value in refiner.state_dict().items()}
     images = IMAGES.copy()
@@ -64,7 +95,7 @@ def test_the_callers_refiner_and_images_stay_as_they_are(refiner: Refiner) -> No
     ids=["three channels", "16 bits", "no channel axis", "floats"],
 )
 def test_images_of_another_kind_are_refused(refiner: Refiner, images: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"expected uint8 \[N, H, W, 1\], found"):
+    with pytest.raises(InputError, match=r"expected uint8 \[N, .*1\], found"):
         refine_images(refiner, images)
 
 

@@ -1,0 +1,89 @@
+"""Which refined images may be used: those whose labels still hold and that still show something."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgan_core.pupil import locate_pupil
+from simgan_core.quality import PupilShift
+
+MAX_NEWLY_CLIPPED = 0.25
+"""Share of pixels that refinement may turn black or white; beyond it an eye is mostly gone."""
+HISTOGRAM_EDGES_PX = np.arange(0.0, 4.25, 0.25)
+"""Edges of the histogram of shifts; the last bin holds all that is farther."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What refinement did to N images."""
+
+    shift: PupilShift | None
+    """How far it moved the pupils; None where no label says where they were."""
+    lost: NDArray[np.bool_]
+    """Whether the pupil was found in the synthetic image and not in the refined one [N]."""
+    saturated: NDArray[np.bool_]
+    """Whether it clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
+
+    def reasons(self, gate_shift_px: float) -> list[str | None]:
+        """Say of each image why it may not be used, or None [N].
+
+        A lost pupil counts as moved: the fit looks near the label, and of pupils that were moved by
+        3 px it loses five in six. One that was not found before either says nothing.
+        """
+        moved = np.zeros(len(self.saturated), np.bool_)
+        if self.shift is not None:
+            # NaN, not found, compares as false.
+            moved = self.shift.shift_px > gate_shift_px
+        why = np.select(
+            [self.saturated, moved, self.lost],
+            [
+                f"refinement clipped more than {MAX_NEWLY_CLIPPED:.0%} of the pixels",
+                f"refinement moved the pupil by more than {gate_shift_px:g} px",
+                "the pupil is no longer found near its label",
+            ],
+            "",
+        )
+        return [reason or None for reason in why.tolist()]
+
+    def figures(self) -> dict[str, float]:
+        """Return the summary and the histogram of the shifts, and how many images saturated."""
+        figures = {"num_saturated": float(self.saturated.sum())}
+        if self.shift is not None:
+            figures["num_lost"] = float(self.lost.sum())
+        if self.shift is None or not self.shift.found.any():
+            return figures
+        figures |= {f"pupil_shift_px.{name}": x for name, x in self.shift.summary().items()}
+        counts = shift_histogram(self.shift.shift_px[self.shift.found])
+        names = (f"pupil_shift_px.from_{edge:.2f}" for edge in HISTOGRAM_EDGES_PX)
+        return figures | dict(zip(names, counts.astype(float).tolist(), strict=True))
+
+
+def inspect(
+    synthetic: NDArray[np.uint8], refined: NDArray[np.uint8], pupil_px: NDArray[Any] | None
+) -> Inspection:
+    """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
+
+    `pupil_px` [N, 2] are the labels, where there are any.
+    """
+    saturated = _clipped_share(refined) - _clipped_share(synthetic) > MAX_NEWLY_CLIPPED
+    if pupil_px is None:
+        return Inspection(None, np.zeros_like(saturated), saturated)
+    before_px, found_before = locate_pupil(synthetic, pupil_px)
+    after_px, found_after = locate_pupil(refined, pupil_px)
+    shift = PupilShift(after_px - before_px, found_before & found_after)
+    return Inspection(shift, found_before & ~found_after, saturated)
+
+
+def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Count shifts by HISTOGRAM_EDGES_PX, a bin an edge and upward."""
+    bins = np.searchsorted(HISTOGRAM_EDGES_PX, shift_px, side="right") - 1
+    return np.bincount(bins, minlength=len(HISTOGRAM_EDGES_PX))
+
+
+def _clipped_share(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the share of black and white pixels of each image [N]."""
+    # One comparison for both ends: 0 and 255 are neighbours modulo 256.
+    ends = (images + np.uint8(1)) <= 1
+    return np.asarray(ends.mean(axis=(1, 2, 3)))

@@ -1,0 +1,85 @@
+"""How far bulk work is: images done, rate and time left, in the log and as a Prefect artifact.
+
+Finished shards are counted where they are kept, so it does not matter who refines them.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from datetime import timedelta
+from functools import partial
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from storage.writer import DatasetWriter
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_REPORTS = 5.0
+
+
+@contextmanager
+def reported_progress(to: str) -> Iterator[None]:
+    """Say every few seconds how much of the dataset that is being made is done.
+
+    The reports end with the block; a server that does not answer costs a report, not the work.
+    """
+    writer = DatasetWriter.attach(to)
+    progress = _Progress(writer)
+    artifact = cast(
+        "UUID",  # a coroutine only where the caller is one
+        create_progress_artifact(progress.percent(), "refinement-progress", progress.words()),
+    )
+    ended = threading.Event()
+    # In this run's context, so that what is logged is logged as the run's.
+    report = partial(copy_context().run, _report, progress, artifact, ended)
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reporter.join()
+
+
+class _Progress:
+    """Rows done of a dataset, and since when they are counted."""
+
+    def __init__(self, writer: DatasetWriter) -> None:
+        self._writer = writer
+        self._num_rows = writer.spec.num_rows
+        self._began = time.monotonic()
+        self._done_before = self._done = writer.num_rows_done()
+
+    def update(self) -> bool:
+        """Count anew; whether there are more."""
+        before, self._done = self._done, self._writer.num_rows_done()
+        return self._done > before
+
+    def percent(self) -> float:
+        return 100.0 * self._done / self._num_rows
+
+    def words(self) -> str:
+        words = f"{self._done:,} of {self._num_rows:,} images"
+        rate = (self._done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
+        if rate == 0:
+            return words
+        left = timedelta(seconds=round((self._num_rows - self._done) / rate))
+        return f"{words}, {rate:,.0f} a second, {left} left"
+
+
+def _report(progress: _Progress, artifact: UUID, ended: threading.Event) -> None:
+    at_end = False
+    while not at_end:
+        at_end = ended.wait(SECONDS_BETWEEN_REPORTS)
+        try:
+            if progress.update() or at_end:
+                logger.info("%s", progress.words())
+                update_progress_artifact(artifact, progress.percent(), progress.words())
+        except Exception as error:  # noqa: BLE001  the next report may get through
+            logger.warning("progress could not be reported: %s", error)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from simgan_core.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
+from simgan_core.simulator import Rendered, render, sample_scenes
+
+
+@pytest.fixture(scope="module")
+def eyes() -> Rendered:
+    return render(sample_scenes("synthetic", 40, seed=3), "crop", 35, 55)
+
+
+def test_images_that_were_not_changed_pass(eyes: Rendered) -> None:
+    found = inspect(eyes.images, eyes.images, eyes.pupil_px)
+    assert found.reasons(gate_shift_px=0.5) == [None] * 40
+    assert found.figures()["pupil_shift_px.mean"] == 0
+
+
+def test_images_moved_beyond_the_gate_are_named_and_others_pass(eyes: Rendered) -> None:
+    moved = eyes.images.copy()
+    moved[::2] = np.roll(moved[::2], 1, axis=2)
+    found = inspect(eyes.images, moved, eyes.pupil_px)
+    reasons = found.reasons(gate_shift_px=0.5)
+    assert set(reasons[1::2]) == {None}
+    assert reasons[::2] == ["refinement moved the pupil by more than 0.5 px"] * 20
+    assert found.reasons(gate_shift_px=1.5) == [None] * 40
+
+
+def test_a_pupil_that_went_out_of_the_fits_reach_is_lost(eyes: Rendered) -> None:
+    found = inspect(eyes.images, np.roll(eyes.images, 3, axis=2), eyes.pupil_px)
+    assert found.lost.sum() > 30
+    assert found.figures()["num_lost"] == found.lost.sum()
+    reasons = found.reasons(gate_shift_px=2.0)
+    assert reasons.count("the pupil is no longer found near its label") == found.lost.sum()
+
+
+def test_images_that_turned_white_or_black_are_saturated(eyes: Rendered) -> None:
+    refined = eyes.images.copy()
+    refined[0], refined[1] = 255, 0
+    refined[2, :5] = 255  # a seventh of the picture
+    found = inspect(eyes.images, refined, None)
+    assert found.saturated.tolist() == [True, True] + [False] * 38
+    assert "clipped more than 25%" in str(found.reasons(gate_shift_px=9.0)[0])
+    assert found.figures() == {"num_saturated": 2.0}
+
+
+def test_what_was_clipped_before_is_not_held_against_the_refiner() -> None:
+    white = np.full((1, 35, 55, 1), 255, np.uint8)
+    assert not inspect(white, white, None).saturated.any()
+
+
+def test_every_shift_is_in_one_bin_of_the_histogram() -> None:
+    counts = shift_histogram(np.array([0.0, 0.24, 0.25, 3.99, 4.0, 50.0]))
+    assert counts.sum() == 6
+    assert counts[[0, 1, -2, -1]].tolist() == [2, 1, 1, 2]
+    assert len(counts) == len(HISTOGRAM_EDGES_PX)

@@ -1,0 +1,219 @@
+"""Bulk refinement without an orchestrator: what is written, and what is refused."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgan_core.checkpoint import load_refiner
+from simgan_core.errors import InputError
+from simgan_core.refinement import refine_images
+from storage.errors import DatasetExistsError
+from storage.reader import open_dataset
+from storage.schema import DatasetInfo
+from storage.writer import DatasetWriter
+from tasks.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tests.refinement_inputs import make_refiner, make_synthetic
+from tests.s3_proxy import Fault, S3Proxy
+
+NUM_ROWS, ROWS_PER_SHARD, BAD_ROW = 100, 16, 21
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with synthetic.zarr and refiner.pt."""
+    folder = tmp_path_factory.mktemp("inputs")
+    make_synthetic(str(folder / "synthetic.zarr"), NUM_ROWS, ROWS_PER_SHARD, (BAD_ROW,))
+    make_refiner(folder / "refiner.pt")
+    return folder
+
+
+def refined(
+    folder: Path,
+    to: object,
+    *,
+    dataset: str | None = None,
+    refiner: Path | None = None,
+    dtype: Dtype = "fp32",
+    gate: float | None = None,
+    overwrite: bool = False,
+) -> DatasetInfo:
+    """Refine as the flow does."""
+    source, weights = (
+        dataset or str(folder / "synthetic.zarr"),
+        str(refiner or folder / "refiner.pt"),
+    )
+    plan = plan_refinement.fn(source, weights, str(to), overwrite, dtype, gate)
+    for group in plan.groups:
+        refine_shards.fn(group, source, weights, str(to))
+    return finish_refinement.fn(str(to))
+
+
+def test_every_valid_row_is_refined_in_its_place_and_all_else_is_copied(
+    inputs: Path, tmp_path: Path
+) -> None:
+    info = refined(inputs, tmp_path / "r")
+    before = open_dataset(str(inputs / "synthetic.zarr")).read(0, NUM_ROWS)
+    after = open_dataset(str(tmp_path / "r")).read(0, NUM_ROWS)
+    expected = refine_images(load_refiner(inputs / "refiner.pt").refiner, before.images)
+    expected[BAD_ROW] = 0
+    assert np.abs(after.images.astype(int) - expected).max() <= 4
+    assert not np.array_equal(after.images, before.images)
+    assert after.ids == before.ids
+    assert after.rejections == before.rejections
+    for name, label in before.labels.items():
+        assert np.array_equal(after.labels[name], label, equal_nan=True)
+    assert (info.num_valid, info.num_rejected) == (NUM_ROWS - 1, 1)
+
+
+def test_the_same_work_gives_the_same_digest_wherever_it_was_interrupted(
+    inputs: Path, tmp_path: Path
+) -> None:
+    whole = refined(inputs, tmp_path / "whole")
+    source, weights, to = (str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt"),
+                           str(tmp_path / "parts"))  # fmt: skip
+    plan_refinement.fn(source, weights, to, dtype="fp32")
+    assert refine_shards.fn([3, 1], source, weights, to) == 2 * ROWS_PER_SHARD
+    assert refine_shards.fn([1, 2], source, weights, to) == ROWS_PER_SHARD
+    assert plan_refinement.fn(source, weights, to, dtype="fp32").groups == [[0, 4, 5, 6]]
+    assert refined(inputs, to).digest == whole.digest
+
+
+def test_a_finished_dataset_leaves_nothing_to_do(inputs: Path, tmp_path: Path) -> None:
+    info = refined(inputs, tmp_path / "r")
+    plan = plan_refinement.fn(
+        str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt"), str(tmp_path / "r"),
+        dtype="fp32",
+    )  # fmt: skip
+    assert (plan.groups, plan.num_rows) == ([], 0)
+    assert refined(inputs, tmp_path / "r") == info
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_number_format_left_open_is_that_of_what_is_there(
+    inputs: Path, tmp_path: Path, dtype: Dtype
+) -> None:
+    info = refined(inputs, tmp_path / "r", dtype=dtype)
+    assert info.spec.provenance["dtype"] == dtype
+    assert refined(inputs, tmp_path / "r", dtype="auto") == info
+
+
+def test_two_number_formats_differ_by_less_than_the_bound(inputs: Path, tmp_path: Path) -> None:
+    images = []
+    for dtype in ("fp32", "bf16"):
+        refined(inputs, tmp_path / dtype, dtype=dtype)
+        images.append(open_dataset(str(tmp_path / dtype)).load().images.astype(int))
+    difference = np.abs(images[0] - images[1])
+    assert difference.mean() <= 0.5
+    assert difference.max() <= 4
+
+
+def test_the_provenance_says_by_what_it_was_made(inputs: Path, tmp_path: Path) -> None:
+    made = refined(inputs, tmp_path / "r", gate=2.5).spec.provenance
+    weights = load_refiner(inputs / "refiner.pt")
+    assert made["refiner"] == "refiner-000000000000"
+    assert made["weights_digest"] == weights.weights_digest
+    assert made["gate_shift_px"] == 2.5
+    assert made["dtype"] == "fp32"
+    assert made["code_version"]
+
+
+def test_rows_beyond_the_gate_stay_as_not_valid_with_the_reason(
+    inputs: Path, tmp_path: Path
+) -> None:
+    make_refiner(tmp_path / "strong.pt", strength=0.5, seed=3)
+    info = refined(inputs, tmp_path / "r", refiner=tmp_path / "strong.pt", gate=0.3)
+    block = open_dataset(str(tmp_path / "r")).read(0, NUM_ROWS)
+    assert len(block) == info.spec.num_rows == NUM_ROWS
+    assert 1 < info.num_rejected < NUM_ROWS
+    reasons = {rejection.row: rejection.reason for rejection in block.rejections}
+    assert set(reasons) == set(np.flatnonzero(~block.valid).tolist())
+    assert reasons.pop(BAD_ROW) == "too dark"
+    assert "refinement moved the pupil by more than 0.3 px" in set(reasons.values())
+    ungated = refined(inputs, tmp_path / "u", refiner=tmp_path / "strong.pt")
+    assert ungated.num_rejected == 1
+    assert np.array_equal(block.images, open_dataset(str(tmp_path / "u")).read(0, NUM_ROWS).images)
+
+
+def test_a_gate_needs_pupils(inputs: Path, tmp_path: Path) -> None:
+    whole = open_dataset(str(inputs / "synthetic.zarr"))
+    gaze = [label for label in whole.info.spec.labels if label.name == "gaze"]
+    spec = whole.info.spec.model_copy(update={"labels": tuple(gaze)})
+    writer = DatasetWriter.open(str(tmp_path / "gaze"), spec)
+    for shard in writer.pending_shards():
+        rows = writer.shard_rows(shard)
+        block = whole.read(rows.start, rows.stop)
+        block.labels.pop("pupil_px")
+        writer.write_shard(shard, block)
+    writer.finish()
+    with pytest.raises(InputError, match="--gate-shift needs the label 'pupil_px'"):
+        refined(inputs, tmp_path / "r", dataset=str(tmp_path / "gaze"), gate=1.0)
+    assert refined(inputs, tmp_path / "r", dataset=str(tmp_path / "gaze")).num_rejected == 1
+
+
+def test_another_refiners_dataset_is_kept_unless_it_shall_be_overwritten(
+    inputs: Path, tmp_path: Path
+) -> None:
+    first = refined(inputs, tmp_path / "r")
+    make_refiner(tmp_path / "other.pt", seed=1)
+    with pytest.raises(
+        DatasetExistsError,
+        match=r'refiner is "refiner-000000000000", not "refiner-000000000001".*--overwrite',
+    ):
+        refined(inputs, tmp_path / "r", refiner=tmp_path / "other.pt")
+    plan_refinement.fn(str(inputs / "synthetic.zarr"), str(tmp_path / "other.pt"),
+                       str(tmp_path / "r"), overwrite=True)  # fmt: skip
+    assert open_dataset(str(tmp_path / "r")).info == first
+    second = refined(inputs, tmp_path / "r", refiner=tmp_path / "other.pt", overwrite=True)
+    assert open_dataset(str(tmp_path / "r")).info == second != first
+
+
+def test_weights_that_changed_under_the_same_name_are_refused(inputs: Path, tmp_path: Path) -> None:
+    weights = make_refiner(tmp_path / "changing.pt")
+    source, to = str(inputs / "synthetic.zarr"), str(tmp_path / "r")
+    plan_refinement.fn(source, str(weights), to)
+    make_refiner(weights, seed=1)
+    with pytest.raises(InputError, match="names other weights"):
+        refine_shards.fn([0], source, str(weights), to)
+
+
+def test_two_attempts_at_the_same_shards_at_once_give_one_dataset(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """As when Prefect retries a task whose first attempt still runs."""
+    whole = refined(inputs, tmp_path / "whole")
+    source, weights, to = (str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt"),
+                           str(tmp_path / "raced"))  # fmt: skip
+    plan = plan_refinement.fn(source, weights, to, dtype="fp32")
+    with ThreadPoolExecutor(2) as pool:
+        attempts = [pool.submit(refine_shards.fn, plan.groups[0], source, weights, to)
+                    for _ in range(2)]  # fmt: skip
+    assert all(attempt.result() > 0 for attempt in attempts)
+    assert finish_refinement.fn(to).digest == whole.digest
+
+
+def test_from_s3_to_s3_through_a_storm_of_faults(
+    inputs: Path, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    faults: tuple[Fault, ...] = ("error 500", "slow", "reset", "lost answer")
+    source, to = f"{s3_bucket}/storm/synthetic.zarr", f"{s3_bucket}/storm/refined.zarr"
+    for url in (source, str(tmp_path / "synthetic.zarr")):
+        make_synthetic(url, 60, 30)
+    weights = str(inputs / "refiner.pt")
+    plan = plan_refinement.fn(source, weights, to, dtype="fp32")
+    calm = os.environ["AWS_ENDPOINT_URL"]
+    s3_proxy.faults = lambda sent: None if sent.number % 8 else faults[sent.number // 8 % 4]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+    for _ in range(5):  # as the task's retries do
+        try:
+            refine_shards.fn(plan.groups[0], source, weights, to)
+            break
+        except OSError:
+            continue
+    monkeypatch.setenv("AWS_ENDPOINT_URL", calm)
+    assert set(s3_proxy.met) == set(faults)
+    undisturbed = refined(inputs, tmp_path / "r", dataset=str(tmp_path / "synthetic.zarr"))
+    assert finish_refinement.fn(to).digest == undisturbed.digest
