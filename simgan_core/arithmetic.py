@@ -1,4 +1,4 @@
-"""How a network computes on this machine: device, number format, images at once."""
+"""How a network computes on this machine: device, number format, images at once, and with whom."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from simgan_core.ranks import ALONE, Ranks
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A device, its number format and how many images go through the network at once.
+    """A device, its number format, how many images go through the network at once, and the ranks.
 
     Two runs agree bit for bit only with the same arithmetic, so a checkpoint records it.
     """
@@ -20,6 +22,8 @@ class Arithmetic:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     micro_batch_size: int
+    ranks: Ranks = ALONE
+    """The processes that compute a batch together."""
 
     def autocast(self) -> torch.autocast:
         """Return a context that sets the layers' precision; enter it for each forward pass.

@@ -62,6 +62,22 @@ class RegularizationConfig(Config):
     """λ of the mean absolute difference of blurred images: holds broad shades, frees texture."""
     channel_mean: float = Field(default=0.0, ge=0)
     """λ of the mean absolute difference of the mean of the colour channels."""
+    features: float = Field(default=0.0, ge=0)
+    """λ of the mean absolute difference of a network's feature maps; needs features_from."""
+    features_from: str | None = None
+    """Path of that network: an exported program (.pt2), or one of our own trained estimators."""
+    label_region: float = Field(default=1.0, ge=1)
+    """How many times more than others the pixels count in which the label is, those of the iris:
+    within 8 pixels (of an image 55 wide) of the pupil's centre; above 1 it needs the centres."""
+
+    @model_validator(mode="after")
+    def _features_come_from_somewhere(self) -> Self:
+        if (self.features > 0) != (self.features_from is not None):
+            raise ValueError(
+                f"features (found {self.features}) and features_from (found {self.features_from}) "
+                "should be given together"
+            )
+        return self
 
 
 class StoppingConfig(Config):
@@ -75,6 +91,8 @@ class StoppingConfig(Config):
     max_pupil_shift_px: float = Field(default=1.1, gt=0)
     """Mean distance that refinement may move pupil centres, in pixels of an image 55 pixels wide;
     a refiner beyond it is no candidate. Asked where labels say where pupils are."""
+    estimator: str | None = None
+    """Path of a trained estimator: by how many degrees its answers change is looked at too."""
     patience: int = Field(default=10, ge=1)
     """Looks without a better candidate after which training ends."""
 
@@ -93,6 +111,9 @@ class TrainingConfig(Config):
     steps: int = Field(default=1000, ge=1)
     """Refiner updates of the adversarial phase, at most: it ends earlier when it has got where it
     can (see stopping)."""
+    schedule: Literal["fixed", "adaptive"] = "fixed"
+    """adaptive: K_g starts at 1 and rises by 1 after every round in which the discriminator still
+    won clearly, up to refiner_steps_per_round."""
     refiner_steps_per_round: int = Field(default=1, ge=1)
     """K_g: refiner updates in a round."""
     discriminator_steps_per_round: int = Field(default=1, ge=1)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from simgan_core.estimator import Estimator
 from simgan_core.images import FULL_SCALE, to_network
-from simgan_core.quality import classifier_accuracy, pupil_shift_px
+from simgan_core.quality import classifier_accuracy, gaze_change_deg, pupil_shift_px
 from simgan_core.realism import KernelDistance
 
 Figures = dict[str, float]
@@ -21,16 +22,25 @@ class Examiner:
     absolute change of a pixel, in levels of 255) and `change/spread` (the spread among refined
     images as a share of that among synthetic ones), and where pupils are known
     `labels/pupil_shift_px.mean`, `.sd`, `.median` and `labels/pupils_kept`, the share of those
-    found in synthetic images that is found in refined ones.
+    found in synthetic images that is found in refined ones; with an estimator
+    `labels/gaze_change_deg`, by how much its answers change.
     """
 
-    def __init__(self, synthetic: Tensor, real: Tensor, pupil_px: Tensor | None, seed: int) -> None:
+    def __init__(
+        self,
+        synthetic: Tensor,
+        real: Tensor,
+        pupil_px: Tensor | None,
+        seed: int,
+        estimator: Estimator | None = None,
+    ) -> None:
         """Take pixels [N, H, W, C] of both domains, and the pupils' centres [N, 2] where known."""
         self.synthetic = synthetic
         self._real = real.cpu()
         self._distance = KernelDistance(real)
         self._pupil_px = None if pupil_px is None else pupil_px.cpu().numpy()
         self._seed = seed
+        self._estimator = estimator
 
     def examine(self, refined: Tensor) -> Figures:
         """Return the figures of refined pixels [N, H, W, C], row i refined from synthetic row i."""
@@ -42,6 +52,7 @@ class Examiner:
             "realism/classifier_accuracy": accuracy,
             **self._change(refined),
             **self._label_shift(refined),
+            **self._answer_change(refined),
         }
 
     def _change(self, refined: Tensor) -> Figures:
@@ -65,3 +76,11 @@ class Examiner:
             **{f"labels/pupil_shift_px.{name}": value for name, value in summary.items()},
             "labels/pupils_kept": kept,
         }
+
+    def _answer_change(self, refined: Tensor) -> Figures:
+        if self._estimator is None:
+            return {}
+        change = gaze_change_deg(
+            self._estimator, self.synthetic.cpu().numpy(), refined.cpu().numpy()
+        )
+        return {"labels/gaze_change_deg": change}

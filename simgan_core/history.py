@@ -34,7 +34,9 @@ class History:
         self._size += num_appended
         replacing = refined[num_appended:][: self._capacity]
         if len(replacing) > 0:
-            self._images[self._choose(len(replacing))] = replacing
+            # As bytes, since PyTorch cannot write uint16 by index.
+            chosen = self._choose(len(replacing))
+            self._images.view(torch.uint8)[chosen] = replacing.view(torch.uint8)
 
     def draw(self, count: int) -> Tensor:
         """Return `count` ≤ `len(self)` different images [count, H, W, C], chosen at random."""

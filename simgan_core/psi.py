@@ -1,13 +1,14 @@
 """ψ: in what a refined image must stay near the synthetic one (SimGAN, eq. 4).
 
 A ψ takes images [N, C, H, W] in [−1, 1] and gives one or more maps [N, ·, h, w] of any size. All of
-them are held alike: λ times the mean absolute difference of the maps, which may count some places
-more than others. Another ψ is a function like these and a line in `SelfRegularization`.
+them are held alike: λ times the mean absolute difference of the maps, in which some places may
+count more than others. Another ψ is a function like these and a line in `SelfRegularization`.
 """
 
 from collections.abc import Callable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from simgan_core.config import RegularizationConfig
@@ -16,6 +17,8 @@ Psi = Callable[[Tensor], tuple[Tensor, ...]]
 
 _LOW_PASS_PX = 5
 """Side of the square that the low pass averages over."""
+_IRIS_PX, _REFERENCE_WIDTH_PX = 8.0, 55
+"""Radius of the region that belongs to the label, in an image of that width."""
 
 
 def identity(images: Tensor) -> tuple[Tensor, ...]:
@@ -43,22 +46,60 @@ def channel_mean(images: Tensor) -> tuple[Tensor, ...]:
     return (images.mean(dim=1, keepdim=True),)
 
 
+def features_of(network: nn.Module) -> Psi:
+    """Return the ψ that gives a network's maps, a tensor [N, F, h, w] or several of them."""
+
+    def features(images: Tensor) -> tuple[Tensor, ...]:
+        maps = network(images)
+        return (maps,) if isinstance(maps, Tensor) else tuple(maps)
+
+    return features
+
+
 class SelfRegularization:
     """The weighted sum λ‖ψ(refined) − ψ(synthetic)‖₁ over the ψ whose λ is not 0."""
 
-    def __init__(self, config: RegularizationConfig) -> None:
+    def __init__(self, config: RegularizationConfig, network: nn.Module | None = None) -> None:
+        """Hold what `config` says; `network`, frozen, is what its `features` are of."""
         terms: dict[Psi, float] = {
             identity: config.identity,
             gradient: config.gradient,
             low_pass: config.low_pass,
             channel_mean: config.channel_mean,
         }
+        if network is not None:
+            terms[features_of(network)] = config.features
         self._terms = {psi: weight for psi, weight in terms.items() if weight > 0}
 
-    def __call__(self, refined: Tensor, synthetic: Tensor) -> Tensor:
-        """Compare two [N, C, H, W]; each norm is a mean per pixel."""
+    def __call__(
+        self, refined: Tensor, synthetic: Tensor, emphasis: Tensor | None = None
+    ) -> Tensor:
+        """Compare two [N, C, H, W]; each norm is a mean per pixel.
+
+        `emphasis` [N, 1, H, W], 1 in the mean of each image, says how much its places count.
+        """
         total = refined.new_zeros(())
         for psi, weight in self._terms.items():
             for ours, theirs in zip(psi(refined), psi(synthetic), strict=True):
-                total = total + weight * (ours - theirs).abs().mean()
+                difference = (ours - theirs).abs()
+                if emphasis is not None:
+                    difference = difference * functional.interpolate(
+                        emphasis, difference.shape[2:], mode="area"
+                    )
+                total = total + weight * difference.mean()
         return total
+
+
+def emphasis_on_iris(pupil_px: Tensor, height: int, width: int, times: float) -> Tensor:
+    """Return how much each place counts [N, 1, H, W]: `times` as much about the pupil's centre.
+
+    Centres [N, 2] are x, y in pixels; an image of which it is not known (NaN) counts evenly. The
+    mean of each image is 1, so that λ means the same with and without.
+    """
+    row = torch.arange(height, device=pupil_px.device)[:, None] + 0.5
+    column = torch.arange(width, device=pupil_px.device) + 0.5
+    x, y = pupil_px.T[..., None, None]
+    radius_px = _IRIS_PX * width / _REFERENCE_WIDTH_PX
+    inside = (column - x).square() + (row - y).square() <= radius_px**2
+    emphasis = (1 + (times - 1) * inside.float())[:, None]
+    return torch.div(emphasis, emphasis.mean(dim=(1, 2, 3), keepdim=True))

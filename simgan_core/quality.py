@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from simgan_core.arithmetic import place
 from simgan_core.errors import InputError
+from simgan_core.estimator import Estimator
+from simgan_core.estimator_training import predict_gaze
+from simgan_core.gaze import angular_error_deg
 from simgan_core.images import to_network
 from simgan_core.pupil import locate_pupil
 from simgan_core.shuffling import ShuffledImages, seeded_generator
@@ -66,6 +69,16 @@ def pupil_shift_px(
     before_px, found_before = locate_pupil(synthetic, start_px)
     after_px, found_after = locate_pupil(refined, start_px)
     return PupilShift(after_px - before_px, found_before & found_after)
+
+
+def gaze_change_deg(estimator: Estimator, synthetic: NDArray[Any], refined: NDArray[Any]) -> float:
+    """Return the mean angle between an estimator's answers to synthetic and to refined images.
+
+    Both are [N, H, W, C], row i refined from row i. The estimator is frozen and knows synthetic
+    images: what it sees elsewhere now has moved in its eyes.
+    """
+    before, after = predict_gaze(estimator, synthetic), predict_gaze(estimator, refined)
+    return float(np.mean(angular_error_deg(before, after)))
 
 
 def classifier_accuracy(

@@ -59,15 +59,19 @@ def refiner_step(
     discriminator: Discriminator,
     optimizer: Optimizer,
     synthetic: Tensor,
+    emphasis: Tensor | None = None,
     *,
     regularization: SelfRegularization,
     augmentation: DiscriminatorAugmentation,
     arithmetic: Arithmetic,
     guard: NonFiniteGuard,
 ) -> Figures:
-    """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4)."""
+    """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4).
 
-    def measure(pixels: Tensor) -> Figures:
+    `emphasis` [N, 1, H, W] says where to stay nearer.
+    """
+
+    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Figures:
         images = to_network(pixels)
         with arithmetic.autocast():
             refined = refiner(images)
@@ -75,21 +79,23 @@ def refiner_step(
         with arithmetic.autocast():
             logits = discriminator(seen)
         adversarial = refiner_loss(logits, discriminator.config.loss)
-        difference = regularization(refined, images)
+        difference = regularization(refined, images, emphasis)
         return {
             "loss": adversarial + difference,
             "adversarial": adversarial,
             "self_regularization": difference,
         }
 
+    batches = (synthetic,) if emphasis is None else (synthetic, emphasis)
     with frozen(discriminator):
-        return _update(optimizer, guard, arithmetic, (synthetic,), measure)
+        return _update(optimizer, guard, arithmetic, batches, measure)
 
 
 def refiner_pretraining_step(
     refiner: Refiner,
     optimizer: Optimizer,
     synthetic: Tensor,
+    emphasis: Tensor | None = None,
     *,
     regularization: SelfRegularization,
     arithmetic: Arithmetic,
@@ -97,13 +103,14 @@ def refiner_pretraining_step(
 ) -> Figures:
     """Update the refiner towards returning the synthetic images as they are."""
 
-    def measure(pixels: Tensor) -> Figures:
+    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Figures:
         images = to_network(pixels)
         with arithmetic.autocast():
             refined = refiner(images)
-        return {"loss": regularization(refined, images)}
+        return {"loss": regularization(refined, images, emphasis)}
 
-    return _update(optimizer, guard, arithmetic, (synthetic,), measure)
+    batches = (synthetic,) if emphasis is None else (synthetic, emphasis)
+    return _update(optimizer, guard, arithmetic, batches, measure)
 
 
 def discriminator_step(
@@ -141,7 +148,12 @@ def discriminator_step(
             figures |= {"loss": figures["loss"] + penalty, "gradient_penalty": penalty}
         return figures
 
-    return _update(optimizer, guard, arithmetic, (refined, real), measure)
+    figures = _update(optimizer, guard, arithmetic, (refined, real), measure)
+    # What batch normalisation saw differs from rank to rank.
+    statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
+    if statistics:
+        arithmetic.ranks.average(statistics)
+    return figures
 
 
 def _update(
@@ -161,6 +173,9 @@ def _update(
         for name, value in figures.items():
             # Detached: a running sum would keep every micro-batch's graph alive.
             means[name] = means.get(name, 0.0) + value.detach() * share
+    weights = (weight for group in optimizer.param_groups for weight in group["params"])
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    arithmetic.ranks.average([*gradients, *means.values()])
     guard.step(optimizer, means["loss"])
     return means
 

@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simgan_core.arithmetic import Arithmetic, choose_arithmetic
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint, tensors_digest
 from simgan_core.config import TrainingConfig
+from simgan_core.domain import Domain, require_same_kind
 from simgan_core.errors import InputError
+from simgan_core.estimator import Estimator
 from simgan_core.examination import Examiner, Figures
-from simgan_core.psi import SelfRegularization
+from simgan_core.psi import SelfRegularization, emphasis_on_iris
+from simgan_core.ranks import ALONE, Ranks
 from simgan_core.refinement import refine_pixels
 from simgan_core.refiner import Refiner, average_towards
-from simgan_core.shuffling import ShuffledImages
+from simgan_core.shuffling import ImageShards
 from simgan_core.steps import (
     NonFiniteGuard,
     discriminator_step,
@@ -37,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 16
 """Synthetic images whose refinement is shown as training goes, or all where there are fewer."""
-_SAMPLES, _EXAMINED_REAL = 3, 5
-"""The streams of random numbers that choose them, and the images that are examined."""
+_SYNTHETIC, _REAL, _CHOSEN_SYNTHETIC, _CHOSEN_REAL = 0, 1, 3, 5
+"""Streams of random numbers that deal images, and that choose those to show and to examine."""
 _FEWEST_EXAMINED = 4
 """Images of a domain below which figures of realism mean nothing."""
 
@@ -103,31 +106,49 @@ class Trainer:
     def __init__(
         self,
         config: TrainingConfig,
-        synthetic: Tensor,
-        real: Tensor,
+        synthetic: Tensor | ImageShards,
+        real: Tensor | ImageShards,
         device: torch.device | str = "cpu",
         sink: Sink | None = None,
+        *,
         pupil_px: Tensor | None = None,
+        features: nn.Module | None = None,
+        estimator: Estimator | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """Prepare to train on uint8 [N, H, W, C] and [M, H, W, C]; both are kept on the device.
+        """Prepare to train on pixels, uint8 or uint16, [N, H, W, C] and [M, H, W, C].
 
-        `pupil_px` [N, 2] says where pupils are in the synthetic images; with it, candidates pass
-        the label gate. Raises `InputError` where the images are not of one kind.
+        Tensors are kept on the device, shards are read as training goes. `pupil_px` [N, 2] says
+        where pupils are in the synthetic images; with it, candidates pass the label gate.
+        `features` is the frozen network of ψ, `estimator` one whose answers are watched. Of `ranks`
+        each computes its part of every batch, and the first alone speaks to the sink. Raises
+        `InputError` where something does not fit.
         """
-        _require_same_kind(synthetic, real)
-        _require_a_place_each(synthetic, pupil_px)
-        if config.stopping.evaluate_every > 0:
-            _require_enough(synthetic, real)
         self._config = config
-        self._arithmetic = choose_arithmetic(device, config.precision, config.micro_batch_size)
-        self._sink = sink or NullSink()
-        self._synthetic = synthetic.to(self._arithmetic.device)
-        self._real = real.to(self._arithmetic.device)
-        self._state = TrainingState(config, self._synthetic, self._real)
-        self._guard = NonFiniteGuard(self._arithmetic.device)
-        self._regularization = SelfRegularization(config.regularization)
-        rows = ShuffledImages(torch.arange(len(synthetic)), config.seed, _SAMPLES)
-        self._samples = self._synthetic[rows.deal(min(NUM_SAMPLES, len(synthetic)))]
+        self._arithmetic = replace(
+            choose_arithmetic(device, config.precision, config.micro_batch_size), ranks=ranks
+        )
+        self._ranks = ranks
+        self._batch_size = _part_of_a_rank(config.batch_size, ranks)
+        self._sink = sink if sink is not None and ranks.is_first else NullSink()
+        on = self._arithmetic.device
+        self._synthetic = Domain("synthetic", synthetic, on, config.seed)
+        self._real = Domain("real", real, on, config.seed)
+        require_same_kind(self._synthetic, self._real)
+        _require_what_is_set(config, self._synthetic, self._real, pupil_px, features)
+        self._state = TrainingState(
+            config,
+            self._synthetic.deck(_SYNTHETIC),
+            self._real.deck(_REAL),
+            self._synthetic.image_shape,
+            on,
+            ranks,
+        )
+        self._guard = NonFiniteGuard(on)
+        self._regularization = SelfRegularization(config.regularization, features)
+        self._features = features
+        self._estimator = estimator
+        self._samples, _ = self._synthetic.choose(NUM_SAMPLES, _CHOSEN_SYNTHETIC)
         self._pupil_px = pupil_px
 
     @property
@@ -150,10 +171,10 @@ class Trainer:
         if checkpoint_path is not None and checkpoint_path.exists():
             self._resume(checkpoint_path)
         self._show_samples()
-        if state.step == 0 and config.stopping.evaluate_every > 0:
+        if state.step == 0 and config.stopping.evaluate_every > 0 and self._ranks.is_first:
             # What refinement starts from, to compare with.
             self._sink.metrics(0, self._examiner.examine(self._examiner.synthetic))
-        while not self._ended and not should_stop():
+        while not self._ended and not self._is_to_stop(should_stop):
             self._advance()
             state.step += 1
             if self._examination_is_due():
@@ -174,21 +195,30 @@ class Trainer:
     def _ended(self) -> bool:
         return self._state.step == self.total_steps or self._state.stopping.ended
 
+    def _is_to_stop(self, should_stop: Callable[[], bool]) -> bool:
+        """Ask; several ranks agree now and then, since asking them all makes each of them wait."""
+        if self._ranks.size == 1:
+            return should_stop()
+        agreed = self._state.step % self._config.log_every == 0
+        return agreed and any(self._ranks.gather(should_stop()))
+
     def _advance(self) -> None:
-        """Take the next step: which one follows from the number of those taken."""
-        config = self._config
-        step = self._state.step - config.refiner_pretraining_steps
-        if step < 0:
+        """Take the next step: which one follows from what was done so far."""
+        state, config = self._state, self._config
+        if state.step < config.refiner_pretraining_steps:
             self._pretrain_refiner()
-            return
-        step -= config.discriminator_pretraining_steps
-        if step < 0:
+        elif self._adversarial_step < 0:
             self._train_discriminator(use_history=False)
-            return
-        self._train_refiner()
-        if (step + 1) % config.refiner_steps_per_round == 0:
-            for _ in range(config.discriminator_steps_per_round):
-                self._train_discriminator(use_history=True)
+        else:
+            self._train_refiner()
+            if state.schedule.count_refiner_step():
+                self._take_discriminators_turn()
+
+    def _take_discriminators_turn(self) -> None:
+        for _ in range(self._config.discriminator_steps_per_round):
+            loss = self._train_discriminator(use_history=True)
+        if self._state.schedule.wants_loss:
+            self._state.schedule.adapt(loss.item())
 
     def _examination_is_due(self) -> bool:
         every, adversarial_step = self._config.stopping.evaluate_every, self._adversarial_step
@@ -205,8 +235,12 @@ class Trainer:
         """Look at the averaged refiner: is it alive, and is it the best so far."""
         state = self._state
         self._guard.require_finite(state.step)
-        refined = refine_pixels(state.averaged_refiner, self._examiner.synthetic, self._arithmetic)
-        figures = self._examiner.examine(refined)
+        figures: Figures = {}
+        if self._ranks.is_first:
+            synthetic = self._examiner.synthetic
+            refined = refine_pixels(state.averaged_refiner, synthetic, self._arithmetic)
+            figures = self._examiner.examine(refined)
+        figures = self._ranks.share(figures)
         state.collapse_watch.require_alive(state.step, figures)
         state.stopping.judge(state.step, figures, state.averaged_refiner)
         self._sink.metrics(state.step, figures)
@@ -214,19 +248,11 @@ class Trainer:
     @cached_property
     def _examiner(self) -> Examiner:
         """Choose the images that every examination is of."""
-        seed, count = self._config.seed, self._config.stopping.num_images
-        num_synthetic, num_real = (
-            min(count, len(images)) for images in (self._synthetic, self._real)
-        )
-        rows = ShuffledImages(torch.arange(len(self._synthetic)), seed, _SAMPLES).deal(
-            num_synthetic
-        )
-        return Examiner(
-            self._synthetic[rows],
-            ShuffledImages(self._real, seed, _EXAMINED_REAL).deal(num_real),
-            None if self._pupil_px is None else self._pupil_px[rows],
-            seed,
-        )
+        count = self._config.stopping.num_images
+        synthetic, rows = self._synthetic.choose(count, _CHOSEN_SYNTHETIC)
+        real, _ = self._real.choose(count, _CHOSEN_REAL)
+        pupil_px = None if self._pupil_px is None else self._pupil_px[rows]
+        return Examiner(synthetic, real, pupil_px, self._config.seed, self._estimator)
 
     def _result(self) -> TrainedRefiner:
         state, stopping = self._state, self._state.stopping
@@ -245,45 +271,57 @@ class Trainer:
         )
 
     def _pretrain_refiner(self) -> None:
-        state, config = self._state, self._config
+        state = self._state
         figures = refiner_pretraining_step(
             state.refiner,
             state.refiner_optimizer,
-            state.synthetic.deal(config.batch_size),
+            *self._deal_synthetic(),
             regularization=self._regularization,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
-        average_towards(state.averaged_refiner, state.refiner, config.ema_decay)
+        average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
         state.figures.add("refiner_pretraining", figures)
 
     def _train_refiner(self) -> None:
-        state, config = self._state, self._config
+        state = self._state
         figures = refiner_step(
             state.refiner,
             state.discriminator,
             state.refiner_optimizer,
-            state.synthetic.deal(config.batch_size),
+            *self._deal_synthetic(),
             regularization=self._regularization,
             augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
-        average_towards(state.averaged_refiner, state.refiner, config.ema_decay)
+        average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
         state.figures.add("refiner", figures)
 
-    def _train_discriminator(self, use_history: bool) -> None:
-        state, config = self._state, self._config
+    def _train_discriminator(self, use_history: bool) -> Tensor:
+        state = self._state
         figures = discriminator_step(
             state.discriminator,
             state.discriminator_optimizer,
             self._refined_batch(use_history),
-            state.real.deal(config.batch_size),
+            self._ranks.part_of(state.real.deal(self._config.batch_size)),
             augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
         state.figures.add("discriminator", figures)
+        return figures["loss"]
+
+    def _deal_synthetic(self) -> tuple[Tensor, Tensor | None]:
+        """Deal this rank's part of a batch, and where its images are to be held most."""
+        images, rows = self._state.synthetic.deal_numbered(self._config.batch_size)
+        times = self._config.regularization.label_region
+        images, rows = self._ranks.part_of(images), self._ranks.part_of(rows)
+        if self._pupil_px is None or times == 1:
+            return images, None
+        height, width, _ = self._synthetic.image_shape
+        pupil_px = self._pupil_px[rows].to(images.device, non_blocking=True)
+        return images, emphasis_on_iris(pupil_px, height, width, times)
 
     def _refined_batch(self, use_history: bool) -> Tensor:
         """Refine a batch, or with history half of one, which then enters it, and draw the rest.
@@ -291,10 +329,10 @@ class Trainer:
         Before the history holds half a batch, and in pretraining, where the refiner stands still,
         all of the batch is new.
         """
-        state, config = self._state, self._config
-        half = config.batch_size // 2
+        state, half = self._state, self._batch_size // 2
         num_old = half if use_history and len(state.history) >= half else 0
-        synthetic = state.synthetic.deal(config.batch_size - num_old)
+        num_new = self._batch_size - num_old
+        synthetic = self._ranks.part_of(state.synthetic.deal(num_new * self._ranks.size))
         refined = refine_pixels(state.refiner, synthetic, self._arithmetic)
         batch = torch.cat([refined, state.history.draw(num_old)]) if num_old else refined
         if use_history:
@@ -315,7 +353,10 @@ class Trainer:
     def _save(self, path: Path) -> None:
         # A diverged state must never replace the last good one.
         self._guard.require_finite(self._state.step)
-        save_checkpoint(path, {**self._identity(), "state": self._state.state_dict()})
+        of_ranks = self._ranks.gather(self._state.rank_state_dict())
+        if self._ranks.is_first:
+            content = {"state": self._state.state_dict(), "ranks": of_ranks}
+            save_checkpoint(path, {**self._identity(), **content})
 
     def _resume(self, path: Path) -> None:
         """Go on from a checkpoint of this training, in the arithmetic that it was begun with."""
@@ -323,24 +364,28 @@ class Trainer:
         _require_same_training(path, saved, self._identity())
         try:
             self._state.load_state_dict(saved["state"])
+            self._state.load_rank_state_dict(saved["ranks"][self._ranks.rank])
             self._arithmetic = replace(self._arithmetic, **saved["arithmetic"])
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged; delete it to start anew") from error
         logger.info("resumed from step %d of %d: %s", self._state.step, self.total_steps, path)
 
     @cached_property
-    def _images_digest(self) -> str:
-        given = {"synthetic": self._synthetic, "real": self._real}
-        if self._pupil_px is not None:
-            given["pupil_px"] = self._pupil_px
-        return tensors_digest(given)
+    def _inputs_digest(self) -> str:
+        """Tell this training's images, labels and frozen network from others."""
+        tensors = {} if self._pupil_px is None else {"pupil_px": self._pupil_px}
+        if self._features is not None:
+            tensors |= self._features.state_dict()
+        digests = (self._synthetic.digest(), self._real.digest(), tensors_digest(tensors))
+        return " ".join(digests)
 
     def _identity(self) -> dict[str, Any]:
         """Return what makes this training the one that it is."""
         arithmetic = self._arithmetic
         return {
             "config": self._config.model_dump(mode="json"),
-            "images": self._images_digest,
+            "images": self._inputs_digest,
+            "num_ranks": self._ranks.size,
             "arithmetic": {
                 "precision": arithmetic.precision,
                 "micro_batch_size": arithmetic.micro_batch_size,
@@ -348,34 +393,44 @@ class Trainer:
         }
 
 
-def _require_same_kind(synthetic: Tensor, real: Tensor) -> None:
-    for name, images in (("synthetic", synthetic), ("real", real)):
-        if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
-            raise InputError(
-                f"{name} images: expected uint8 [N, H, W, C] with at least one image, "
-                f"found {images.dtype} {list(images.shape)}"
-            )
-    if synthetic.shape[1:] != real.shape[1:]:
+def _part_of_a_rank(batch_size: int, ranks: Ranks) -> int:
+    part, rest = divmod(batch_size, ranks.size)
+    if rest or part % 2:
         raise InputError(
-            f"synthetic images are {list(synthetic.shape[1:])} (height, width, channels) and real "
-            f"ones {list(real.shape[1:])}; ingest both with one size and number of channels"
+            f"batch_size {batch_size} should be an even number of images for each of "
+            f"{ranks.size} processes; give a multiple of {2 * ranks.size}"
         )
+    return part
 
 
-def _require_enough(synthetic: Tensor, real: Tensor) -> None:
-    if min(len(synthetic), len(real)) < _FEWEST_EXAMINED:
+def _require_what_is_set(
+    config: TrainingConfig,
+    synthetic: Domain,
+    real: Domain,
+    pupil_px: Tensor | None,
+    features: nn.Module | None,
+) -> None:
+    """Refuse settings for which something is missing."""
+    if config.stopping.evaluate_every > 0 and min(len(synthetic), len(real)) < _FEWEST_EXAMINED:
         raise InputError(
             f"examining refiners needs at least {_FEWEST_EXAMINED} images of each domain, found "
             f"{len(synthetic)} synthetic and {len(real)} real ones; give more, or set "
             "stopping.evaluate_every to 0"
         )
-
-
-def _require_a_place_each(synthetic: Tensor, pupil_px: Tensor | None) -> None:
     if pupil_px is not None and pupil_px.shape != (len(synthetic), 2):
         raise InputError(
             f"pupil centres: expected [{len(synthetic)}, 2], one for each synthetic image, found "
             f"{list(pupil_px.shape)}"
+        )
+    if pupil_px is None and config.regularization.label_region > 1:
+        raise InputError(
+            "regularization.label_region needs the pupils' centres in the synthetic images, the "
+            "label pupil_px; ingest it, or set label_region to 1"
+        )
+    if (features is not None) != (config.regularization.features > 0):
+        raise InputError(
+            "a network for regularization.features should be given where its weight is above 0 "
+            f"(found {config.regularization.features}), and there alone"
         )
 
 
@@ -389,4 +444,9 @@ def _require_same_training(path: Path, saved: dict[str, Any], ours: dict[str, An
         raise InputError(
             f"checkpoint {path} is of a training on other images; give those, or delete it to "
             "start anew"
+        )
+    if saved.get("num_ranks") != ours["num_ranks"]:
+        raise InputError(
+            f"checkpoint {path} is of a training in {saved.get('num_ranks')} processes, not "
+            f"{ours['num_ranks']}; go on with as many, or delete it to start anew"
         )

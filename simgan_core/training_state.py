@@ -13,20 +13,30 @@ from simgan_core.config import TrainingConfig
 from simgan_core.discriminator import Discriminator
 from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.history import History
+from simgan_core.ranks import Ranks
 from simgan_core.refiner import Refiner
-from simgan_core.shuffling import ShuffledImages, seeded_generator
+from simgan_core.schedule import Schedule
+from simgan_core.shuffling import Deck, seeded_generator
 from simgan_core.stopping import Stopping
 
-_SYNTHETIC, _REAL, _HISTORY, _AUGMENTATION = 0, 1, 2, 4
-"""Streams of random numbers under the one seed of a training (3 is the trainer's own)."""
+_HISTORY, _AUGMENTATION = 2, 4
+"""Streams of random numbers under the one seed of a training; the trainer has the others."""
 
 
 class TrainingState:
     """Networks, optimisers, the averaged and the best refiner, the history, and where all is."""
 
-    def __init__(self, config: TrainingConfig, synthetic: Tensor, real: Tensor) -> None:
-        """Begin a training on pixels [N, H, W, C] and [M, H, W, C], on the device they are on."""
-        device, channels = synthetic.device, synthetic.shape[3]
+    def __init__(
+        self,
+        config: TrainingConfig,
+        synthetic: Deck,
+        real: Deck,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        """Begin a training on these decks of images of one shape (H, W, C)."""
+        _, width, channels = image_shape
         self.step = 0
         # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
         with torch.random.fork_rng(devices=[]):
@@ -39,20 +49,21 @@ class TrainingState:
         self.discriminator_optimizer = _optimizer(
             config, self.discriminator, config.discriminator_learning_rate or rate
         )
-        self.synthetic = ShuffledImages(synthetic, config.seed, _SYNTHETIC)
-        self.real = ShuffledImages(real, config.seed, _REAL)
-        self.history_generator = seeded_generator(config.seed, _HISTORY)
-        self.history = History(config.history_size, self.history_generator)
-        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION)
+        self.synthetic = synthetic
+        self.real = real
+        self.schedule = Schedule(config)
+        self.history_generator = seeded_generator(config.seed, _HISTORY, ranks.rank)
+        self.history = History(config.history_size // ranks.size, self.history_generator)
+        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION, ranks.rank)
         self.augmentation = DiscriminatorAugmentation(
             config.discriminator, self.augmentation_generator
         )
-        self.stopping = Stopping(config.stopping, image_width=synthetic.shape[2])
+        self.stopping = Stopping(config.stopping, image_width=width)
         self.collapse_watch = CollapseWatch()
         self.figures = RunningMeans()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it as tensors, numbers and plain containers."""
+        """Return what is the same on every rank, as tensors, numbers and plain containers."""
         return {
             "step": self.step,
             "refiner": self.refiner.state_dict(),
@@ -62,9 +73,7 @@ class TrainingState:
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "synthetic_position": self.synthetic.position,
             "real_position": self.real.position,
-            "history": self.history.images(),
-            "history_generator": self.history_generator.get_state(),
-            "augmentation_generator": self.augmentation_generator.get_state(),
+            "schedule": self.schedule.state_dict(),
             "stopping": self.stopping.state_dict(),
             "num_unchanged": self.collapse_watch.num_unchanged,
             "figures": self.figures.state_dict(),
@@ -80,12 +89,24 @@ class TrainingState:
         self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         self.synthetic.position = state["synthetic_position"]
         self.real.position = state["real_position"]
-        self.history.restore(_moved(state["history"], self._device))
-        self.history_generator.set_state(state["history_generator"])
-        self.augmentation_generator.set_state(state["augmentation_generator"])
+        self.schedule.load_state_dict(state["schedule"])
         self.stopping.load_state_dict(state["stopping"])
         self.collapse_watch.num_unchanged = state["num_unchanged"]
         self.figures.load_state_dict(state["figures"], self._device)
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """Return what is this rank's own, likewise."""
+        return {
+            "history": self.history.images(),
+            "history_generator": self.history_generator.get_state(),
+            "augmentation_generator": self.augmentation_generator.get_state(),
+        }
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `rank_state_dict` returned, on the device of this state."""
+        self.history.restore(_moved(state["history"], self._device))
+        self.history_generator.set_state(state["history_generator"])
+        self.augmentation_generator.set_state(state["augmentation_generator"])
 
     @property
     def _device(self) -> torch.device:

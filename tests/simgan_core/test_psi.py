@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from simgan_core.config import RegularizationConfig
-from simgan_core.psi import SelfRegularization
+from simgan_core.psi import SelfRegularization, emphasis_on_iris
 
 
 def random_pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,3 +75,41 @@ def test_the_low_pass_lets_fine_texture_go_and_holds_broad_shades() -> None:
     assert shade.item() == pytest.approx(0.3, abs=1e-6)
     checks = 0.3 * (-1.0) ** (torch.arange(20)[:, None] + torch.arange(20))
     assert self_regularization(images + checks, images, held).item() < 0.1 * shade.item()
+
+
+def test_features_are_the_maps_of_the_network_given() -> None:
+    refined, synthetic = random_pair(2, 1, 8, 9)
+    network = torch.nn.Conv2d(1, 3, kernel_size=3, stride=2)
+    weights = RegularizationConfig(identity=0, gradient=0, features=0.5, features_from="net.pt2")
+    found = SelfRegularization(weights, network)(refined, synthetic)
+    expected = 0.5 * (network(refined) - network(synthetic)).abs().mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_features_need_a_network_and_a_network_needs_a_weight() -> None:
+    for wrong in ({"features": 1.0}, {"features_from": "net.pt2"}):
+        with pytest.raises(ValueError, match="given together"):
+            RegularizationConfig(**wrong)
+
+
+def test_emphasis_counts_the_iris_more_and_the_image_the_same() -> None:
+    centres = torch.tensor([[20.5, 15.5], [float("nan"), float("nan")]])
+    emphasis = emphasis_on_iris(centres, 35, 55, times=4.0)
+    assert emphasis.shape == (2, 1, 35, 55)
+    torch.testing.assert_close(emphasis.mean(dim=(1, 2, 3)), torch.ones(2))
+    assert emphasis[0, 0, 15, 20] / emphasis[0, 0, 0, 0] == pytest.approx(4)
+    assert emphasis[0, 0, 15, 27] > 1 > emphasis[0, 0, 15, 30]
+    assert (emphasis[1] == 1).all()
+
+
+def test_with_emphasis_a_change_in_the_iris_costs_more() -> None:
+    images = torch.zeros(1, 1, 35, 55)
+    emphasis = emphasis_on_iris(torch.tensor([[10.0, 17.0]]), 35, 55, times=4.0)
+    held = SelfRegularization(RegularizationConfig())
+
+    def cost(column: int) -> float:
+        changed = images.clone()
+        changed[:, :, 15:19, column : column + 4] = 0.5
+        return held(changed, images, emphasis).item()
+
+    assert cost(8) == pytest.approx(4 * cost(40), rel=0.05)

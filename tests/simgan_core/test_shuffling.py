@@ -1,6 +1,8 @@
+from itertools import pairwise
+
 import torch
 
-from simgan_core.shuffling import ShuffledImages
+from simgan_core.shuffling import ShuffledImages, ShuffledShards
 
 NUMBERS = torch.arange(10)
 
@@ -34,3 +36,52 @@ def test_the_position_is_all_that_continuing_takes() -> None:
 
 def test_a_batch_may_be_larger_than_the_set() -> None:
     assert len(ShuffledImages(NUMBERS, seed=0, stream=0).deal(25)) == 25
+
+
+def test_rows_come_with_their_images() -> None:
+    images, rows = ShuffledImages(100 + NUMBERS, seed=0, stream=0).deal_numbered(25)
+    assert torch.equal(images, 100 + rows)
+
+
+class Shards:
+    """The numbers from 100 on in shards of these sizes; remembers which were read."""
+
+    digest = "numbers"
+
+    def __init__(self, *sizes: int) -> None:
+        self.shard_sizes = sizes
+        self.read_so_far: list[int] = []
+
+    def read(self, shard: int) -> torch.Tensor:
+        self.read_so_far.append(shard)
+        first = 100 + sum(self.shard_sizes[:shard])
+        return torch.arange(first, first + self.shard_sizes[shard])
+
+
+def dealer_of(shards: Shards) -> ShuffledShards:
+    return ShuffledShards(shards, 0, 0, torch.device("cpu"), shards_at_once=2)
+
+
+def test_of_shards_too_every_image_comes_once_before_any_comes_again() -> None:
+    dealer = dealer_of(Shards(7, 3, 5, 2, 6))
+    images, rows = zip(*(dealer.deal_numbered(4) for _ in range(23)), strict=True)
+    dealt = torch.cat(images)
+    assert torch.equal(dealt, 100 + torch.cat(rows))
+    passes = dealt.reshape(4, 23).tolist()
+    for one_pass in passes:
+        assert sorted(one_pass) == list(range(100, 123))
+    assert all(one != other for one, other in pairwise(passes))
+
+
+def test_shards_continue_at_a_position() -> None:
+    undisturbed, resumed = dealer_of(Shards(7, 3, 5, 2)), dealer_of(Shards(7, 3, 5, 2))
+    undisturbed.deal(20)
+    resumed.position = 20
+    assert torch.equal(undisturbed.deal(30), resumed.deal(30))
+
+
+def test_images_of_several_shards_are_mixed_and_each_shard_is_read_once_a_pass() -> None:
+    shards = Shards(50, 50, 50, 50)
+    dealt = dealer_of(shards).deal(200) - 100
+    assert len(dealt[:30].div(50, rounding_mode="floor").unique()) == 2
+    assert sorted(shards.read_so_far[:4]) == [0, 1, 2, 3]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from simgan_core.checkpoint import load_checkpoint
+from simgan_core.collapse import CollapsedError
 from simgan_core.config import RefinerConfig, RegularizationConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.steps import NonFiniteLossError
@@ -59,6 +60,10 @@ def clean(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
+def images(count: int, seed: int) -> torch.Tensor:
+    return shapes(count, seed, clean)
+
+
 def darkened(images: torch.Tensor) -> torch.Tensor:
     return images * 0.6
 
@@ -83,7 +88,7 @@ def test_half_of_each_batch_enters_the_history_once_rounds_begin(tmp_path: Path)
     path = tmp_path / "training.ckpt"
     one_round = SMALL.model_copy(update={"steps": 3})
     Trainer(one_round, shapes(30, 0, clean), shapes(20, 1, darkened)).run(path)
-    history = load_checkpoint(path)["state"]["history"]
+    history = load_checkpoint(path)["ranks"][0]["history"]
     assert history.shape == (2 * 2, 16, 20, 1)
     assert history.dtype == torch.uint8
 
@@ -190,15 +195,137 @@ def test_a_training_that_diverges_says_so_and_keeps_the_last_good_checkpoint(
 
 
 def test_domains_of_two_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match=r"\[16, 20, 1\].*\[16, 16, 1\]"):
+    with pytest.raises(InputError, match=r"\(16, 20, 1\).*\(16, 16, 1\)"):
         Trainer(SMALL, shapes(4, 0, clean), shapes(4, 0, clean)[:, :, :16])
 
 
 def test_an_empty_domain_is_refused() -> None:
-    with pytest.raises(InputError, match="real images: expected uint8"):
+    with pytest.raises(InputError, match="real images: expected uint8 or uint16"):
         Trainer(SMALL, shapes(4, 0, clean), shapes(4, 0, clean)[:0])
 
 
 def test_colour_images_are_trained_on_too() -> None:
     colour = shapes(8, 0, clean).repeat(1, 1, 1, 3)
     assert Trainer(SMALL, colour, colour // 2).run().refiner.channels == 3
+
+
+def test_deep_images_are_trained_on_in_their_own_depth(tmp_path: Path) -> None:
+    deep = [(images(30, seed).int() * 257).to(torch.uint16) for seed in (0, 1)]
+    config = SMALL.model_copy(update={"stopping": StoppingConfig(evaluate_every=6, num_images=8)})
+    sink = RecordingSink()
+    trained = Trainer(config, *deep, sink=sink).run(tmp_path / "training.ckpt")
+    assert trained.best_step == 12
+    history = load_checkpoint(tmp_path / "training.ckpt")["ranks"][0]["history"]
+    assert history.dtype == sink.samples_at[12].dtype == torch.uint16
+    levels = history.view(torch.int16).unique()
+    assert len(levels) > 256  # none was rounded to eight bits on the way
+
+
+def test_domains_of_two_depths_are_refused() -> None:
+    with pytest.raises(InputError, match=r"uint8 \(type\).*uint16"):
+        Trainer(SMALL, images(8, 0), images(8, 1).to(torch.uint16))
+
+
+class Shards:
+    """Images in shards of ten."""
+
+    digest = "shards"
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self._parts = images.split(10)
+        self.shard_sizes = [len(part) for part in self._parts]
+
+    def read(self, shard: int) -> torch.Tensor:
+        return self._parts[shard]
+
+
+def test_a_training_on_shards_learns_as_one_in_memory_does_and_resumes(tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"stopping": StoppingConfig(evaluate_every=3, num_images=8)})
+
+    def trainer() -> Trainer:
+        return Trainer(config, Shards(images(45, 0)), Shards(images(25, 1)))
+
+    trainer().run(tmp_path / "undisturbed.ckpt")
+    answers = iter([False] * 7 + [True])
+    trainer().run(tmp_path / "resumed.ckpt", lambda: next(answers))
+    trainer().run(tmp_path / "resumed.ckpt")
+    resumed, undisturbed = (
+        load_checkpoint(tmp_path / f"{name}.ckpt")["state"] for name in ("resumed", "undisturbed")
+    )
+    assert resumed["step"] == 12
+    torch.testing.assert_close(resumed["refiner"], undisturbed["refiner"], rtol=0, atol=0)
+
+
+def test_the_best_refiner_is_the_result_and_training_ends_with_its_patience(
+    tmp_path: Path,
+) -> None:
+    config = SMALL.model_copy(
+        update={
+            "steps": 60,
+            "learning_rate": 0.01,
+            "stopping": StoppingConfig(evaluate_every=3, num_images=8, patience=2),
+        }
+    )
+    path = tmp_path / "training.ckpt"
+    # Where both domains are one, every change is for the worse.
+    trained = Trainer(config, images(30, 0), images(30, 0)).run(path)
+    assert trained.finished
+    assert trained.best_step == 6 + 3
+    assert trained.step == 6 + 3 + 2 * 3
+    best = load_checkpoint(path)["state"]["stopping"]["best_weights"]
+    torch.testing.assert_close(dict(trained.refiner.state_dict()), best, rtol=0, atol=0)
+
+
+def test_a_collapsed_refiner_ends_the_training_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "training.ckpt"
+    config = SMALL.model_copy(
+        update={
+            "regularization": RegularizationConfig(identity=1000.0, gradient=1000.0),
+            "learning_rate": 1e-9,
+            "steps": 30,
+            "stopping": StoppingConfig(evaluate_every=1, num_images=8, patience=50),
+            "checkpoint_every": 1,
+        }
+    )
+    with pytest.raises(CollapsedError, match="refined images were the synthetic ones"):
+        Trainer(config, images(30, 0), shapes(20, 1, darkened)).run(path)
+    assert load_checkpoint(path)["state"]["step"] == 6 + 9
+
+
+def test_what_settings_need_and_was_not_given_is_named() -> None:
+    held = SMALL.model_copy(update={"regularization": RegularizationConfig(label_region=3.0)})
+    with pytest.raises(InputError, match="label_region needs the pupils' centres"):
+        Trainer(held, images(8, 0), images(8, 1))
+    of_features = RegularizationConfig(features=1.0, features_from="net.pt2")
+    with pytest.raises(InputError, match=r"a network for regularization\.features"):
+        Trainer(
+            SMALL.model_copy(update={"regularization": of_features}), images(8, 0), images(8, 1)
+        )
+    with pytest.raises(InputError, match=r"pupil centres: expected \[8, 2\]"):
+        Trainer(SMALL, images(8, 0), images(8, 1), pupil_px=torch.zeros(7, 2))
+    looking = SMALL.model_copy(update={"stopping": StoppingConfig()})
+    with pytest.raises(InputError, match="at least 4 images of each domain, found 8 synthetic"):
+        Trainer(looking, images(8, 0), images(3, 1))
+
+
+def test_features_and_label_regions_change_what_is_learnt() -> None:
+    network = torch.nn.Conv2d(1, 2, 3).requires_grad_(False)
+    pupil_px = torch.full((30, 2), 10.0)
+    losses = []
+    for weights, given in (
+        (RegularizationConfig(), {}),
+        (RegularizationConfig(features=1.0, features_from="net.pt2"), {"features": network}),
+        (RegularizationConfig(label_region=5.0), {"pupil_px": pupil_px}),
+    ):
+        sink = RecordingSink()
+        config = SMALL.model_copy(
+            update={
+                "regularization": weights,
+                "refiner": RefinerConfig(num_features=4, num_blocks=1, residual=False),
+            }
+        )
+        Trainer(config, images(30, 0), images(20, 1), sink=sink, **given).run()
+        losses.append(sink.metrics_at[12]["refiner/self_regularization"])
+    assert len(set(losses)) == 3
