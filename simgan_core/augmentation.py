@@ -9,13 +9,27 @@ def randomly_shift_and_scale(
 ) -> Tensor:
     """Cut every image of a batch [N, C, H, W] anew, a little beside and a little larger or smaller.
 
-    Shifts are uniform in ±max_shift_px on each axis, scales in 1 ± max_scale. `generator` is a
-    CPU's, so that the same numbers come on every device.
+    As `draw_crops` says.
     """
-    draws = 2 * torch.rand(3, len(images), generator=generator) - 1
-    shift_x, shift_y, scale = draws.to(images.device, non_blocking=True)
-    shift_px = max_shift_px * torch.stack([shift_x, shift_y], dim=1)
-    return shift_and_scale(images, shift_px, 1 + max_scale * scale)
+    return shift_and_scale(
+        images, *draw_crops(len(images), max_shift_px, max_scale, generator, images.device)
+    )
+
+
+def draw_crops(
+    count: int,
+    max_shift_px: float,
+    max_scale: float,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Draw shifts [N, 2] as x, y, uniform in ±max_shift_px, and scales [N], in 1 ± max_scale.
+
+    `generator` is a CPU's, so that the same numbers come on every device.
+    """
+    draws = 2 * torch.rand(3, count, generator=generator) - 1
+    shift_x, shift_y, scale = draws.to(device, non_blocking=True)
+    return max_shift_px * torch.stack([shift_x, shift_y], dim=1), 1 + max_scale * scale
 
 
 def shift_and_scale(images: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
@@ -29,6 +43,46 @@ def shift_and_scale(images: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
     rows = _interpolation(height, shift_px[:, 1], scale)
     columns = _interpolation(width, shift_px[:, 0], scale)
     return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+
+
+def randomly_degrade(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Spoil images [N, C, H, W] in [−1, 1] as cameras and the world do; none keeps its looks.
+
+    Generic, and blind to the real domain: gamma 0.6 to 1.6, Gaussian blur of up to 1.2 pixels,
+    noise of up to 8% of the range, and over every second image a grey box of up to 30% of either
+    side. This is what one would try before training a refiner. `generator` is a CPU's.
+    """
+    count, channels, height, width = images.shape
+    draws = torch.rand(9, count, 1, 1, 1, generator=generator).to(images.device, non_blocking=True)
+    gamma, blur, noise, box_level, has_box, *box = draws
+    toned = (0.5 * images + 0.5).clamp(0, 1) ** (0.6 * (1.6 / 0.6) ** gamma)
+    blurred = _blurred(toned, 0.05 + 1.15 * blur[:, 0, 0, 0])
+    grain = torch.randn(count, channels, height, width, generator=generator)
+    noisy = blurred + 0.08 * noise * grain.to(images.device, non_blocking=True)
+    covered = (has_box < 0.5) & _boxes(height, width, *box)
+    return torch.where(covered, box_level, noisy).clamp(0, 1) * 2 - 1
+
+
+def _blurred(images: Tensor, sd_px: Tensor) -> Tensor:
+    """Smooth images [N, C, H, W] with Gaussians of `sd_px` [N], edges repeated."""
+    rows, columns = (_smoothing(size, sd_px) for size in images.shape[-2:])
+    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+
+
+def _smoothing(size: int, sd_px: Tensor) -> Tensor:
+    """Return matrices [N, size, size] whose rows are Gaussians round the diagonal, summing to 1."""
+    place = torch.arange(size, dtype=torch.float32, device=sd_px.device)
+    distance = (place[:, None] - place) / sd_px[:, None, None]
+    return torch.softmax(-0.5 * distance**2, dim=2)
+
+
+def _boxes(
+    height: int, width: int, middle_y: Tensor, middle_x: Tensor, size_y: Tensor, size_x: Tensor
+) -> Tensor:
+    """Return where boxes cover images, bool [N, 1, H, W]; all draws are shares in 0…1."""
+    y = (torch.arange(height, device=size_y.device)[:, None] + 0.5) / height
+    x = (torch.arange(width, device=size_x.device) + 0.5) / width
+    return ((y - middle_y).abs() < 0.15 * size_y) & ((x - middle_x).abs() < 0.15 * size_x)
 
 
 def _interpolation(size: int, shift_px: Tensor, scale: Tensor) -> Tensor:

@@ -163,22 +163,41 @@ class TrainingConfig(Config):
 
 
 class EstimatorConfig(Config):
-    """The gaze estimator and its training: one recipe for every arm of a comparison."""
+    """The estimator and its training: one recipe for every arm of a comparison."""
 
-    architecture: Literal["compact", "paper"] = "compact"
-    """A small network for CPUs, or the paper's."""
+    architecture: Literal["compact", "paper", "resnet", "hourglass"] = "compact"
+    """Of gaze: a small network for CPUs, the paper's, or a pre-activation ResNet as people use on
+    MPIIGaze. Of hands' joints: a stacked hourglass."""
+    head_pose: bool = False
+    """Give the estimator of gaze the head's pitch and yaw beside the image."""
+    loss: Literal["distance", "angle"] = "distance"
+    """What the estimator of gaze minimises: the mean distance of unit vectors, or the mean angle."""
+    num_features: int = Field(default=64, ge=4, le=512)
+    """Feature maps of the hourglass (its authors have 256)."""
     steps: int = Field(default=700, ge=1)
-    """Updates of the weights."""
+    """Updates of the weights, at most."""
     batch_size: int = Field(default=128, ge=2)
     """Images in a batch."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate of Adam, reached in 50 steps, then annealed to zero along a cosine."""
+    validation_share: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of the training set that is kept out to stop by and to take the best weights by. It is
+    synthetic or refined where the training set is; 0: all images train, for all steps."""
+    patience: int = Field(default=5, ge=1, le=20)
+    """Looks at the validation part, one each 20th of the steps after a third of them, without a
+    better one before training stops."""
     max_shift_px: float = Field(default=2.0, ge=0, le=10)
     """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
     max_scale: float = Field(default=0.08, ge=0, lt=0.5)
     """Largest random change of the crop's scale, as a share of it."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the network; weights and optimiser stay in float32."""
+    degrade: bool = False
+    """Random blur, gamma, noise and occlusion in training too. A comparison trains its augmented
+    arms with it whatever is set here."""
+    fine_tuning_steps: int = Field(default=60, ge=1)
+    """Updates on a person's own samples where a protocol has them, at a tenth of the rate."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the layers; weights and optimiser stay in float32. auto: bf16 where it is
+    faster, which is on GPUs, on CPUs with AMX, and for the large networks on those with AVX512."""
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 
-_KIND = "simgan estimator 1"
+_KIND = "simgan estimator 2"
 """What a file says that it is, with the version of its layout."""
+_NUM_POSE_ANGLES = 2
 
 
 class Estimator(nn.Module):
     """Images [N, C, H, W] in [−1, 1] to gaze, float32 unit vectors [N, 3] in the camera's frame.
 
     The last layer gives a vector of any length, as the paper's does; its direction is the answer.
-    There are no normalisation layers: train and eval mode compute the same, and so do an image
-    alone and in a batch.
+    In eval mode an image alone and in a batch give the same.
     """
 
     def __init__(self, config: EstimatorConfig, height: int, width: int, channels: int) -> None:
@@ -30,23 +30,39 @@ class Estimator(nn.Module):
         self.config = config
         self.image_shape = (height, width, channels)
         """H, W, C of the images that the last layers fit."""
-        layers = {"compact": _compact_layers, "paper": _paper_layers}[config.architecture]
-        self.features, num_hidden = layers(channels)
+        self.validation_error_deg = float("nan")
+        """Mean error on the part of the training set that was kept out; NaN where none was."""
+        layers = {"compact": _compact_layers, "paper": _paper_layers, "resnet": _resnet_layers}
+        if config.architecture not in layers:
+            raise InputError(
+                f"architecture {config.architecture} estimates joints, not gaze: use one of "
+                f"{', '.join(layers)}"
+            )
+        self.features, num_hidden = layers[config.architecture](channels)
         num_features = _flattened_size(self.features, height, width, channels)
-        self.head = nn.Sequential(
-            nn.Linear(num_features, num_hidden), nn.ReLU(inplace=True), nn.Linear(num_hidden, 3)
+        self.hidden = nn.Sequential(
+            *([nn.Linear(num_features, num_hidden), nn.ReLU(inplace=True)] if num_hidden else [])
         )
+        num_pose = _NUM_POSE_ANGLES if config.head_pose else 0
+        self.head = nn.Linear((num_hidden or num_features) + num_pose, 3)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Estimate the gaze [N, 3] in images [N, C, H, W]."""
-        vectors = self.head(self.features(images).flatten(1)).float()
-        return nn.functional.normalize(vectors, dim=1)
+    def forward(self, images: Tensor, head_pose: Tensor | None = None) -> Tensor:
+        """Estimate the gaze [N, 3] in images [N, C, H, W].
+
+        An estimator with `head_pose` in its configuration takes the head's pitch, yaw (and roll,
+        which it ignores: images are normalised to none) [N, 2 or 3] in radians too.
+        """
+        described = self.hidden(self.features(images).flatten(1))
+        if self.config.head_pose:
+            assert head_pose is not None
+            described = torch.cat([described, head_pose[:, :_NUM_POSE_ANGLES]], dim=1)
+        return nn.functional.normalize(self.head(described).float(), dim=1)
 
 
 def build_estimator(config: EstimatorConfig, height: int, width: int, channels: int) -> Estimator:
     """Make an estimator for images of this size, its weights from torch's generator.
 
-    Raises InputError where the images are too small for the layers.
+    Raises InputError where the images are too small for the layers, or the layers find no gaze.
     """
     return Estimator(config, height, width, channels)
 
@@ -57,6 +73,7 @@ def save_estimator(path: Path, estimator: Estimator) -> None:
         "kind": _KIND,
         "config": estimator.config.model_dump_json(),
         "image_shape": json.dumps(estimator.image_shape),
+        "validation_error_deg": estimator.validation_error_deg,
         "weights": {name: value.cpu() for name, value in estimator.state_dict().items()},
     }
     partial = path.with_name(path.name + ".partial")
@@ -83,6 +100,7 @@ def _rebuilt(content: dict[str, Any]) -> Estimator:
     config = EstimatorConfig.model_validate_json(content["config"])
     estimator = build_estimator(config, *json.loads(content["image_shape"]))
     estimator.load_state_dict(content["weights"])
+    estimator.validation_error_deg = content["validation_error_deg"]
     return estimator.eval()
 
 
@@ -112,11 +130,50 @@ def _paper_layers(channels: int) -> tuple[nn.Sequential, int]:
     ), 1000
 
 
+def _resnet_layers(channels: int) -> tuple[nn.Sequential, int]:
+    """Return a pre-activation ResNet (He et al., ECCV 2016) of three stages, without a layer after.
+
+    One block a stage, 16, 32 and 64 maps, batch normalisation and an average over places: the
+    eight layers that public MPIIGaze code uses.
+    """
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, kernel_size=3, padding=1, bias=False),
+        _PreactivationBlock(16, 16, stride=1),
+        _PreactivationBlock(16, 32, stride=2),
+        _PreactivationBlock(32, 64, stride=2),
+        *(nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)),
+    ), 0
+
+
+class _PreactivationBlock(nn.Module):
+    """Two 3×3 convolutions, each after normalisation and ReLU, around a shortcut."""
+
+    def __init__(self, num_in: int, num_out: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(num_in), nn.BatchNorm2d(num_out)
+        self.conv1 = nn.Conv2d(num_in, num_out, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1, bias=False)
+        changes = stride != 1 or num_in != num_out
+        self.shortcut = (
+            nn.Conv2d(num_in, num_out, 1, stride=stride, bias=False) if changes else nn.Identity()
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Transform maps [N, C, H, W] to [N, C', H/stride, W/stride]."""
+        activated = nn.functional.relu(self.norm1(maps))
+        # Where the shape changes, the shortcut takes what is normalised, as the authors' code does.
+        kept = maps if isinstance(self.shortcut, nn.Identity) else self.shortcut(activated)
+        inner = nn.functional.relu(self.norm2(self.conv1(activated)))
+        return torch.add(kept, self.conv2(inner))
+
+
 def _flattened_size(features: nn.Sequential, height: int, width: int, channels: int) -> int:
     try:
         with torch.no_grad():
-            return int(features(torch.zeros(1, channels, height, width)).numel())
+            return int(features.eval()(torch.zeros(1, channels, height, width)).numel())
     except RuntimeError as error:
         raise InputError(
             f"images of {height}×{width} pixels are too small for this estimator: {error}"
         ) from error
+    finally:
+        features.train()

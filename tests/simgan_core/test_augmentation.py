@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from simgan_core.augmentation import randomly_shift_and_scale, shift_and_scale
+from simgan_core.augmentation import randomly_degrade, randomly_shift_and_scale, shift_and_scale
 from simgan_core.shuffling import seeded_generator
 
 
@@ -48,3 +48,34 @@ def test_random_shifts_keep_their_limit_and_reach_it():
         assert offset.min() < -1.9
         assert offset.max() > 1.9
         assert offset.std() == pytest.approx(2 / 3**0.5, rel=0.1)
+
+
+def test_degraded_images_stay_in_range_and_in_place():
+    ramp = torch.linspace(-1, 1, 55).expand(200, 1, 35, 55)
+    degraded = randomly_degrade(ramp, seeded_generator(3))
+    assert degraded.min() >= -1
+    assert degraded.max() <= 1
+    # What is bright on the right stays so: nothing moves, and boxes cover the lesser part.
+    halves = degraded.mean(dim=(1, 2))
+    assert (halves[:, 40:].mean(dim=1) > halves[:, :15].mean(dim=1)).all()
+
+
+def test_every_second_degraded_image_is_covered_in_part_and_all_are_blurred():
+    checks = (torch.arange(35)[:, None] + torch.arange(55)) % 2 * 2.0 - 1
+    degraded = randomly_degrade(checks.expand(300, 1, 35, 55), seeded_generator(3))
+    # The finest checks vanish where the blur is a pixel wide, and stay where there is nearly none.
+    contrast = degraded.std(dim=(1, 2, 3))
+    assert contrast.min() < 0.3
+    assert contrast.max() > 0.8
+    grey = torch.zeros(300, 1, 35, 55)
+    clean = randomly_degrade(grey, seeded_generator(3))
+    far_from_usual = (
+        clean - clean.flatten(1).median(dim=1).values[:, None, None, None]
+    ).abs() > 0.5
+    assert 0.1 < far_from_usual.flatten(1).any(dim=1).float().mean() < 0.5
+
+
+def test_the_same_generator_degrades_alike():
+    images = random_images(4)
+    first, again = (randomly_degrade(images, seeded_generator(9)) for _ in range(2))
+    assert torch.equal(first, again)

@@ -4,8 +4,14 @@ import torch
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
-from simgan_core.estimator_training import predict_gaze, train_estimator
-from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw
+from simgan_core.estimator_fitting import split_rows
+from simgan_core.estimator_training import (
+    fine_tune_estimator,
+    gaze_loss,
+    predict_gaze,
+    train_estimator,
+)
+from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw, pitchyaw_from_gaze
 from simgan_core.simulator import render, sample_scenes
 from simgan_core.steps import NonFiniteLossError
 
@@ -73,9 +79,97 @@ def test_bf16_layers_learn_what_fp32_layers_learn(eyes):
     assert errors_deg[1] == pytest.approx(errors_deg[0], rel=0.25)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": "angle"}, {"architecture": "resnet"}, {"degrade": True}, {"head_pose": True}],
+)
+def test_every_choice_of_the_recipe_learns(eyes, change):
+    images, gaze = eyes
+    pose = np.zeros((1000, 3)) if "head_pose" in change else None
+    config = EstimatorConfig(steps=50, batch_size=16, **change)
+    told: list[float] = []
+    train_estimator(config, images, gaze, 0, lambda _, __, loss: told.append(loss), head_pose=pose)
+    assert np.mean(told[-5:]) < 0.75 * np.mean(told[:5])
+
+
+def test_the_angle_is_right_at_its_ends_and_its_slope_is_a_number():
+    directions = torch.tensor([[0.0, 0.0, -1.0]] * 4)
+    estimated = torch.tensor(
+        [[0.0, 0.0, -1.0], [0.0, 0.0, 1.0], [1e-4, 0.0, -1.0], [1.0, 0.0, 0.0]], requires_grad=True
+    )
+    angles = [gaze_loss(estimated[i : i + 1], directions[i : i + 1], "angle") for i in range(4)]
+    torch.testing.assert_close(
+        torch.stack(angles), torch.tensor([0.0, torch.pi, 1e-4, torch.pi / 2])
+    )
+    torch.stack(angles).sum().backward()
+    assert estimated.grad is not None
+    assert estimated.grad.isfinite().all()
+
+
+def test_the_part_that_is_kept_out_says_when_to_stop(eyes):
+    images, gaze = eyes
+    told: list[int] = []
+    # Labels at random: nothing can be learnt, so errors on the part kept out soon only grow.
+    shuffled = np.random.default_rng(0).permutation(gaze)
+    config = EstimatorConfig(steps=400, batch_size=16, patience=1, validation_share=0.2)
+    estimator = train_estimator(
+        config, images[:200], shuffled[:200], 0, lambda n, _, __: told.append(n)
+    )
+    assert told[-1] < 400
+    assert estimator.validation_error_deg > 5
+
+
+def test_the_weights_kept_are_those_that_did_best_on_the_part_kept_out(eyes):
+    images, gaze = eyes
+    estimator = train_estimator(SHORT, images, gaze, seed=3)
+    kept_out = split_rows(1000, SHORT.validation_share, 3, torch.device("cpu")).validation
+    assert len(kept_out) == 50
+    assert mean_error_deg(estimator, images[kept_out], gaze[kept_out]) == pytest.approx(
+        estimator.validation_error_deg, rel=1e-4
+    )
+
+
+def test_no_row_both_trains_and_says_when_to_stop():
+    split = split_rows(100, 0.3, 5, torch.device("cpu"))
+    assert len(split.validation) == 30
+    assert sorted(torch.cat([split.train, split.validation]).tolist()) == list(range(100))
+    assert len(split_rows(1, 0.5, 5, torch.device("cpu")).train) == 1
+
+
+def test_micro_batches_add_up_to_the_batch(eyes):
+    images, gaze = eyes
+    config = EstimatorConfig(
+        architecture="paper", steps=2, batch_size=96, precision="fp32", validation_share=0
+    )
+    losses: list[float] = []
+    train_estimator(config, images, gaze, 0, lambda _, __, loss: losses.append(loss))
+    assert 0 < losses[0] < 2  # of the whole batch, not of its parts summed
+
+
+def test_fine_tuning_learns_a_person_and_leaves_the_estimator_as_it_was(eyes):
+    images, gaze = eyes
+    estimator = train_estimator(EstimatorConfig(steps=150, batch_size=32), images, gaze, seed=0)
+    before = predict_gaze(estimator, images[:100].numpy())
+    # A person whose line of sight is 6° beside where the eye points.
+    turned = gaze_from_pitchyaw(pitchyaw_from_gaze(gaze[:100]) + np.radians([0, 6]))
+    tuned = fine_tune_estimator(estimator, images[:30], turned[:30], seed=0)
+    unseen = images[30:100].numpy()
+    error_deg = angular_error_deg(predict_gaze(tuned, unseen), turned[30:]).mean()
+    assert error_deg < 0.8 * angular_error_deg(before[30:], turned[30:]).mean()
+    np.testing.assert_array_equal(predict_gaze(estimator, images[:100].numpy()), before)
+
+
+def test_missing_head_poses_are_refused(eyes):
+    config = EstimatorConfig(head_pose=True)
+    with pytest.raises(InputError, match="give head_pose"):
+        train_estimator(config, *eyes, seed=0)
+    with pytest.raises(InputError, match="a head pose is not a number"):
+        train_estimator(config, *eyes, seed=0, head_pose=np.full((1000, 3), np.nan))
+
+
 def test_progress_is_told_to_the_last_step(eyes):
     told: list[tuple[int, int]] = []
-    config = EstimatorConfig(steps=205, batch_size=2)
+    config = EstimatorConfig(steps=205, batch_size=2, validation_share=0)
     train_estimator(
         config, *eyes, seed=0, on_progress=lambda step, total, _: told.append((step, total))
     )
