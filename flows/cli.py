@@ -20,6 +20,7 @@ from flows.turing import app as turing_app
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
+from tasks.protocols import ComparisonConfig
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -180,23 +181,23 @@ def evaluate(
     from flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(train, test, seeds, estimator)
-    low, high = result.ci95
     return Outcome(
         result.model_dump(mode="json"),
-        f"mean error {result.error_deg:.2f}° (95% interval {low:.2f}–{high:.2f}°), "
-        f"{result.within_7deg:.1%} within 7°, {result.num_test} test images",
+        f"{result}",
     )
 
 
 @app.command
 def compare(
     *,
-    synthetic: str,
-    refined: str,
-    test: str,
+    synthetic: str | None = None,
+    refined: str | None = None,
+    test: str | None = None,
     real: str | None = None,
     seeds: int = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
+    from_mlflow: str | None = None,
 ) -> Outcome:
     """Did refinement help on real images: by how much, and how sure is that.
 
@@ -212,10 +213,19 @@ def compare(
         Labelled real images to train on, as the ceiling.
     seeds
         Estimators trained for each training set.
+    from_mlflow
+        Compute nothing: rebuild the tables of this MLflow experiment ("comparisons") from what
+        MLflow keeps.
     """
+    if from_mlflow is not None:
+        return _recollected(from_mlflow)
+    if synthetic is None or refined is None or test is None:
+        raise InputError(
+            "compare needs --synthetic, --refined and --test, or --from-mlflow EXPERIMENT alone"
+        )
     from flows.evaluate import compare as compare_flow
 
-    result = compare_flow(synthetic, refined, test, real, seeds, estimator)
+    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
     return _comparison_outcome(result)
 
 
@@ -232,6 +242,7 @@ def pipeline(
     seeds: int = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
+    comparison: ComparisonConfig = ComparisonConfig(),
 ) -> Outcome:
     """From UnityEyes and MPIIGaze folders to the verdict, as one flow.
 
@@ -266,6 +277,7 @@ def pipeline(
         training=_with_preset(preset, training),
         estimator=estimator,
         seeds=seeds,
+        comparison=comparison,
     )
     return _comparison_outcome(result)
 
@@ -341,9 +353,19 @@ def _leave(code: int, message: str) -> None:
 
 
 def _comparison_outcome(result: Any) -> Outcome:
-    from tasks.report import table, whereabouts
+    from tasks.findings import table
+    from tasks.report import whereabouts
 
     return Outcome(result.model_dump(mode="json"), f"{table(result)}\n\n{whereabouts(result)}")
+
+
+def _recollected(experiment: str) -> Outcome:
+    from tasks.findings import table, table_of_many
+    from tasks.recollection import recollect
+
+    found = recollect(experiment)
+    text = table(found[0]) if len(found) == 1 else table_of_many(found)
+    return Outcome({"comparisons": [each.model_dump(mode="json") for each in found]}, text)
 
 
 def _with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:

@@ -9,8 +9,9 @@ from prefect import flow
 from flows.pipeline import pipeline
 from flows.simulate import simulate
 from simgan_core.config import PRESETS, EstimatorConfig
+from tasks.findings import ComparisonResult
 from tasks.inputs import MPIIGazeInput, UnityEyesInput
-from tasks.report import ComparisonResult
+from tasks.protocols import DEMO
 
 NUM_SYNTHETIC = 4500
 NUM_REAL = 4500
@@ -36,4 +37,5 @@ def demo(out: str, seed: int = 0) -> ComparisonResult:
         out=out,
         training=PRESETS["demo"].model_copy(update={"seed": seed}),
         estimator=EstimatorConfig(),
+        comparison=DEMO,
     )

@@ -7,8 +7,10 @@ from pydantic import Field
 
 from simgan_core.config import EstimatorConfig
 from tasks.evaluate import estimate, plan_comparison, plan_evaluation
+from tasks.findings import ComparisonResult
 from tasks.policies import threads
-from tasks.report import ComparisonResult, EvaluationResult, conclude, summarize
+from tasks.protocols import ComparisonConfig
+from tasks.report import EvaluationResult, conclude, summarize
 
 Seeds = Annotated[int, Field(ge=1, le=100)]
 
@@ -27,7 +29,7 @@ def evaluate(
         estimator: Network and recipe.
     """
     plan = plan_evaluation(train, test, seeds, estimator)
-    answers = [estimate.submit(arm, plan, seed) for arm in plan.arms for seed in range(seeds)]
+    answers = [estimate.submit(job, plan) for job in plan.jobs]
     return summarize(plan, [answer.result() for answer in answers])
 
 
@@ -39,6 +41,7 @@ def compare(
     real: str | None = None,
     seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),
+    comparison: ComparisonConfig = ComparisonConfig(),
 ) -> ComparisonResult:
     """Did refinement help on real images: by how much, and how sure is that.
 
@@ -49,7 +52,8 @@ def compare(
         real: Labelled real images to train on, as the ceiling.
         seeds: Estimators trained for each training set.
         estimator: Network and recipe, the same for every training set.
+        comparison: Protocol, training sets, other methods and sizes that take part.
     """
-    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator)
-    answers = [estimate.submit(arm, plan, seed) for arm in plan.arms for seed in range(seeds)]
+    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison)
+    answers = [estimate.submit(job, plan) for job in plan.jobs]
     return conclude(plan, [answer.result() for answer in answers])

@@ -16,8 +16,9 @@ from flows.ingest import ingest
 from flows.refine import refine
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from tasks.findings import ComparisonResult
 from tasks.inputs import SourceInput
-from tasks.report import ComparisonResult
+from tasks.protocols import ComparisonConfig
 
 
 @flow(name="pipeline")
@@ -30,6 +31,7 @@ def pipeline(
     training: TrainingConfig = PRESETS["stable"],
     estimator: EstimatorConfig = EstimatorConfig(),
     seeds: Seeds = 3,
+    comparison: ComparisonConfig = ComparisonConfig(),
 ) -> ComparisonResult:
     """Ingest both domains, train the refiner, refine, and compare on real test images.
 
@@ -42,6 +44,7 @@ def pipeline(
         training: The refiner's networks, losses and schedule.
         estimator: The estimator's network and recipe, the same for every training set.
         seeds: Estimators trained for each training set.
+        comparison: Protocol, training sets, other methods and sizes that take part.
     """
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
     real_set = ingest(real, f"{out}/real.zarr", preprocess)
@@ -55,4 +58,5 @@ def pipeline(
         test=test_set.url,
         seeds=seeds,
         estimator=estimator,
+        comparison=comparison,
     )

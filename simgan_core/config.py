@@ -171,7 +171,7 @@ class EstimatorConfig(Config):
     head_pose: bool = False
     """Give the estimator of gaze the head's pitch and yaw beside the image."""
     loss: Literal["distance", "angle"] = "distance"
-    """What the estimator of gaze minimises: the mean distance of unit vectors, or the mean angle."""
+    """What the estimator of gaze minimises: mean distance of unit vectors, or mean angle."""
     num_features: int = Field(default=64, ge=4, le=512)
     """Feature maps of the hourglass (its authors have 256)."""
     steps: int = Field(default=700, ge=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
+from simgan_core.images import to_network
 
 _KIND = "simgan estimator 2"
 """What a file says that it is, with the version of its layout."""
@@ -57,6 +58,19 @@ class Estimator(nn.Module):
             assert head_pose is not None
             described = torch.cat([described, head_pose[:, :_NUM_POSE_ANGLES]], dim=1)
         return nn.functional.normalize(self.head(described).float(), dim=1)
+
+
+class UInt8Estimator(nn.Module):
+    """Pixels uint8 [N, H, W, C] to gaze [N, 3]: an estimator for those who know no networks."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Estimate the gaze [N, 3] in images uint8 [N, H, W, C]."""
+        gaze: Tensor = self.estimator(to_network(images))
+        return gaze
 
 
 def build_estimator(config: EstimatorConfig, height: int, width: int, channels: int) -> Estimator:

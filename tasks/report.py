@@ -1,89 +1,54 @@
-"""What a comparison found: table, verdict and pictures, in MLflow, in Prefect and on one page."""
+"""Where people look for what a comparison found: MLflow, Prefect, a folder with one page."""
 
-import html
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from prefect import runtime, task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_serializer
 
-from simgan_core.metrics import Interval, bootstrap_difference, bootstrap_mean
+from simgan_core.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality import pupil_shift_px
 from storage.reader import open_dataset
+from tasks.comparison import Comparison, Estimate, read_answers
+from tasks.comparison_charts import Chart, draw_charts
+from tasks.comparison_page import comparison_page
 from tasks.compatibility import as_uint8
-from tasks.evaluate import EXPERIMENT, ArmName, Comparison, Estimate, people_of, read_errors
+from tasks.evaluate import EXPERIMENT
+from tasks.findings import (
+    ArmResult,
+    ComparisonResult,
+    Findings,
+    PupilShift,
+    arm_result,
+    find,
+    table,
+)
 from tasks.home import comparison_folder
+from tasks.measures import MEASURES
 from tasks.pictures import before_after, data_uri, png
 from tasks.policies import CACHE
-from tasks.tracking import TrackedRun, tracked_run, tracking_uri
+from tasks.tracking import (
+    TrackedRun,
+    UnknownExperimentError,
+    metric_curves,
+    remember_dataset,
+    runs_with,
+    tracked_run,
+    tracking_uri,
+)
+from tasks.train import EXPERIMENT as REFINERS
 
 logger = logging.getLogger(__name__)
 
-LIMIT_DEG = 7.0
-BOOTSTRAP_SEED = 0
+REGISTERED_MODEL = "estimator"
 MAX_SHIFT_PAIRS = 4000
-TITLES = {
-    "synthetic": "synthetic",
-    "tone_matched": "synthetic, tone-matched",
-    "refined": "refined",
-    "real": "real (ceiling)",
-}
-
-
-class ArmResult(BaseModel):
-    """How an estimator trained on one arm does on the real test images."""
-
-    model_config = ConfigDict(frozen=True)
-
-    error_deg: float
-    ci95: tuple[float, float]
-    within_7deg: float
-
-
-class Difference(BaseModel):
-    """A paired difference of mean errors: below zero where the first is better."""
-
-    model_config = ConfigDict(frozen=True)
-
-    error_deg: float
-    ci95: tuple[float, float]
-
-
-class PupilShift(BaseModel):
-    """How far refinement moved the pupils, in pixels of the stored images."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    sd: float
-    median: float
-
-
-class ComparisonResult(BaseModel):
-    """The answer of a comparison; what `compare --json` prints."""
-
-    model_config = ConfigDict(frozen=True)
-
-    synthetic: ArmResult
-    tone_matched: ArmResult | None
-    refined: ArmResult
-    real: ArmResult | None
-    refined_minus_synthetic: Difference
-    refined_minus_tone_matched: Difference | None
-    pupil_shift_px: PupilShift | None
-    num_test: int
-    num_people: int | None
-    seeds: int
-    verdict: str
-    comparison: str
-    mlflow_run_id: str
-    flow_run: str | None
-    report: str
+MAX_TEST_PICTURES = 60
 
 
 class EvaluationResult(BaseModel):
@@ -91,31 +56,42 @@ class EvaluationResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    error_deg: float
-    ci95: tuple[float, float]
-    within_7deg: float
+    arm: ArmResult
     num_test: int
     num_people: int | None
-    seeds: int
+    test_evaluations: int
     mlflow_run_id: str
 
+    def __str__(self) -> str:
+        measure = MEASURES[self.arm.measure]
+        low, high = self.arm.ci95
+        return (
+            f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
+            f"{measure.unit}), {self.arm.within:.1%} {measure.within}, {self.num_test} test images"
+        )
 
-Errors = Mapping[ArmName, NDArray[np.float64]]
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        """Show the arm's figures beside the rest."""
+        return self.arm.model_dump() | {
+            name: getattr(self, name) for name in type(self).model_fields if name != "arm"
+        }
 
 
 @task(name="summarize-evaluation", cache_policy=CACHE)
 def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
     """Put an interval on the error of estimators trained on one dataset."""
-    people = people_of(open_dataset(evaluation.test).read_ids())
-    (errors,) = _errors_by_arm(estimates).values()
-    arm = _arm_result(errors, people)
+    (answers,) = read_answers(estimates, evaluation.measure).values()
+    arm = arm_result(evaluation.arms[0], answers, evaluation)
+    groups = answers.groups
     with tracked_run(EXPERIMENT, evaluation.id, evaluation.id) as run:
-        run.metrics({"error_deg": arm.error_deg, "within_7deg": arm.within_7deg})
+        measure = MEASURES[evaluation.measure]
+        run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
     return EvaluationResult(
-        **arm.model_dump(),
-        num_test=errors.shape[1],
-        num_people=_count(people),
-        seeds=errors.shape[0],
+        arm=arm,
+        num_test=len(answers.ids),
+        num_people=None if groups is None else int(groups.max()) + 1,
+        test_evaluations=_count_evaluations(evaluation),
         mlflow_run_id=evaluation.mlflow_run_id,
     )
 
@@ -123,248 +99,241 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
 @task(name="conclude-comparison", cache_policy=CACHE)
 def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonResult:
     """Put intervals on what was measured, say it in words and keep it where people look."""
-    test = open_dataset(comparison.test)
-    synthetic, refined = _dataset(comparison, "synthetic"), _dataset(comparison, "refined")
-    people = people_of(test.read_ids())
-    errors = _errors_by_arm(estimates)
+    answers = read_answers(estimates, comparison.measure)
+    pupils = _pupils(comparison)
+    findings = find(comparison, answers, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
     folder.mkdir(parents=True, exist_ok=True)
-    result = _result(comparison, errors, people, _pupil_shift(synthetic, refined), folder)
-    picture = png(_before_after(synthetic, refined, comparison.test))
-    (folder / "before_after.png").write_bytes(picture)
-    (folder / "report.html").write_text(_page(result, picture), encoding="utf-8")
-    (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+    charts = draw_charts(
+        comparison,
+        findings,
+        answers,
+        _test_images(comparison),
+        pupils and (pupils.before_px, pupils.after_px),
+        _realism_curves(comparison),
+        {arm.name: arm.num_rows or _num_rows(arm.datasets) for arm in comparison.arms},
+    )
     with tracked_run(EXPERIMENT, comparison.id, comparison.id) as run:
+        result = ComparisonResult(
+            **dict(findings),
+            test_evaluations=_count_evaluations(comparison),
+            registered_model=_register_winner(comparison, findings, estimates),
+            mlflow_run_id=comparison.mlflow_run_id,
+            flow_run=runtime.flow_run.root_flow_run_id,
+            report=str(folder / "report.html"),
+        )
+        picture = png(_before_after(comparison))
+        _write(folder, result, charts, picture, comparison)
         _remember(run, result, folder)
-    _publish(result, picture)
+    _publish(result, charts, picture)
     return result
 
 
-def table(result: ComparisonResult) -> str:
-    """The result as a Markdown table with the verdict below it."""
-    lines = [
-        "| trained on | mean error on real test images | 95% interval | within 7° |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, title in TITLES.items():
-        arm: ArmResult | None = getattr(result, name)
-        if arm is not None:
-            low, high = arm.ci95
-            lines.append(
-                f"| {title} | {arm.error_deg:.2f}° | {low:.2f}–{high:.2f}° "
-                f"| {arm.within_7deg:.1%} |"
-            )
-    return "\n".join([*lines, "", result.verdict])
+class Pupils(NamedTuple):
+    """Pupils' centres before and after refinement."""
+
+    before_px: NDArray[np.float32]
+    after_px: NDArray[np.float32]
+    shift: PupilShift
 
 
-def _dataset(comparison: Comparison, name: ArmName) -> str:
-    return next(arm.dataset for arm in comparison.arms if arm.name == name)
-
-
-def _count(people: NDArray[np.int64] | None) -> int | None:
-    return None if people is None else int(people.max()) + 1
-
-
-def _errors_by_arm(estimates: list[Estimate]) -> Errors:
-    """Stack the seeds of each arm: float64 [S, N] degrees."""
-    names = {estimate.arm for estimate in estimates}
-    return {
-        name: np.stack(
-            [
-                read_errors(Path(found.path))
-                for found in sorted(estimates, key=lambda e: e.seed)
-                if found.arm == name
-            ]
-        )
-        for name in names
-    }
-
-
-def _result(
-    comparison: Comparison,
-    errors: Errors,
-    people: NDArray[np.int64] | None,
-    shift: PupilShift | None,
-    folder: Path,
-) -> ComparisonResult:
-    arms = {name: _arm_result(of_arm, people) for name, of_arm in errors.items()}
-    gain = _difference(errors, "refined", "synthetic", people)
-    gain_over_tone = (
-        _difference(errors, "refined", "tone_matched", people) if "tone_matched" in errors else None
-    )
-    num_seeds, num_test = errors["refined"].shape
-    num_people = _count(people)
-    return ComparisonResult(
-        synthetic=arms["synthetic"],
-        tone_matched=arms.get("tone_matched"),
-        refined=arms["refined"],
-        real=arms.get("real"),
-        refined_minus_synthetic=gain,
-        refined_minus_tone_matched=gain_over_tone,
-        pupil_shift_px=shift,
-        num_test=num_test,
-        num_people=num_people,
-        seeds=num_seeds,
-        verdict=verdict(arms, gain, gain_over_tone, shift, num_seeds, num_people),
-        comparison=comparison.id,
-        mlflow_run_id=comparison.mlflow_run_id,
-        flow_run=runtime.flow_run.root_flow_run_id,
-        report=str(folder / "report.html"),
-    )
-
-
-def verdict(
-    arms: Mapping[ArmName, ArmResult],
-    gain: Difference,
-    gain_over_tone: Difference | None,
-    shift: PupilShift | None,
-    num_seeds: int,
-    num_people: int | None,
-) -> str:
-    """Say in plain words what was shown and what was not."""
-    people = "" if num_people is None else f", {num_people} people"
-    said = [
-        _said(gain, "synthetic") + f" ({num_seeds} estimator seeds{people}; one refiner).",
-    ]
-    if "real" in arms:
-        gap = arms["synthetic"].error_deg - arms["real"].error_deg
-        if gap > 0:
-            said.append(f"It closes {-gain.error_deg / gap:.0%} of the gap to real training data.")
-    if gain_over_tone is not None:
-        said.append(
-            _said(gain_over_tone, "synthetic tone-matched to real by histograms, without a network")
-            + "."
-        )
-    if shift is not None:
-        said.append(
-            f"Pupils moved {shift.mean:.2f} ± {shift.sd:.2f} px (median {shift.median:.2f})."
-        )
-    return " ".join(said)
-
-
-def _said(difference: Difference, other: str) -> str:
-    low, high = difference.ci95
-    amount, interval = abs(difference.error_deg), f"95% interval {low:+.2f} to {high:+.2f}°"
-    if high < 0:
-        return f"Refined beats {other} by {amount:.2f}° ({interval})"
-    if low > 0:
-        return f"Refined is WORSE than {other} by {amount:.2f}° ({interval})"
-    return f"No difference shown between refined and {other} ({interval})"
-
-
-def _arm_result(errors: NDArray[np.float64], people: NDArray[np.int64] | None) -> ArmResult:
-    interval = bootstrap_mean(errors, people, BOOTSTRAP_SEED)
-    return ArmResult(
-        error_deg=interval.mean,
-        ci95=(interval.low, interval.high),
-        within_7deg=float((errors <= LIMIT_DEG).mean()),
-    )
-
-
-def _difference(
-    errors: Errors, of: ArmName, minus: ArmName, people: NDArray[np.int64] | None
-) -> Difference:
-    interval: Interval = bootstrap_difference(errors[of], errors[minus], people, BOOTSTRAP_SEED)
-    return Difference(error_deg=interval.mean, ci95=(interval.low, interval.high))
-
-
-def _pupil_shift(synthetic: str, refined: str) -> PupilShift | None:
+def _pupils(comparison: Comparison) -> Pupils | None:
     """Measure the shift on rows valid in both, at most MAX_SHIFT_PAIRS of them."""
+    synthetic, refined = comparison.synthetic, comparison.refined
+    if synthetic is None or refined is None:
+        return None
     before = open_dataset(synthetic).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
     after = open_dataset(refined).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
     if "pupil_px" not in before.labels or before.ids != after.ids:
         return None
     both = before.valid & after.valid
-    shift = pupil_shift_px(before.images[both], after.images[both], before.labels["pupil_px"][both])
+    start_px = before.labels["pupil_px"][both]
+    shift = pupil_shift_px(before.images[both], after.images[both], start_px)
     figures = shift.summary()
     if figures["share_found"] == 0:
         return None
-    return PupilShift(mean=figures["mean"], sd=figures["sd"], median=figures["median"])
+    moved = shift.displacement_px[shift.found]
+    return Pupils(
+        start_px[shift.found],
+        start_px[shift.found] + moved,
+        PupilShift(mean=figures["mean"], sd=figures["sd"], median=figures["median"]),
+    )
 
 
-def _before_after(synthetic: str, refined: str, test: str) -> NDArray[np.uint8]:
-    shown = [open_dataset(url) for url in (synthetic, refined, test)]
-    images = [as_uint8(dataset.load(max_rows=60).images, dataset.info) for dataset in shown]
+def _test_images(comparison: Comparison) -> dict[str, NDArray[np.uint8]]:
+    """The test images by id."""
+    dataset = open_dataset(comparison.test)
+    block = dataset.load()
+    return dict(zip(block.ids, as_uint8(block.images, dataset.info), strict=True))
+
+
+def _num_rows(datasets: Sequence[str]) -> int:
+    return sum(open_dataset(url).info.num_valid for url in datasets)
+
+
+def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]]:
+    """What the refiner's own MLflow run says of realism, where this MLflow has it."""
+    refined = comparison.refined
+    if refined is None:
+        return {}
+    refiner = open_dataset(refined).info.spec.provenance.get("refiner")
+    try:
+        runs = runs_with(REFINERS, {"simgan.refiner": str(refiner)})
+    except UnknownExperimentError:
+        return {}
+    curves = metric_curves(runs[-1].run_id, "realism/") if runs else {}
+    return {name: points for name, points in curves.items() if len(points) > 1}
+
+
+def _before_after(comparison: Comparison) -> NDArray[np.uint8]:
+    first = comparison.arms[0].datasets or (comparison.test,)
+    urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
+    shown = [open_dataset(url) for url in urls]
+    images = [
+        as_uint8(dataset.load(max_rows=MAX_TEST_PICTURES).images, dataset.info) for dataset in shown
+    ]
     return before_after(images[0], images[1], images[2])
 
 
-def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
-    for name in TITLES:
-        arm: ArmResult | None = getattr(result, name)
-        if arm is not None:
-            run.metrics(
-                {
-                    f"{name}.error_deg": arm.error_deg,
-                    f"{name}.error_deg_ci95_low": arm.ci95[0],
-                    f"{name}.error_deg_ci95_high": arm.ci95[1],
-                    f"{name}.within_7deg": arm.within_7deg,
-                }
-            )
-    gain = result.refined_minus_synthetic
-    run.metrics(
-        {
-            "refined_minus_synthetic.error_deg": gain.error_deg,
-            "refined_minus_synthetic.ci95_low": gain.ci95[0],
-            "refined_minus_synthetic.ci95_high": gain.ci95[1],
-        }
+def _count_evaluations(comparison: Comparison) -> int:
+    """Count how often this test set was answered about, and tag the dataset with it in MLflow.
+
+    Counted anew from the runs: a step that was killed and repeated counts once.
+    """
+    runs = runs_with(
+        EXPERIMENT, {"stage": "evaluate", "simgan.test_digest": comparison.test_digest}
     )
+    count = len({run.tags["simgan.estimate"] for run in runs})
+    comparisons = len({run.tags["simgan.comparison"] for run in runs})
+    remember_dataset(
+        open_dataset(comparison.test).info,
+        {"test_evaluations": str(count), "test_comparisons": str(comparisons)},
+    )
+    return count
+
+
+def _register_winner(
+    comparison: Comparison, findings: Findings, estimates: list[Estimate]
+) -> str | None:
+    """Register the best arm's estimator, of those that learn without real labels.
+
+    Which arm is best is the comparison's own answer, so that its error there flatters it a little:
+    the version's tags say among how many it was the best. Which of its seeds is taken is decided by
+    the part of the training set that was kept out, not by the test set.
+    """
+    kept = {arm.name for arm in comparison.arms if not arm.training_set.startswith("real")}
+    own = [each for each in estimates if each.arm in kept and each.model is not None]
+    if not own or comparison.protocol.by_person or comparison.estimator.head_pose:
+        return None
+    names = {each.arm for each in own}
+    winner = min(names, key=lambda name: findings.arms[name].error)
+    best = min(
+        (each for each in own if each.arm == winner),
+        key=lambda each: (np.nan_to_num(each.validation_error, nan=np.inf), each.seed),
+    )
+    estimator = load_estimator(Path(str(best.model))).requires_grad_(False)
+    tags = {
+        "arm": winner,
+        "seed": str(best.seed),
+        "best_of_arms": str(len(names)),
+        "test_digest": comparison.test_digest,
+        "comparison": comparison.id,
+        "error_deg": f"{findings.arms[winner].error:.4f}",
+    }
+    name = f"{comparison.id}/model"
+    with tracked_run(
+        EXPERIMENT, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
+    ) as run:
+        run.pytorch_model(
+            "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
+        )
+        run.artifact(Path(str(best.model)), "checkpoint")
+        version = run.register_model(REGISTERED_MODEL, "model", tags)
+    return f"models:/{REGISTERED_MODEL}/{version}"
+
+
+def _write(
+    folder: Path,
+    result: ComparisonResult,
+    charts: Sequence[Chart],
+    picture: bytes,
+    comparison: Comparison,
+) -> None:
+    (folder / "before_after.png").write_bytes(picture)
+    for chart in charts:
+        (folder / f"{chart.name}.png").write_bytes(chart.png)
+    page = comparison_page(result, charts, picture, _facts(result, comparison))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "table.md").write_text(table(result), encoding="utf-8")
+    (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str]:
+    urls = {url for arm in comparison.arms for url in arm.datasets}
+    datasets = {
+        f"{info.spec.domain} dataset": f"{info.url} (digest {info.digest[:12]})"
+        for info in (open_dataset(url).info for url in sorted(urls))
+    }
+    return {
+        "comparison": result.comparison,
+        "protocol": result.protocol.title,
+        "estimator": comparison.estimator.architecture,
+        **datasets,
+        "test dataset": f"{comparison.test} (digest {comparison.test_digest[:12]})",
+        "MLflow run": result.mlflow_run_id,
+        "registered estimator": result.registered_model or "none",
+    }
+
+
+def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
+    measure = MEASURES[result.measure]
+    for name, arm in result.arms.items():
+        run.metrics(
+            {
+                f"{name}.{measure.error_key}": arm.error,
+                f"{name}.{measure.error_key}_ci95_low": arm.ci95[0],
+                f"{name}.{measure.error_key}_ci95_high": arm.ci95[1],
+                f"{name}.{measure.within_key}": arm.within,
+            }
+        )
+    for name, difference in result.differences.items():
+        run.metrics(
+            {
+                f"{name}.{measure.error_key}": difference.error,
+                f"{name}.ci95_low": difference.ci95[0],
+                f"{name}.ci95_high": difference.ci95[1],
+            }
+        )
     if result.pupil_shift_px is not None:
         run.metrics({f"pupil_shift_px.{k}": v for k, v in result.pupil_shift_px})
-    run.tags({"verdict": result.verdict, "mlflow.note.content": table(result)})
+    run.tags(
+        {
+            "verdict": result.verdict,
+            "test_evaluations": str(result.test_evaluations),
+            "mlflow.note.content": table(result),
+        }
+    )
     run.artifact(folder)
 
 
-def _publish(result: ComparisonResult, picture: bytes) -> None:
+def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) -> None:
     create_markdown_artifact(table(result), key="comparison", description=result.verdict)
     create_image_artifact(
         data_uri(picture),
         key="before-after",
         description="Rows in pairs: synthetic, and the same images refined; below, real images.",
     )
+    for chart in charts:
+        create_image_artifact(
+            data_uri(chart.png),
+            key=chart.name.replace("_", "-"),
+            description=f"{chart.title}. {chart.alt}",
+        )
     create_link_artifact(
         Path(result.report).as_uri(),
         link_text=f"Report, and MLflow run {result.mlflow_run_id}",
         key="report",
     )
-
-
-def _page(result: ComparisonResult, picture: bytes) -> str:
-    """One HTML page that needs no network."""
-    rows = "".join(
-        f"<tr><th scope=row>{html.escape(TITLES[name])}</th><td>{arm.error_deg:.2f}°</td>"
-        f"<td>{arm.ci95[0]:.2f}–{arm.ci95[1]:.2f}°</td><td>{arm.within_7deg:.1%}</td></tr>"
-        for name, arm in _arms_of(result)
-    )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(result.comparison)}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-        color: #1b1b1b; background: #fff }}
-table {{ border-collapse: collapse; margin: 1.5rem 0 }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }}
-th[scope=row] {{ text-align: left; font-weight: 500 }}
-img {{ max-width: 100%; image-rendering: pixelated }}
-</style>
-<h1>Did refinement help on real images?</h1>
-<p><strong>{html.escape(result.verdict)}</strong></p>
-<table>
-<tr><th scope=row>trained on</th><th>mean error</th><th>95% interval</th><th>within 7°</th></tr>
-{rows}</table>
-<p>{result.num_test} test images, {result.seeds} estimator seeds. Intervals: bootstrap over people
-(where known), images and seeds; differences are paired.</p>
-<h2>Before and after</h2>
-<p>Rows in pairs: synthetic, and the same images refined. The last two rows: real images.</p>
-<img src="{data_uri(picture)}" alt="Synthetic eyes above the same eyes refined; real eyes below.">
-<p>Comparison {html.escape(result.comparison)}, MLflow run {html.escape(result.mlflow_run_id)}.</p>
-</html>
-"""
-
-
-def _arms_of(result: ComparisonResult) -> list[tuple[str, ArmResult]]:
-    arms = [(name, getattr(result, name)) for name in TITLES]
-    return [(name, arm) for name, arm in arms if arm is not None]
 
 
 def whereabouts(result: ComparisonResult) -> str:
@@ -374,6 +343,8 @@ def whereabouts(result: ComparisonResult) -> str:
         [
             f"report    {result.report}",
             f"pictures  {folder}",
+            f"estimator {result.registered_model or '(none registered)'}",
+            f"test set  answered about {result.test_evaluations} times so far",
             f"MLflow    run {result.mlflow_run_id} in {tracking_uri()}",
             f"          mlflow ui --backend-store-uri {tracking_uri()}",
             f"Prefect   flow run {result.flow_run or '(none)'}",

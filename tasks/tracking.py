@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow.pytorch
 import numpy as np
@@ -29,12 +29,30 @@ logger = logging.getLogger(__name__)
 POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
+DATASETS_EXPERIMENT = "datasets"
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
 def tracking_uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+class KeptRun(NamedTuple):
+    """A run as MLflow keeps it."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+class UnknownExperimentError(ValueError):
+    """MLflow holds no experiment of the given name."""
+
+
+class MissingArtifactError(ValueError):
+    """A run lacks a file that it should have."""
 
 
 class UnknownModelError(ValueError):
@@ -103,6 +121,10 @@ class TrackedRun:
             self.client.log_artifacts(self.run_id, str(path), folder)
         else:
             self.client.log_artifact(self.run_id, str(path), folder)
+
+    def text(self, name: str, content: str) -> None:
+        """Log a small text file."""
+        self.client.log_text(self.run_id, content, name)
 
     def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
         """Log a model that plain MLflow loads: exported by torch.export, no pickled code.
@@ -183,6 +205,71 @@ def tracked_run(
         )
         raise
     run.flush()
+    run.client.set_terminated(run.run_id, "FINISHED")
+
+
+def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
+    """Return all runs of an experiment that have these tags, oldest first.
+
+    Raises UnknownExperimentError where MLflow has no such experiment.
+    """
+    client = MlflowClient(tracking_uri())
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        names = sorted(one.name for one in client.search_experiments())
+        raise UnknownExperimentError(
+            f"MLflow at {tracking_uri()} has no experiment {experiment} (it has: "
+            f"{', '.join(names) or 'none'})"
+        )
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs: list[KeptRun] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [found.experiment_id],
+            filter_string=condition,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        runs += [
+            KeptRun(run.info.run_id, run.info.status, dict(run.data.tags), dict(run.data.metrics))
+            for run in page
+        ]
+        token = page.token
+        if not token:
+            return runs
+
+
+def fetch(run_id: str, path: str, to: Path) -> Path:
+    """Download a file or folder of a run's artifacts; returns where it is.
+
+    Raises MissingArtifactError where the run has none of that name.
+    """
+    try:
+        return Path(MlflowClient(tracking_uri()).download_artifacts(run_id, path, str(to)))
+    except (MlflowException, OSError) as error:
+        raise MissingArtifactError(f"MLflow run {run_id} has no {path}: {error}") from error
+
+
+def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a run whose names begin so: points of step and value, by step."""
+    client = MlflowClient(tracking_uri())
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefix)]
+    return {
+        name: sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
+        for name in sorted(names)
+    }
+
+
+def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> None:
+    """Set tags on the dataset itself: on the one run of experiment `datasets` that stands for it.
+
+    MLflow's own dataset entity has no tags that could be changed later.
+    """
+    known = {"digest": info.digest, "url": info.url, "domain": info.spec.domain}
+    run = begin_run(DATASETS_EXPERIMENT, Path(info.url).name, info.digest, {**known, **tags})
+    run.datasets({info.spec.domain: info})
     run.client.set_terminated(run.run_id, "FINISHED")
 
 

@@ -1,0 +1,78 @@
+"""What is compared, under which rules: the protocol, and the arms of a comparison.
+
+Free of torch and Prefect, since the command line draws its options from these models.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ArmName = Literal[
+    "synthetic",
+    "tone_matched",
+    "synthetic_augmented",
+    "refined",
+    "refined_augmented",
+    "real",
+    "real_synthetic",
+    "real_refined",
+]
+MethodName = Literal["knn", "forest", "svr", "ridge"]
+ProtocolName = Literal["cross-domain", "leave-one-person-out", "fine-tuning"]
+
+ARMS: tuple[ArmName, ...] = (
+    *("synthetic", "tone_matched", "synthetic_augmented", "refined", "refined_augmented"),
+    *("real", "real_synthetic", "real_refined"),
+)
+METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Protocol(_Model):
+    """The rules of a test. Errors under one protocol say nothing about those under another."""
+
+    name: ProtocolName = "cross-domain"
+    """cross-domain: train on a training set, test on all of the test set. leave-one-person-out:
+    each person of the test set is tested by an estimator that learnt from all others of it.
+    fine-tuning: as cross-domain, then trained on with a few samples of each person in turn, and
+    tested on that person's others."""
+    samples_per_person: int = Field(default=20, ge=1, le=1000)
+    """Labelled real samples of each person in fine-tuning; the other protocols have none."""
+
+    @property
+    def title(self) -> str:
+        """The protocol with all that makes it another one: what runs are told apart by."""
+        if self.name == "fine-tuning":
+            return f"fine-tuning on {self.samples_per_person} samples a person"
+        return self.name
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the test set is gone through person by person."""
+        return self.name != "cross-domain"
+
+
+class ComparisonConfig(_Model):
+    """Which training sets, methods and sizes take part, and by which rules."""
+
+    protocol: Protocol = Protocol()
+    """The rules of the test."""
+    arms: tuple[ArmName, ...] = ARMS
+    """Training sets. tone_matched: synthetic with the histograms of real images; …_augmented: with
+    random blur, noise, gamma and occlusion; real_…: mixtures. Those of real images take part where
+    labelled real images are given (--real, or the other people under leave-one-person-out)."""
+    methods: tuple[MethodName, ...] = METHODS
+    """Other methods than networks, on the pixels of synthetic and of refined images (cross-domain
+    alone): k nearest neighbours, random forest, support vector and ridge regression."""
+    shares: tuple[float, ...] = (0.25,)
+    """Shares of the synthetic and refined rows to train on, beside all of them (cross-domain
+    alone): the points of the learning curve. 0.25 makes all rows the article's "4×"."""
+
+
+DEMO = ComparisonConfig(
+    arms=("synthetic", "tone_matched", "refined", "real"), methods=(), shares=()
+)
+"""What fits in the few minutes of a demo."""

@@ -1,0 +1,193 @@
+"""Every protocol, in this process: planned, trained, joined and judged, without Prefect."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from storage.reader import open_dataset
+from tasks.comparison import Comparison, Estimate, read_answers
+from tasks.evaluate import estimate, plan_comparison, plan_evaluation
+from tasks.findings import Findings, find, table, table_of_many
+from tasks.protocols import ComparisonConfig, Protocol
+
+QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
+PAIR = ("synthetic", "refined")
+
+
+def plan(
+    eyes: dict[str, str], seeds: int = 2, estimator: EstimatorConfig = QUICK, **config: Any
+) -> Comparison:
+    chosen = ComparisonConfig(**{"methods": (), "shares": (), **config})
+    real = eyes.get("real")
+    return plan_comparison.fn(
+        eyes["synthetic"], eyes["refined"], real, eyes["test"], seeds, estimator, chosen
+    )
+
+
+def run(comparison: Comparison) -> list[Estimate]:
+    return [estimate.fn(job, comparison) for job in comparison.jobs]
+
+
+def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Findings:
+    return find(comparison, read_answers(estimates, comparison.measure), None)
+
+
+def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(eyes, arms=("tone_matched", "refined_augmented"))
+    first = findings_of(comparison, run(comparison))
+    for kept in ("estimates", "estimators"):
+        shutil.rmtree(home / kept)
+    again = findings_of(comparison, run(comparison))
+    assert table(again) == table(first)
+    assert again == first
+
+
+def test_what_is_there_is_found_and_not_computed_again(eyes: dict[str, str], home: Path) -> None:
+    comparison = plan(eyes, seeds=1, arms=PAIR)
+    written = {each.path: Path(each.path).stat().st_mtime_ns for each in run(comparison)}
+    assert {each.path: Path(each.path).stat().st_mtime_ns for each in run(comparison)} == written
+
+
+def test_leaving_one_person_out_asks_each_person_of_those_who_never_saw_them(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(
+        eyes,
+        seeds=1,
+        arms=("real", "real_refined"),
+        protocol=Protocol(name="leave-one-person-out"),
+    )
+    assert comparison.people == ("p10", "p11", "p12", "p13", "p14")
+    assert [job.person for job in comparison.jobs] == [*comparison.people] * 2
+    estimates = run(comparison)
+    for each in estimates:
+        with np.load(each.path) as kept:
+            assert {sample.split("/")[0] for sample in kept["id"]} == {each.person}
+    findings = findings_of(comparison, estimates)
+    assert findings.num_test == 40
+    assert set(findings.differences) == {"real_refined_minus_real"}
+    assert "leave-one-person-out" in findings.verdict.split(". ")[0]
+
+
+def test_fine_tuning_tests_no_image_that_it_learnt_from(eyes: dict[str, str], home: Path) -> None:
+    rules = Protocol(name="fine-tuning", samples_per_person=3)
+    comparison = plan(eyes, seeds=1, arms=PAIR, protocol=rules)
+    estimates = run(comparison)
+    answers = read_answers(estimates, "gaze")
+    assert len(answers["refined"].ids) == 40 - 5 * 3
+    assert answers["synthetic"].ids == answers["refined"].ids
+    assert findings_of(comparison, estimates).protocol.title == "fine-tuning on 3 samples a person"
+
+
+def test_protocols_share_what_is_trained_alike(eyes: dict[str, str], home: Path) -> None:
+    run(plan(eyes, seeds=1, arms=("synthetic",)))
+    rules = Protocol(name="fine-tuning", samples_per_person=3)
+    run(plan(eyes, seeds=1, arms=("synthetic",), protocol=rules))
+    assert len(list((home / "estimators").iterdir())) == 1
+    assert len(list((home / "estimates").iterdir())) == 2
+
+
+def test_fine_tuning_on_more_than_a_person_has_is_refused(eyes: dict[str, str], home: Path) -> None:
+    rules = Protocol(name="fine-tuning", samples_per_person=8)
+    with pytest.raises(InputError, match="person p10 has 8 test images"):
+        run(plan(eyes, seeds=1, arms=("synthetic",), protocol=rules))
+
+
+def test_protocols_by_person_want_people(eyes: dict[str, str], home: Path) -> None:
+    nobody = eyes | {"test": eyes["synthetic"]}
+    with pytest.raises(InputError, match="needs a test set of at least 2 people"):
+        plan(nobody | {"synthetic": eyes["real"], "refined": eyes["real"], "real": eyes["real"]},
+             protocol=Protocol(name="leave-one-person-out"))  # fmt: skip
+
+
+def test_a_size_is_a_part_of_the_next_larger_one_and_the_same_in_both_domains(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(eyes, seeds=1, arms=PAIR, shares=(0.5, 0.25))
+    assert [arm.name for arm in comparison.arms] == [
+        *PAIR, "synthetic_20", "synthetic_40", "refined_20", "refined_40",
+    ]  # fmt: skip
+    findings = findings_of(comparison, run(comparison))
+    assert "refined_minus_refined_20" in findings.differences
+    with pytest.raises(InputError, match=r"between 0 and 1, found 1\.5"):
+        plan(eyes, shares=(1.5,))
+
+
+def test_mixtures_hold_both_and_the_full_set_of_arms_is_the_default(
+    eyes: dict[str, str], home: Path
+) -> None:
+    arms = {arm.name: arm for arm in plan(eyes).arms}
+    assert list(arms) == [
+        *("synthetic", "tone_matched", "synthetic_augmented", "refined", "refined_augmented"),
+        *("real", "real_synthetic", "real_refined"),
+    ]
+    assert arms["real_refined"].datasets == (eyes["real"], eyes["refined"])
+
+
+def test_runs_of_different_protocols_meet_in_no_table_that_does_not_say_so(
+    eyes: dict[str, str], home: Path
+) -> None:
+    rules = Protocol(name="fine-tuning", samples_per_person=3)
+    kinds = [plan(eyes, seeds=1, arms=PAIR), plan(eyes, seeds=1, arms=PAIR, protocol=rules)]
+    found = [findings_of(each, run(each)) for each in kinds]
+    assert table_of_many(found).startswith("These runs follow 2 different rules")
+    assert "MUST NOT be compared" in table_of_many(found)
+    assert "MUST NOT" not in table_of_many(found[:1] * 2)
+    estimates = [each for one in kinds for each in run(one)]
+    with pytest.raises(InputError, match="not of one comparison"):
+        read_answers([estimates[0], estimates[3]], "gaze")
+
+
+def test_hands_are_compared_by_the_share_of_joints_within_5_px(
+    hands: dict[str, str], home: Path
+) -> None:
+    hourglass = EstimatorConfig(
+        architecture="hourglass", num_features=4, steps=2, batch_size=4, validation_share=0
+    )
+    comparison = plan(hands, seeds=1, estimator=hourglass, arms=PAIR)
+    findings = findings_of(comparison, run(comparison))
+    shown = findings.arms["refined"].model_dump()
+    assert 0 <= shown["joints_within_5px"] <= 1
+    assert shown["error_px"] > 0
+    assert "px" in findings.verdict
+
+
+def test_a_network_that_does_not_estimate_what_the_labels_say_is_refused(
+    eyes: dict[str, str], hands: dict[str, str], home: Path
+) -> None:
+    with pytest.raises(InputError, match="use --architecture hourglass"):
+        plan(hands)
+    with pytest.raises(InputError, match="use --architecture compact"):
+        plan(eyes, estimator=EstimatorConfig(architecture="hourglass"))
+    with pytest.raises(InputError, match=r"synthetic\.zarr \(synthetic\) has no 'gaze' label"):
+        plan(eyes | {"synthetic": hands["synthetic"]})
+
+
+def test_mlflow_answers_without_our_code(eyes: dict[str, str], home: Path) -> None:
+    comparison = plan(eyes, arms=PAIR)
+    run(comparison)
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    found = client.get_experiment_by_name("comparisons")
+    assert found is not None
+    runs = client.search_runs(
+        [found.experiment_id], "metrics.error_deg < 180 and tags.domain = 'refined'"
+    )
+    assert len(runs) == 2
+    digests = {open_dataset(eyes[name]).info.digest[:32] for name in ("refined", "test")}
+    for one in runs:
+        assert one.data.tags["mlflow.parentRunId"] == comparison.mlflow_run_id
+        assert one.data.tags["protocol"] == "cross-domain"
+        assert {given.dataset.digest for given in one.inputs.dataset_inputs} == digests
+
+
+def test_an_evaluation_is_a_comparison_of_one_arm(eyes: dict[str, str], home: Path) -> None:
+    comparison = plan_evaluation.fn(eyes["synthetic"], eyes["test"], 1, QUICK)
+    assert [job.arm.name for job in comparison.jobs] == ["synthetic"]
