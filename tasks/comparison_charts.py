@@ -155,12 +155,12 @@ def _bars(comparison: Comparison, findings: Findings, measure: Measure) -> Chart
             below = len(rows) + 0.5 + number
             axes.barh(below, error, color=PUBLISHED_GREY, height=0.72, hatch="//", edgecolor="w")
             axes.text(
-                error, place, f" {error:.1f}", va="center", fontsize=FONT_PT - 1, color="#666"
+                error, below, f" {error:.1f}", va="center", fontsize=FONT_PT - 1, color="#666"
             )
             labels.append(f"[{title}]")
         places = [*range(len(rows)), *(len(rows) + 0.5 + n for n in range(len(published)))]
         axes.set_yticks(places, labels, fontsize=FONT_PT - 1)
-        axes.invert_yaxis()
+        axes.set_ylim(places[-1] + 0.6, -0.6)
         axes.set_xlabel(f"{measure.noun} ({measure.unit.strip()})")
         axes.set_xlim(
             0, 1.16 * max([arm.ci95[1] for _, arm, _, _ in rows] + [e for _, e in published])
