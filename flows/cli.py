@@ -17,6 +17,7 @@ from flows.ingest_command import app as ingest_app
 from flows.outcome import Outcome, dataset_outcome
 from flows.terminal import show_logs
 from flows.turing import app as turing_app
+from flows.up import down, status, up
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
@@ -42,6 +43,8 @@ app.command(simulate_app)
 app.command(ingest_app)
 app.command(turing_app)
 app.command(gallery_app)
+for command in (up, status, down):
+    app.command(command)
 
 
 @simulate_app.command(name="synthetic")

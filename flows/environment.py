@@ -4,14 +4,24 @@ Prefect and MLflow read their settings from the environment when they are import
 command line calls `prepare` before it imports a flow. What the user has set stays as it is.
 """
 
+import json
 import os
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from simgan_core.errors import InputError
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
 
 def prepare(home: Path | None = None) -> Path:
-    """Set what is not set: SIMGAN_HOME, an embedded Prefect, MLflow on SQLite; no telemetry."""
+    """Set what is not set: SIMGAN_HOME, where Prefect and MLflow are; no telemetry.
+
+    They are the servers of `simgan up` where it runs in this SIMGAN_HOME, so that commands and
+    the UI show the same runs; else Prefect is embedded and MLflow on SQLite. Raises InputError
+    where the folder cannot be made.
+    """
     folder = (home or Path(os.environ.get("SIMGAN_HOME", ".simgan"))).expanduser().resolve()
     defaults = {
         "SIMGAN_HOME": str(folder),
@@ -22,12 +32,39 @@ def prepare(home: Path | None = None) -> Path:
         # Threads that spin for each other lose the cores that other processes want: on two busy
         # cores a training step took six times as long as with threads that sleep.
         "OMP_WAIT_POLICY": "PASSIVE",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    servers = _running_servers(folder)
     if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):
         defaults["PREFECT_HOME"] = str(folder / "prefect")
+        if "prefect" in servers:
+            defaults["PREFECT_API_URL"] = f"{servers['prefect']}/api"
+    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", f"sqlite:///{folder / 'mlflow.db'}")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    (folder / "prefect").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror}): set SIMGAN_HOME to a folder of yours"
+        ) from error
     return folder
+
+
+def _running_servers(folder: Path) -> dict[str, str]:
+    """The addresses that `simgan up` wrote down, those at which somebody listens."""
+    try:
+        addresses = json.loads((folder / "services" / "addresses.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {name: url for name, url in addresses.items() if _listens(url)}
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=0.5):
+            return True
+    except OSError:
+        return False

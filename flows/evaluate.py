@@ -6,9 +6,10 @@ from prefect import flow
 from pydantic import Field
 
 from simgan_core.config import EstimatorConfig
+from tasks.comparison import Comparison, Estimate
 from tasks.evaluate import estimate, plan_comparison, plan_evaluation
 from tasks.findings import ComparisonResult
-from tasks.policies import threads
+from tasks.policies import gpu_slot, tasks_stop_too, threads
 from tasks.protocols import ComparisonConfig
 from tasks.report import EvaluationResult, conclude, summarize
 
@@ -29,8 +30,7 @@ def evaluate(
         estimator: Network and recipe.
     """
     plan = plan_evaluation(train, test, seeds, estimator)
-    answers = [estimate.submit(job, plan) for job in plan.jobs]
-    return summarize(plan, [answer.result() for answer in answers])
+    return summarize(plan, _estimates(plan))
 
 
 @flow(name="compare", task_runner=threads(1))
@@ -55,5 +55,11 @@ def compare(
         comparison: Protocol, training sets, other methods and sizes that take part.
     """
     plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison)
-    answers = [estimate.submit(job, plan) for job in plan.jobs]
-    return conclude(plan, [answer.result() for answer in answers])
+    return conclude(plan, _estimates(plan))
+
+
+def _estimates(plan: Comparison) -> list[Estimate]:
+    """Train every estimator of a comparison, or find it where an earlier run left it."""
+    with gpu_slot(), tasks_stop_too():
+        answers = [estimate.submit(job, plan) for job in plan.jobs]
+        return [answer.result() for answer in answers]

@@ -6,7 +6,7 @@ from prefect import flow, unmapped
 from pydantic import Field
 
 from storage.schema import DatasetInfo
-from tasks.policies import Runner, task_runner
+from tasks.policies import Runner, gpu_slot, task_runner, tasks_stop_too
 from tasks.progress import reported_progress
 from tasks.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tasks.refinement_report import show_refinement
@@ -37,9 +37,10 @@ def refine(
     """
     plan = plan_refinement(dataset, refiner, to, overwrite, dtype, gate_shift, runner)
     if plan.groups:
-        refine_groups.with_options(task_runner=task_runner(runner))(
-            plan.groups, dataset, refiner, to
-        )
+        with gpu_slot():
+            refine_groups.with_options(task_runner=task_runner(runner))(
+                plan.groups, dataset, refiner, to
+            )
     info = finish_refinement(to)
     show_refinement(dataset, to, plan)
     return info
@@ -55,5 +56,5 @@ def refine_groups(groups: list[list[int]], dataset: str, refiner: str, to: str) 
         refiner: The refiner.
         to: Path or URL of the refined dataset.
     """
-    with reported_progress(to):
+    with reported_progress(to), tasks_stop_too():
         refine_shards.map(groups, dataset=dataset, refiner=unmapped(refiner), to=to).result()

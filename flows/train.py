@@ -3,6 +3,7 @@
 from prefect import flow
 
 from simgan_core.config import PRESETS, TrainingConfig
+from tasks.policies import gpu_slot
 from tasks.train import RefinerRef, train_refiner
 
 
@@ -15,4 +16,5 @@ def train(synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"])
         real: The real dataset; its labels, if it has any, are not looked at.
         config: Networks, losses and schedule.
     """
-    return train_refiner(synthetic, real, config)
+    with gpu_slot():
+        return train_refiner(synthetic, real, config)

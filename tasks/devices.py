@@ -24,3 +24,8 @@ def take_device_of_worker() -> None:
         return
     if isinstance(name, int):
         torch.cuda.set_device(name % torch.cuda.device_count())
+
+
+def num_gpus() -> int:
+    """How many GPUs PyTorch sees."""
+    return torch.cuda.device_count()

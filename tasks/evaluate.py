@@ -27,7 +27,7 @@ from tasks.home import home
 from tasks.identity import code_version, content_id
 from tasks.measures import MEASURES, errors_of, measure_of
 from tasks.methods import predict_by
-from tasks.policies import CACHE
+from tasks.policies import CACHE, stop_if_told
 from tasks.protocols import ComparisonConfig, Protocol
 from tasks.refiners import open_refiner
 from tasks.tracking import TrackedRun, begin_run, tracked_run
@@ -420,6 +420,7 @@ def _part(dataset: Dataset, job: Job) -> Lessons:
 
 
 def _say_progress(step: int, total: int, loss: float) -> None:
+    stop_if_told()
     if step % max(1, total // 2) == 0:
         logger.info("estimator: step %d of %d, loss %.4f", step, total, loss)
 

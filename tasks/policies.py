@@ -1,9 +1,15 @@
 """How steps are retried, how work is cut for the orchestrator, and where it runs."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self, cast
 
 from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -21,6 +27,23 @@ IO_RETRY_DELAYS_S = [1.0, 5.0]
 
 # Prefect's database slows down beyond a few hundred task runs a flow run.
 MAX_GROUPS = 200
+
+# The name of the slots, one a GPU, that `simgan up` makes.
+GPU_SLOT = "gpu"
+# Of a holder that died without a word the server takes the slot back after this time, at least 60.
+SLOT_LEASE_S = 60
+
+# A run says every so often that it lives; three silences make it crashed (30 s is the least
+# that Prefect takes).
+HEARTBEAT_S = 30
+
+# The event of a comparison that found refined images worse than synthetic ones.
+REFINED_GOT_WORSE = "simgan.refined.got-worse"
+
+
+# A cancelled run is killed by its worker after 30 s; it should be gone by then.
+STOP_GRACE_S = 15
+_STOP = threading.Event()
 
 
 class Runner(BaseModel):
@@ -57,6 +80,52 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
     except Exception:  # noqa: BLE001  any other failure would only be repeated
         return False
     return False
+
+
+@contextmanager
+def gpu_slot() -> Iterator[None]:
+    """Hold a GPU, or the processor where there is none, alone while a flow computes on it.
+
+    One slot for a whole stage: taken by every task, it cost seconds a task on a busy server.
+    Commands without a server of their own have nobody to wait for.
+    """
+    if "PREFECT_API_URL" not in os.environ:
+        yield
+        return
+    with concurrency(GPU_SLOT, lease_duration=SLOT_LEASE_S):
+        yield
+
+
+class StoppedError(Exception):
+    """A task ended early because its flow was told to."""
+
+
+@contextmanager
+def tasks_stop_too() -> Iterator[None]:
+    """Tell tasks in threads of this process to stop when the flow that waits for them is stopped.
+
+    A signal reaches the main thread alone; the others would go on to the end of their work. A
+    cancelled run whose tasks are still busy after STOP_GRACE_S ends as by `kill -9`, which loses
+    at most what is under way.
+    """
+    _STOP.clear()
+    try:
+        yield
+    except TerminationSignal:
+        _STOP.set()
+        last_resort = threading.Timer(STOP_GRACE_S, os._exit, [128 + signal.SIGTERM])
+        last_resort.daemon = True
+        last_resort.start()
+        raise
+    except KeyboardInterrupt:
+        _STOP.set()
+        raise
+
+
+def stop_if_told() -> None:
+    """End a task between two pieces of its work; raises StoppedError."""
+    if _STOP.is_set():
+        raise StoppedError("stopped with its flow")
 
 
 def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:

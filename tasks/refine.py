@@ -38,6 +38,7 @@ from tasks.policies import (
     groups_of_shards,
     require_runner,
     retry_on_io,
+    stop_if_told,
 )
 from tasks.refiners import open_refiner
 
@@ -107,6 +108,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
         finishing = deque[Future[ShardRecord]]()
         for shard, block in _read_ahead(parent, writer, pending):
+            stop_if_told()
             refined = _refined(block, parent.info, bulk)
             while len(finishing) >= SHARDS_FINISHING:
                 _say_done(finishing.popleft().result())

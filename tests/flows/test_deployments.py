@@ -1,46 +1,136 @@
-"""`prefect.yaml` on a real Prefect server."""
+"""`prefect.yaml` on a real Prefect server: what the UI offers, and what its forms refuse."""
 
 import asyncio
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
-from prefect.client.orchestration import PrefectClient
+import pytest
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import PrefectHTTPStatusError
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tasks.orchestration import code_digest, connect, prepare_server
+
 DEPLOYMENTS = {
     "bulk-refine",
     "compare",
+    "demo",
     "evaluate",
-    "ingest",
-    "nightly-demo",
+    "ingest-real",
+    "ingest-synthetic",
+    "nightly-pipeline",
     "pipeline",
     "simulate",
     "train-refiner",
 }
 
 
-def test_prefect_deploy_all_accepts_every_flow_with_its_form(environment: dict[str, str]) -> None:
-    surroundings = {**environment, "SIMGAN_CHECKOUT": str(CHECKOUT)}
-    for words in (["work-pool", "create", "simgan", "--type", "process"], ["deploy", "--all"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            env=surroundings,
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def deployed(environment: dict[str, str]) -> dict[str, DeploymentResponse]:
+    """Every deployment on the server, by name."""
+    api = environment["PREFECT_API_URL"]
+    asyncio.run(prepare_server(api, num_gpus=0))
+    return read(api)
 
-    async def read() -> dict[str, tuple[dict, int]]:
-        async with PrefectClient(environment["PREFECT_API_URL"]) as client:
-            found = await client.read_deployments()
-        return {d.name: (d.parameter_openapi_schema, len(d.schedules)) for d in found}
 
-    deployed = asyncio.run(read())
+def read(api: str) -> dict[str, DeploymentResponse]:
+    """What the server has."""
+
+    async def ask() -> list[DeploymentResponse]:
+        async with connect(api) as client:
+            return await client.read_deployments()
+
+    return {found.name: found for found in asyncio.run(ask())}
+
+
+def form_of(deployment: DeploymentResponse, *path: str) -> Any:
+    """A part of a deployment's form, references followed."""
+    schema: Any = deployment.parameter_openapi_schema
+    found = schema
+    for name in path:
+        if "$ref" in found:
+            found = schema["definitions"][found["$ref"].rsplit("/", 1)[1]]
+        found = found["properties"][name]
+    return found
+
+
+def test_every_deployment_says_what_it_is_and_how_it_waits(
+    deployed: dict[str, DeploymentResponse],
+) -> None:
     assert set(deployed) == DEPLOYMENTS
-    assert deployed["nightly-demo"][1] == 1
-    form = deployed["train-refiner"][0]["definitions"]["TrainingConfig"]["properties"]["steps"]
-    assert form["description"] == "Refiner updates of the adversarial phase."
-    assert form["minimum"] == 1
+    for deployment in deployed.values():
+        assert deployment.description
+        assert "simgan" in deployment.tags
+        assert deployment.version == code_digest()
+        assert deployment.work_pool_name == "simgan-cpu"
+        assert deployment.global_concurrency_limit is not None
+        assert deployment.concurrency_options is not None
+
+
+def test_a_night_that_would_overlap_is_called_off_and_no_night_runs_unasked(
+    deployed: dict[str, DeploymentResponse],
+) -> None:
+    nightly = deployed["nightly-pipeline"]
+    assert nightly.concurrency_options is not None
+    assert nightly.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    assert [schedule.active for schedule in nightly.schedules] == [False]
+
+
+def test_forms_show_help_units_choices_and_limits(deployed: dict[str, DeploymentResponse]) -> None:
+    train = deployed["train-refiner"]
+    steps = form_of(train, "config", "steps")
+    assert steps["description"].startswith("Refiner updates of the adversarial phase")
+    assert steps["minimum"] == 1
+    assert form_of(train, "config", "refiner", "kernel_size")["enum"] == [3, 5, 7]
+    assert "in pixels" in form_of(deployed["compare"], "estimator", "max_shift_px")["description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "field"),
+    [
+        ("train-refiner", {"config": {"steps": -1}}, "steps"),
+        ("compare", {"seeds": 0}, "seeds"),
+        ("ingest-real", {"max_bad": 2}, "max_bad"),
+        ("ingest-synthetic", {"preprocess": "sharpen"}, "preprocess"),
+        ("bulk-refine", {"refiner": 3}, "refiner"),
+    ],
+)
+def test_bad_values_are_refused_before_the_run(
+    environment: dict[str, str],
+    deployed: dict[str, DeploymentResponse],
+    name: str,
+    parameters: dict[str, Any],
+    field: str,
+) -> None:
+    async def run() -> None:
+        async with connect(environment["PREFECT_API_URL"]) as client:
+            await client.create_flow_run_from_deployment(deployed[name].id, parameters=parameters)
+
+    with pytest.raises(PrefectHTTPStatusError, match="409") as refusal:
+        asyncio.run(run())
+    assert field in refusal.value.response.text
+
+
+def test_made_anew_a_deployment_keeps_what_people_set(
+    environment: dict[str, str],
+    deployed: dict[str, DeploymentResponse],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, nightly = environment["PREFECT_API_URL"], deployed["nightly-pipeline"]
+
+    async def set_by_hand() -> None:
+        async with connect(api) as client:
+            (schedule,) = nightly.schedules
+            await client.update_deployment_schedule(nightly.id, schedule.id, active=True)
+            await client.request(
+                "PATCH",
+                "/deployments/{id}",
+                path_params={"id": nightly.id},
+                json={"parameters": {**nightly.parameters, "out": "data/ours"}},
+            )
+
+    asyncio.run(set_by_hand())
+    monkeypatch.setattr("tasks.orchestration.code_digest", lambda: "another")
+    asyncio.run(prepare_server(api, num_gpus=0))
+    anew = read(api)["nightly-pipeline"]
+    assert anew.version == "another"
+    assert anew.parameters["out"] == "data/ours"
+    assert [schedule.active for schedule in anew.schedules] == [True]

@@ -1,0 +1,63 @@
+"""The night's work of a data team: what is new is ingested, refined and compared by morning.
+
+A new refiner is trained only when a rule says so; the rule's answer is on the run.
+"""
+
+from typing import Literal
+
+from prefect import flow
+
+from flows.evaluate import Seeds, compare
+from flows.ingest import ingest
+from flows.refine import refine
+from flows.train import train
+from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from tasks.findings import ComparisonResult
+from tasks.inputs import SourceInput
+from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
+
+
+@flow(name="nightly")
+def nightly(
+    synthetic: SourceInput,
+    real: SourceInput,
+    test: SourceInput,
+    out: str,
+    preprocess: Literal["none", "equalize"] = "equalize",
+    training: TrainingConfig = PRESETS["stable"],
+    retrain: RetrainRule = RetrainRule(),
+    estimator: EstimatorConfig = EstimatorConfig(),
+    seeds: Seeds = 3,
+) -> ComparisonResult:
+    """Take what the simulator added, refine it, compare, and say when refined got worse.
+
+    Args:
+        synthetic: The simulator's output, to which it adds.
+        real: Real images to learn the look from.
+        test: Real images with labels to test on, none of them among `real`.
+        out: Folder or URL under which the four datasets are kept from night to night.
+        preprocess: Applied to both domains alike.
+        training: The refiner's networks, losses and schedule, when one is trained.
+        retrain: When to train a new refiner.
+        estimator: The estimator's network and recipe, the same for every training set.
+        seeds: Estimators trained for each training set.
+    """
+    synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess, append=True)
+    real_set = ingest(real, f"{out}/real.zarr", preprocess, append=True)
+    test_set = ingest(test, f"{out}/test.zarr", preprocess, append=True)
+    decision = decide_retraining(out, synthetic_set, real_set, training, retrain)
+    refiner = decision.refiner
+    if refiner is None:
+        refiner = train(synthetic_set.url, real_set.url, training).refiner
+        remember_training(out, refiner, synthetic_set, real_set, training)
+    refined_set = refine(synthetic_set.url, refiner, f"{out}/refined.zarr", overwrite=True)
+    result = compare(
+        synthetic=synthetic_set.url,
+        refined=refined_set.url,
+        real=real_set.url,
+        test=test_set.url,
+        seeds=seeds,
+        estimator=estimator,
+    )
+    watch_outcome(out, result)
+    return result

@@ -1,0 +1,174 @@
+"""What a night decides: whether to train a new refiner, and whether refined images got worse."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+from pydantic import Field
+
+from simgan_core.config import Config, TrainingConfig
+from storage.schema import DatasetInfo
+from tasks.findings import ComparisonResult
+from tasks.home import home
+from tasks.identity import content_id
+from tasks.policies import CACHE, REFINED_GOT_WORSE
+
+logger = logging.getLogger(__name__)
+
+
+class RetrainRule(Config):
+    """When a night trains a new refiner instead of using the last one."""
+
+    grown_by: float = Field(default=0.25, gt=0)
+    """Train when the synthetic dataset has grown by this share since the last training."""
+    after_days: int = Field(default=30, ge=1)
+    """Train when the last training is this many days ago."""
+    when_worse: bool = True
+    """Train when the last comparison found refined images worse than synthetic ones."""
+
+
+class LastTraining(Config):
+    """What the nights of one folder remember of the refiner in use."""
+
+    refiner: str
+    num_synthetic: int
+    """Rows that it was trained on."""
+    real_digest: str
+    config: TrainingConfig
+    trained_at: datetime
+    worse: bool = False
+    """Whether the last comparison found its images worse than synthetic ones."""
+
+    @classmethod
+    def read(cls, out: str) -> Self | None:
+        """What the last night of this folder wrote, None before the first."""
+        try:
+            return cls.model_validate_json(_memory(out).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, out: str) -> None:
+        """Remember it for the next night."""
+        path = _memory(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        partial.replace(path)
+
+
+class Decision(NamedTuple):
+    """Whether to train, and why."""
+
+    refiner: str | None
+    """The refiner to go on with; None to train a new one."""
+    reason: str
+
+
+@task(name="decide-retraining", cache_policy=CACHE)
+def decide_retraining(
+    out: str, synthetic: DatasetInfo, real: DatasetInfo, config: TrainingConfig, rule: RetrainRule
+) -> Decision:
+    """Apply the rule and write on the run what it said."""
+    last = LastTraining.read(out)
+    decision = decide(last, synthetic, real, config, rule, datetime.now(UTC))
+    what = "Train a new refiner" if decision.refiner is None else f"Go on with {decision.refiner}"
+    logger.info("%s: %s", what, decision.reason)
+    create_markdown_artifact(
+        f"**{what}**: {decision.reason}.\n\nThe rule: train when the synthetic dataset has grown "
+        f"by {rule.grown_by:.0%}, after {rule.after_days} days"
+        f"{', when refined images got worse' if rule.when_worse else ''}, and when the real images "
+        "or the training's settings have changed.",
+        key="retraining",
+        description=f"{what}: {decision.reason}.",
+    )
+    return decision
+
+
+def decide(
+    last: LastTraining | None,
+    synthetic: DatasetInfo,
+    real: DatasetInfo,
+    config: TrainingConfig,
+    rule: RetrainRule,
+    now: datetime,
+) -> Decision:
+    """Go through the reasons for a new refiner; the first that holds is the one given."""
+    if last is None:
+        return Decision(None, "there is none yet")
+    grown = synthetic.spec.num_rows / last.num_synthetic - 1
+    age = now - last.trained_at
+    reasons = {
+        "the real images have changed": last.real_digest != real.digest,
+        "the training's settings have changed": last.config != config,
+        "refined images trained worse estimators than synthetic ones": (
+            rule.when_worse and last.worse
+        ),
+        f"the synthetic dataset has grown by {grown:.0%}": grown >= rule.grown_by,
+        f"the last training was {age.days} days ago": age >= timedelta(days=rule.after_days),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            return Decision(None, reason)
+    return Decision(
+        last.refiner,
+        f"the synthetic dataset has grown by {grown:.0%} in {age.days} days, and nothing else "
+        "has changed",
+    )
+
+
+@task(name="remember-training", cache_policy=CACHE)
+def remember_training(
+    out: str, refiner: str, synthetic: DatasetInfo, real: DatasetInfo, config: TrainingConfig
+) -> None:
+    """Note the new refiner for the nights to come."""
+    LastTraining(
+        refiner=refiner,
+        num_synthetic=synthetic.spec.num_rows,
+        real_digest=real.digest,
+        config=config,
+        trained_at=datetime.now(UTC),
+    ).write(out)
+
+
+@task(name="watch-outcome", cache_policy=CACHE)
+def watch_outcome(out: str, result: ComparisonResult) -> None:
+    """Note how refined images did, and raise an event where they are shown to be worse."""
+    last = LastTraining.read(out)
+    worse = got_worse(result)
+    if last is not None:
+        last.model_copy(update={"worse": worse}).write(out)
+    if worse:
+        logger.warning("refined images got worse: %s", result.verdict)
+        raise_alarm(result)
+
+
+def got_worse(result: ComparisonResult) -> bool:
+    """Whether estimators trained on refined images are shown to be worse: interval above zero."""
+    difference = result.differences.get("refined_minus_synthetic")
+    return difference is not None and difference.is_worse
+
+
+def raise_alarm(result: ComparisonResult) -> None:
+    """Emit the event that the automation of `simgan up` waits for."""
+    emit_event(
+        REFINED_GOT_WORSE,
+        resource={
+            "prefect.resource.id": f"simgan.comparison.{result.comparison}",
+            "prefect.resource.name": result.comparison,
+        },
+        payload={
+            "verdict": result.verdict,
+            "refined_minus_synthetic": (
+                result.differences["refined_minus_synthetic"].model_dump(mode="json")
+            ),
+            "mlflow_run_id": result.mlflow_run_id,
+        },
+    )
+
+
+def _memory(out: str) -> Path:
+    return home() / "nightly" / f"{content_id('nightly', {'out': out})}.json"

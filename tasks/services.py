@@ -1,0 +1,269 @@
+"""The processes that serve a team: Prefect, MLflow and the workers, kept running by supervisor.
+
+supervisor (supervisord.org) starts them, starts again what died, turns their logs over and stops
+them in reverse order. It is told what to run by a file made anew at each start, and answers on a
+Unix socket that only the same user can open. A supervisor that was killed leaves its processes
+behind; they are known by a mark in their environment.
+"""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import xmlrpc.client
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import psutil
+from filelock import FileLock, Timeout
+from supervisor.xmlrpc import SupervisorTransport
+
+from simgan_core.errors import InputError
+
+MARK = "SIMGAN_SERVICES"
+SECONDS_TO_STOP = 40
+# Linux takes 107 bytes for the path of a Unix socket.
+MAX_SOCKET_PATH = 107
+CONFIGURATION = """\
+[unix_http_server]
+file={folder}/supervisor.sock
+chmod=0700
+
+[supervisord]
+nodaemon=true
+silent=true
+logfile={folder}/supervisor.log
+logfile_maxbytes=5MB
+pidfile={folder}/supervisor.pid
+childlogdir={folder}
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+PROGRAM = """
+[program:{name}]
+command={command}
+directory={directory}
+environment={environment}
+priority={priority}
+autostart=false
+autorestart=true
+startsecs=2
+startretries=20
+stopasgroup=true
+killasgroup=true
+stopwaitsecs={seconds_to_stop}
+redirect_stderr=true
+stdout_logfile={folder}/{name}.log
+stdout_logfile_maxbytes=20MB
+stdout_logfile_backups=3
+"""
+
+
+class Service(NamedTuple):
+    """A process to keep running."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    priority: int
+    """Started from the lowest to the highest, stopped the other way round."""
+
+
+class Supervisor:
+    """The processes of one folder, whoever started them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look after `folder`, which is made if it is not there.
+
+        Raises InputError where it cannot be written to, or is too deep for a socket's path.
+        """
+        self.folder = folder
+        self._socket = folder / "supervisor.sock"
+        if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH:
+            raise InputError(
+                f"{folder} is too deep for a Unix socket (at most {MAX_SOCKET_PATH} bytes with the "
+                "socket's name): set SIMGAN_HOME to a shorter path"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / "up.lock").touch()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {folder} ({error.strerror}): set SIMGAN_HOME to a folder of yours"
+            ) from error
+
+    @contextmanager
+    def starting(self, timeout_s: float) -> Iterator[None]:
+        """Hold the right to start: of two that start at once, one waits and finds what runs.
+
+        The system frees the lock of a process that died, so that it never goes stale.
+        """
+        try:
+            with FileLock(self.folder / "up.lock", timeout=timeout_s):
+                yield
+        except Timeout:
+            raise InputError(
+                f"another `simgan up` has been starting in {self.folder} for {timeout_s:.0f} s; "
+                "end it, or run `simgan down`"
+            ) from None
+
+    @property
+    def pid(self) -> int | None:
+        """The supervisor that answers, None where none does."""
+        try:
+            return cast("int", self._rpc().getPID())
+        except (OSError, xmlrpc.client.Error):
+            return None
+
+    def launch(
+        self, services: list[Service], directory: Path, environment: Mapping[str, str]
+    ) -> None:
+        """Start the supervisor, none of its processes yet; the caller holds `starting`.
+
+        All of them work in `directory` and inherit `environment`, which is written nowhere.
+        """
+        configuration = self.folder / "supervisord.conf"
+        programs = [
+            PROGRAM.format(
+                name=service.name,
+                command=_escaped(shlex.join(service.command)),
+                directory=_escaped(str(directory)),
+                environment=",".join(
+                    f'{name}="{_escaped(value)}"' for name, value in service.environment.items()
+                ),
+                priority=service.priority,
+                seconds_to_stop=SECONDS_TO_STOP,
+                folder=_escaped(str(self.folder)),
+            )
+            for service in services
+        ]
+        text = CONFIGURATION.format(folder=_escaped(str(self.folder))) + "".join(programs)
+        configuration.write_text(text, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
+            env={**os.environ, **environment, MARK: str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for `simgan up`, which then stops things in their order.
+            start_new_session=True,
+        )
+        wait_for(lambda: self.pid is not None or process.poll() is not None, 20)
+        if self.pid is None:
+            raise RuntimeError(f"supervisor did not start: see {self.folder}/supervisor.log")
+
+    def begin(self, name: str) -> None:
+        """Start one process, if it does not run."""
+        if self.states()[name] not in {"RUNNING", "STARTING", "BACKOFF"}:
+            self._rpc("supervisor").startProcess(name, False)
+
+    def states(self) -> dict[str, str]:
+        """What supervisor says of each process: STOPPED, STARTING, RUNNING, BACKOFF, FATAL."""
+        try:
+            found = cast("list[dict[str, Any]]", self._rpc("supervisor").getAllProcessInfo())
+        except (OSError, xmlrpc.client.Error):
+            return {}
+        return {str(process["name"]): str(process["statename"]) for process in found}
+
+    def shut_down(self) -> list[str]:
+        """Stop everything, workers first; returns the names of what ran."""
+        pid, ran = self.pid, [name for name, state in self.states().items() if state == "RUNNING"]
+        if pid is not None:
+            self._rpc("supervisor").shutdown()
+            # Each of three priorities may take its time.
+            wait_for(lambda: not _alive(pid), 3 * SECONDS_TO_STOP)
+        ran += [f"process {left}" for left in self.end_what_was_left()]
+        (self.folder / "addresses.json").unlink(missing_ok=True)
+        return ran
+
+    def end_what_was_left(self) -> list[int]:
+        """End the processes of a supervisor that was killed, and of its runs."""
+        left = list(self._marked())
+        for process in left:
+            with _already_gone():
+                process.terminate()
+        _, deaf = psutil.wait_procs(left, timeout=10)
+        for process in deaf:
+            with _already_gone():
+                process.kill()
+        psutil.wait_procs(deaf, timeout=10)
+        return [process.pid for process in left]
+
+    def _marked(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with _already_gone():
+                if process.environ().get(MARK) == str(self.folder) and process.pid != os.getpid():
+                    yield process
+
+    def _rpc(self, interface: str = "supervisor") -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport), interface)
+
+
+@contextmanager
+def _already_gone() -> Iterator[None]:
+    """Pass over a process that ended meanwhile or is another user's."""
+    with suppress(psutil.Error):
+        yield
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Look twice a second whether it is so; False when the time is over."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def answers(url: str) -> bool:
+    """Whether a server says that it is well."""
+    try:
+        with urllib.request.urlopen(url, timeout=3):
+            return True
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def require_free(port: int, host: str, option: str, what: str) -> None:
+    """Raise InputError that names who holds the port, where somebody does."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"{what} cannot listen at {host}:{port} ({error.strerror}; {_holder(port)}): "
+                f"end that, or choose another port with {option}"
+            ) from error
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            here = connection.laddr and connection.laddr.port == port
+            if here and connection.status == psutil.CONN_LISTEN:
+                process = psutil.Process(connection.pid)
+                return f"process {process.pid}, {' '.join(process.cmdline())[:80]}"
+    except (psutil.Error, TypeError):
+        pass
+    return "by another user's process"

@@ -1,0 +1,97 @@
+"""`simgan up`, `status` and `down`: found when it runs, refused with a word where it cannot."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECONDS_TO_GREEN = 60
+
+
+def test_all_green_within_a_minute(team: Any, record_property: Any) -> None:
+    record_property("seconds_to_green", team.seconds_to_green)
+    status = json.loads(team.simgan("status", "--json").stdout)
+    assert status["green"]
+    assert set(status["services"].values()) == {"RUNNING"}
+    assert set(status["answers"]) == {team.prefect, team.mlflow}
+
+
+def test_up_again_finds_what_runs(team: Any) -> None:
+    before = {process.pid for process in team.processes() if process.ppid() == team.supervisor}
+    found = team.up()
+    assert found["found"]
+    assert (found["prefect"], found["mlflow"]) == (team.prefect, team.mlflow)
+    assert before <= {process.pid for process in team.processes()}
+
+
+def test_a_command_in_the_same_place_shows_in_the_same_ui(team: Any) -> None:
+    done = team.simgan("simulate", "real", "--out", "by-command", "--count", 16)
+    assert done.returncode == 0, done.stderr
+    query = {"flow_runs": {"name": {"any_": ["simulate-real-16"]}}}
+    (run,) = team.ask("POST", "flow_runs/filter", query)
+    assert run["state"]["type"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("option", ["--prefect-port", "--mlflow-port"])
+def test_a_busy_port_is_named_with_its_holder(
+    team: Any, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        monkeypatch.setitem(team.environment, "SIMGAN_HOME", str(tmp_path / "home"))
+        done = team.simgan("up", option, port)
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert f"127.0.0.1:{port}" in said
+    assert f"process {os.getpid()}" in said
+    assert option in said
+
+
+def test_a_folder_that_is_none_is_named(
+    team: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setitem(team.environment, "SIMGAN_HOME", str(tmp_path / "file" / "home"))
+    done = team.simgan("up")
+    assert done.returncode == 2, done.stderr
+    assert "set SIMGAN_HOME to a folder of yours" in done.stderr.splitlines()[-1]
+
+
+def test_a_path_too_deep_for_a_socket_is_named(
+    team: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(team.environment, "SIMGAN_HOME", str(tmp_path / ("deep" * 25)))
+    done = team.simgan("up")
+    assert done.returncode == 2, done.stderr
+    assert "shorter path" in done.stderr.splitlines()[-1]
+
+
+def test_others_are_let_in_with_passwords_only(team: Any) -> None:
+    done = team.simgan("up", "--host", "0.0.0.0")
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert "PREFECT_API_AUTH_STRING" in said
+    assert "MLFLOW_TRACKING_PASSWORD" in said
+
+
+def test_a_scheduled_run_fires_by_itself(team: Any, every_minute: str) -> None:
+    query = {
+        "flow_runs": {
+            "deployment_id": {"any_": [every_minute]},
+            "tags": {"all_": ["auto-scheduled"]},
+        },
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 1,
+    }
+
+    def fired() -> bool:
+        found = team.ask("POST", "flow_runs/filter", query)
+        return bool(found) and found[0]["state"]["type"] == "COMPLETED"
+
+    team.until(fired, 240, "a scheduled run")
+    assert list((team.folder / "by-schedule").rglob("*.mat"))
