@@ -24,8 +24,19 @@ class RefinerConfig(Config):
     """Residual blocks of two 3×3 convolutions (the paper has 4 for eyes, 10 for hands)."""
     kernel_size: Literal[3, 5, 7] = 3
     """Side of the first convolution's kernel, in pixels (3 for eyes, 7 for hands)."""
+    mirrored: bool = False
+    """Refine a mirrored image to the mirrored result: every map of features has a twin that sees
+    the mirrored image. A camera knows no left and right; a refiner that does turns every gaze."""
     residual: bool = True
     """Output x + Δ(x) with Δ zero at the start, instead of the image itself through a tanh."""
+
+    @model_validator(mode="after")
+    def _maps_have_twins(self) -> Self:
+        if self.mirrored and self.num_features % 2:
+            raise ValueError(
+                f"num_features should be even where mirrored, found {self.num_features}"
+            )
+        return self
 
 
 class DiscriminatorConfig(Config):
@@ -134,6 +145,13 @@ class TrainingConfig(Config):
     """Learning rate of the discriminator; None: the refiner's."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser of both networks."""
+    adam_betas: tuple[float, float] = (0.5, 0.999)
+    """Memory of Adam's averages of gradients and of their squares, both at least 0 and below 1.
+    With the usual first one of 0.9 two networks that play against each other tend to go round."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps of the adversarial phase, its first, over which learning rates rise from zero."""
+    cooling: float = Field(default=0.5, ge=0, le=1)
+    """Share of the adversarial phase, its end, in which learning rates fall linearly to zero."""
     history_size: int = Field(default=2048, ge=0)
     """Refined images kept to show the discriminator again, at least half a batch; 0: no history."""
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
@@ -154,6 +172,10 @@ class TrainingConfig(Config):
     def _halves_of_a_batch_exist(self) -> Self:
         if self.batch_size % 2:
             raise ValueError(f"batch_size should be even, found {self.batch_size}")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(
+                f"adam_betas should be at least 0 and below 1, found {self.adam_betas}"
+            )
         if 0 < self.history_size < self.batch_size // 2:
             raise ValueError(
                 f"history_size should be 0 or at least half of batch_size "
@@ -202,11 +224,14 @@ class EstimatorConfig(Config):
 
 PRESETS: dict[str, TrainingConfig] = {
     "demo": TrainingConfig(
-        refiner=RefinerConfig(num_features=16),
-        regularization=RegularizationConfig(identity=1.0, gradient=2.0),
+        refiner=RefinerConfig(num_features=16, mirrored=True),
+        discriminator=DiscriminatorConfig(gradient_penalty=0.01),
+        regularization=RegularizationConfig(identity=0.2, gradient=0.4),
+        stopping=StoppingConfig(evaluate_every=300),
         steps=600,
         batch_size=16,
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
+        discriminator_learning_rate=1e-3,
         ema_decay=0.99,
     ),
     "stable": TrainingConfig(),
@@ -220,6 +245,9 @@ PRESETS: dict[str, TrainingConfig] = {
         discriminator_pretraining_steps=200,
         batch_size=512,
         learning_rate=1e-4,
+        adam_betas=(0.9, 0.999),
+        warmup_steps=0,
+        cooling=0.0,
         history_size=25_600,
         ema_decay=0.0,
     ),

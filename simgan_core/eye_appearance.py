@@ -49,7 +49,7 @@ class Person(Config):
     """Place of the lower arch's bottom, from inner (0) to outer corner (1)."""
     iris_radius_mm: Range = (5.4, 6.0)
     """Radius of the iris."""
-    iris_albedo: Range = (0.16, 0.5)
+    iris_albedo: Range = (0.05, 0.2)
     """Reflectance of the iris: 0.02 is nearly black, 0.3 light blue or grey."""
     iris_contrast: Range = (0.25, 0.5)
     """Depth of the iris's fibres and of the pale collar round the pupil."""
@@ -175,34 +175,34 @@ class Appearance(Config):
 
 
 SYNTHETIC = Appearance()
-"""A game engine's picture, as UnityEyes: clean, sharp, evenly lit, light irises, clear pupils."""
+"""A game engine's picture, as UnityEyes: clean, sharp, evenly lit, the whites of the eyes white."""
 
 REAL = Appearance(
     labels=Labels(pitch_deg=(-23.0, 7.0), yaw_deg=(-26.0, 26.0), peaked=True),
     person=Person(
-        iris_albedo=(0.02, 0.035),
+        iris_albedo=(0.01, 0.03),
         iris_contrast=(0.1, 0.3),
         limbal_ring=(0.0, 0.3),
         limbus_blur_mm=(0.3, 0.8),
-        sclera_albedo=(0.38, 0.46),
-        skin_albedo=(0.44, 0.54),
+        sclera_albedo=(0.36, 0.44),
+        skin_albedo=(0.44, 0.6),
         lash_darkness=(0.65, 0.85),
         glasses_share=0.1,
     ),
     shot=Shot(
         ambient=(0.5, 0.7),
         light_azimuth_deg=(-40.0, 40.0),
-        lid_shadow=(0.6, 0.7),
-        corner_shadow=(0.52, 0.62),
+        lid_shadow=(0.4, 0.5),
+        corner_shadow=(0.3, 0.4),
         side_shadow=(0.0, 0.1),
-        light_slope=(-0.08, 0.08),
+        light_slope=(-0.1, 0.1),
         glint=(0.0, 0.6),
         glint_size=(0.01, 0.09),
         screen_veil=(0.0, 0.02),
         lens_glare=(0.0, 0.1),
         exposure=(0.2, 0.3),
         gamma=(2.0, 2.3),
-        blur_px=(1.1, 1.4),
+        blur_px=(0.8, 1.1),
         shot_noise=(0.003, 0.012),
         read_noise=(0.001, 0.004),
         resampling_blur_px=(0.35, 0.5),
@@ -214,8 +214,8 @@ REAL = Appearance(
 )
 """A laptop's camera in an office: dark irises, shadowed whites, blur, noise, JPEG, some glasses.
 
-The gap to SYNTHETIC is mostly one that every image shares, since a refiner, being a function of the
-image, can only learn such a one.
+Its gap to SYNTHETIC is mostly one that every image shares, since a refiner, being a function of the
+image, can learn no other: bright skin round eyes whose whites are grey, darker than the skin.
 """
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
 
 from simgan_core.config import RefinerConfig
 
@@ -23,9 +25,12 @@ class Refiner(nn.Module):
         self.config = config
         self.channels = channels
         features, kernel_size = config.num_features, config.kernel_size
-        self.first = nn.Conv2d(channels, features, kernel_size, padding=kernel_size // 2)
-        self.blocks = nn.Sequential(*(ResidualBlock(features) for _ in range(config.num_blocks)))
-        self.last = nn.Conv2d(features, channels, kernel_size=1)
+        conv = MirroredConv2d if config.mirrored else nn.Conv2d
+        self.first = conv(channels, features, kernel_size, padding=kernel_size // 2)
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(features, conv) for _ in range(config.num_blocks))
+        )
+        self.last = conv(features, channels, kernel_size=1)
         if config.residual:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # Conv2d has one by default
@@ -45,15 +50,42 @@ class ResidualBlock(nn.Module):
     Sums and activations are made in place: on CPUs fresh memory for each costs a fifth of a step.
     """
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, conv: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
-        self.first = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1)
-        self.second = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1)
+        self.first = conv(num_features, num_features, kernel_size=3, padding=1)
+        self.second = conv(num_features, num_features, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute relu(x + conv(relu(conv(x))))."""
         change: Tensor = self.second(self.first(features).relu_())
         return change.add_(features).relu_()
+
+
+class MirroredConv2d(nn.Conv2d):
+    """A convolution that gives for mirrored images the mirrored result, at a plain one's cost.
+
+    The group convolution of Cohen & Welling (ICML 2016) for one mirror. Maps of features, an even
+    number, come in twins: map f + F/2 is what map f would be in the mirrored image, mirrored back.
+    Twins share a weight. An image's channels, an odd number, are each its own twin.
+    """
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve [N, C, H, W] with the mirrored part of the weight; the rest has no effect."""
+        weight = (self.weight + self._mirrored(self.weight)) / 2
+        assert self.bias is not None
+        bias = (self.bias + _twins(self.bias, dim=0)) / 2
+        return functional.conv2d(images, weight, bias, padding=self.padding)
+
+    def _mirrored(self, weight: Tensor) -> Tensor:
+        """Return weights [F, C, k, k] as the mirrored image's maps have them."""
+        return _twins(_twins(weight.flip(3), dim=0), dim=1)
+
+
+def _twins(channels: Tensor, dim: int) -> Tensor:
+    """Swap the twins along an axis; an odd number of channels is an image's, and they stay."""
+    size = channels.shape[dim]
+    return channels.roll(size // 2, dim) if size % 2 == 0 else channels
 
 
 def clamp_to_range(images: Tensor) -> Tensor:

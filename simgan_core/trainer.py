@@ -175,6 +175,7 @@ class Trainer:
             # What refinement starts from, to compare with.
             self._sink.metrics(0, self._examiner.examine(self._examiner.synthetic))
         while not self._ended and not self._is_to_stop(should_stop):
+            self._set_learning_rates()
             self._advance()
             state.step += 1
             if self._examination_is_due():
@@ -201,6 +202,20 @@ class Trainer:
             return should_stop()
         agreed = self._state.step % self._config.log_every == 0
         return agreed and any(self._ranks.gather(should_stop()))
+
+    def _set_learning_rates(self) -> None:
+        """Warm both optimisers up and cool them down, linearly, in the adversarial phase.
+
+        At once at a full rate, young networks lose maps of features for good; at a full rate to the
+        end, the two circle where they should meet.
+        """
+        config, step = self._config, self._adversarial_step
+        warm = (step + 1) / (config.warmup_steps + 1) if step >= 0 else 1.0
+        cool = (config.steps - step) / max(1.0, config.cooling * config.steps)
+        share = min(1.0, warm, cool)
+        for optimizer in (self._state.refiner_optimizer, self._state.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * share
 
     def _advance(self) -> None:
         """Take the next step: which one follows from what was done so far."""

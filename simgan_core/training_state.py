@@ -149,10 +149,12 @@ class RunningMeans:
 
 
 def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
+    # The trainer changes the rate from step to step, as a share of the one that it begins with.
+    weights = [{"params": list(network.parameters()), "initial_lr": learning_rate}]
     # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
     if config.optimizer == "adam":
-        return Adam(network.parameters(), lr=learning_rate, fused=True)
-    return SGD(network.parameters(), lr=learning_rate, fused=True)
+        return Adam(weights, lr=learning_rate, betas=config.adam_betas, fused=True)
+    return SGD(weights, lr=learning_rate, fused=True)
 
 
 def _moved(images: Tensor | None, device: torch.device) -> Tensor | None:

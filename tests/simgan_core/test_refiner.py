@@ -70,3 +70,23 @@ def test_with_decay_zero_the_averaged_refiner_is_the_last_one() -> None:
     average_towards(averaged, current, decay=0.0)
     for average, last in zip(averaged.parameters(), current.parameters(), strict=True):
         torch.testing.assert_close(average, last, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mirrored_refiner_refines_a_mirrored_image_to_the_mirrored_result(channels: int) -> None:
+    mirrored = random_refiner(SMALL.model_copy(update={"mirrored": True}), channels)
+    plain = random_refiner(SMALL, channels)
+    images = random_images(2, channels, 9, 11)
+    difference = {
+        name: (refiner(images.flip(3)) - refiner(images).flip(3)).abs().max().item()
+        for name, refiner in (("mirrored", mirrored), ("plain", plain))
+    }
+    assert difference["mirrored"] < 1e-5
+    assert difference["plain"] > 0.01
+
+
+def test_a_mirrored_refiner_still_tells_the_sides_of_an_image_apart() -> None:
+    refiner = random_refiner(SMALL.model_copy(update={"mirrored": True}))
+    images = random_images(1, 1, 9, 11)
+    refined = refiner(images)
+    assert (refined - refined.flip(3)).abs().max() > 0.01

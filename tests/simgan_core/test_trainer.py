@@ -74,6 +74,25 @@ def train(config: TrainingConfig, sink: RecordingSink | None = None) -> Trainer:
     return trainer
 
 
+def test_learning_rates_rise_stay_and_fall_to_nothing_in_the_adversarial_phase() -> None:
+    config = SMALL.model_copy(update={"steps": 8, "warmup_steps": 3, "cooling": 0.25})
+    trainer = Trainer(config, shapes(30, 0, clean), shapes(20, 1, darkened))
+    rates: list[float] = []
+
+    def note_rate() -> bool:
+        group = trainer._state.refiner_optimizer.param_groups[0]
+        rates.append(group["lr"] / config.learning_rate)
+        return False
+
+    trainer.run(should_stop=note_rate)
+    # Asked before every step, so a step's rate is seen when the next one is asked for.
+    adversarial = rates[config.refiner_pretraining_steps + 4 + 1 :]
+    assert adversarial == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1])
+    assert trainer._state.refiner_optimizer.param_groups[0]["lr"] == pytest.approx(
+        config.learning_rate / 2
+    )
+
+
 def test_rounds_take_as_many_steps_of_each_network_as_configured(tmp_path: Path) -> None:
     path = tmp_path / "training.ckpt"
     Trainer(SMALL, shapes(30, 0, clean), shapes(20, 1, darkened)).run(path)
@@ -97,17 +116,17 @@ def test_a_refiner_learns_the_look_of_the_real_images_and_keeps_their_content() 
     config = TrainingConfig(
         refiner=RefinerConfig(num_features=8, num_blocks=2),
         regularization=RegularizationConfig(identity=0.5, gradient=1.0),
-        steps=300,
+        steps=400,
         discriminator_pretraining_steps=10,
         batch_size=16,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         stopping=StoppingConfig(evaluate_every=0),
         log_every=10,
     )
     synthetic, real = shapes(300, 0, clean), shapes(300, 1, darkened)
     sink = RecordingSink()
     Trainer(config, synthetic, real, sink=sink).run()
-    before, after = sink.samples_at[0].float(), sink.samples_at[310].float()
+    before, after = sink.samples_at[0].float(), sink.samples_at[410].float()
 
     def distance(images: torch.Tensor) -> float:
         return abs(images.mean() - real.float().mean()).item()
@@ -211,7 +230,8 @@ def test_colour_images_are_trained_on_too() -> None:
 
 def test_deep_images_are_trained_on_in_their_own_depth(tmp_path: Path) -> None:
     deep = [(images(30, seed).int() * 257).to(torch.uint16) for seed in (0, 1)]
-    config = SMALL.model_copy(update={"stopping": StoppingConfig(evaluate_every=6, num_images=8)})
+    stopping = StoppingConfig(evaluate_every=6, num_images=8)
+    config = SMALL.model_copy(update={"stopping": stopping, "warmup_steps": 0})
     sink = RecordingSink()
     trained = Trainer(config, *deep, sink=sink).run(tmp_path / "training.ckpt")
     assert trained.best_step == 12
