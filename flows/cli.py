@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from flows.environment import prepare
@@ -127,7 +127,9 @@ def refine(
     to: str,
     overwrite: bool = False,
     dtype: Literal["auto", "bf16", "fp32"] = "auto",
-    gate_shift: float | None = None,
+    gate_shift: Annotated[
+        float | None, Parameter(validator=validators.Number(gt=0, lte=20))
+    ] = None,
     runner: Literal["local", "dask"] = "local",
     workers: int | None = None,
     dask_address: str | None = None,

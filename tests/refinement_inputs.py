@@ -18,9 +18,14 @@ NUM_SCENES = 64
 
 
 def make_synthetic(
-    url: str, num_rows: int, rows_per_shard: int, bad_rows: tuple[int, ...] = ()
+    url: str,
+    num_rows: int,
+    rows_per_shard: int,
+    bad_rows: tuple[int, ...] = (),
+    *,
+    pupils: bool = True,
 ) -> DatasetInfo:
-    """Write a dataset of eyes 35×55 with gaze and pupil; `bad_rows` are not valid."""
+    """Write a dataset of eyes 35×55 with gaze and pupils; `bad_rows` are not valid."""
     eyes = render(sample_scenes("synthetic", min(num_rows, NUM_SCENES), seed=0), "crop", 35, 55)
     spec = DatasetSpec(
         num_rows=num_rows,
@@ -28,7 +33,7 @@ def make_synthetic(
         width=55,
         channels=1,
         dtype="uint8",
-        labels=(GAZE, PUPIL_PX),
+        labels=(GAZE, PUPIL_PX) if pupils else (GAZE,),
         domain="synthetic",
         source={"name": "test"},
         preprocess="none",
@@ -45,7 +50,7 @@ def make_synthetic(
             ids=[f"eye/{row}" for row in rows],
             labels={
                 "gaze": np.tile(np.float32([0, 0, -1]), (len(rows), 1)),
-                "pupil_px": eyes.pupil_px[scenes].astype(np.float32),
+                **({"pupil_px": eyes.pupil_px[scenes].astype(np.float32)} if pupils else {}),
             },
             rejections=tuple(
                 Rejection(row, f"eye/{row}", "too dark") for row in rows.tolist() if row in bad_rows

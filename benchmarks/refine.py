@@ -1,0 +1,464 @@
+"""Measure bulk refinement; every figure of a part comes from one run.
+
+    python -m benchmarks.refine rates           compute-only, end to end and the plain loop; on a
+                                                GPU also eager, compiled and matrix rates
+    python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
+    python -m benchmarks.refine scaling         one and two Dask workers, one core each
+    python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
+    python -m benchmarks.refine kills           killed at 20 random moments, and resumed
+
+Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as you set them.
+"""
+
+import argparse
+import copy
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from distributed import Client
+from moto.server import ThreadedMotoServer
+
+from flows.environment import prepare
+from simgan_core.arithmetic import choose_inference_arithmetic
+from simgan_core.checkpoint import load_refiner
+from simgan_core.images import to_network, to_pixels
+from simgan_core.refinement import BulkRefiner, UInt8Refiner
+from storage.reader import open_dataset
+from tests.refinement_inputs import make_refiner, make_synthetic
+from tests.s3_proxy import S3Proxy
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PAPER = {"num_features": 64, "num_blocks": 4}
+SMALL = {"num_features": 4, "num_blocks": 1}
+FLOP_PER_IMAGE = 1.14e9
+"""Of the paper's refiner on 35×55."""
+ROUNDS = 3
+
+
+def main() -> None:
+    """Run the parts that are named."""
+    parts = {
+        "rates": rates,
+        "memory": memory,
+        "scaling": scaling,
+        "orchestration": orchestration,
+        "kills": kills,
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", choices=parts)
+    for part in parser.parse_args().parts:
+        print(f"\n{part}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(Path(folder) / "home")
+            parts[part](Path(folder))
+
+
+# Rates
+
+
+def rates(folder: Path) -> None:
+    """Print images a second of the plain loop, of computing alone and of the whole way."""
+    num_rows = 1_200_000 if DEVICE == "cuda" else 2048
+    refiner = load_refiner(make_refiner(folder / "refiner.pt", **PAPER)).refiner
+    make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
+    images = open_dataset(str(folder / "synthetic.zarr")).read(0, min(num_rows, 65536)).images
+    few = images if DEVICE == "cuda" else images[:512]
+    bulk = {
+        precision: BulkRefiner(
+            refiner, choose_inference_arithmetic(DEVICE, precision), few.shape[1:]
+        )
+        for precision in ("bf16", "fp32")
+    }
+    best = bulk[choose_inference_arithmetic(DEVICE).precision]
+    cases: dict[str, tuple[int, Callable[[], object]]] = {
+        "plain loop: fp32, NCHW, batch 512, eager": (len(few), lambda: _plain(refiner, few)),
+        "computing alone, fp32": (len(few), lambda: bulk["fp32"](few)),
+        "computing alone, bf16": (len(few), lambda: bulk["bf16"](few)),
+        "end to end, zarr to zarr": (num_rows, lambda: _end_to_end(folder)),
+    }
+    if DEVICE == "cuda":
+        cases |= _gpu_cases(refiner, few, best)
+    seconds = _interleaved({name: work for name, (_, work) in cases.items()})
+    rate = {name: count / seconds[name] for name, (count, _) in cases.items()}
+    for name, value in rate.items():
+        print(f"{name:44} {value:10.0f} images/s")
+    alone = rate[f"computing alone, {best.arithmetic.precision}"]
+    whole = rate["end to end, zarr to zarr"]
+    print(f"end to end / plain loop      {whole / rate[next(iter(rate))]:.2f}")
+    print(f"end to end / computing alone {whole / alone:.1%}")
+    peak = _matrix_rate(torch.bfloat16)
+    print(f"bf16 matrix rate {peak / 1e12:.2f} TFLOP/s, fp32 "
+          f"{_matrix_rate(torch.float32) / 1e12:.2f}; computing alone uses "
+          f"{alone * FLOP_PER_IMAGE / peak:.0%} of bf16's")  # fmt: skip
+
+
+def _plain(refiner: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    """Refine as one would write it first."""
+    on_device = refiner.to(DEVICE)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), 512):
+            batch = torch.from_numpy(images[start : start + 512]).to(DEVICE)
+            refined = on_device(to_network(batch).contiguous())
+            parts.append(to_pixels(refined).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _gpu_cases(
+    refiner: torch.nn.Module, images: np.ndarray, bulk: BulkRefiner
+) -> dict[str, tuple[int, Callable[[], object]]]:
+    """Return what the product is compared with on a GPU; images stay there."""
+    on_gpu = torch.from_numpy(images[:16384]).to(DEVICE)
+    eager = {
+        dtype: UInt8Refiner(load_copy(refiner))
+        .to(DEVICE, dtype)
+        .to(memory_format=torch.channels_last)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    compiled = torch.compile(eager[torch.bfloat16], mode="max-autotune-no-cudagraphs")
+
+    def through(network: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], None]:
+        def work() -> None:
+            with torch.inference_mode():
+                for part in torch.split(on_gpu, batch):
+                    network(part)
+            torch.cuda.synchronize()
+
+        return work
+
+    cases = {
+        "on the GPU: eager fp32, 1024": (16384, through(eager[torch.float32], 1024)),
+        "on the GPU: torch.compile bf16, 1024": (16384, through(compiled, 1024)),
+    }
+    for batch in (256, 512, 1024, 2048, 4096):
+        name = f"on the GPU: eager bf16, {batch}"
+        cases[name] = (16384, through(eager[torch.bfloat16], batch))
+        arithmetic = choose_inference_arithmetic(DEVICE, "bf16", batch)
+        captured = BulkRefiner(load_copy(refiner), arithmetic, images.shape[1:])
+        cases[f"captured, to and from memory, {batch}"] = (
+            len(images),
+            lambda captured=captured: captured(images),
+        )
+    return cases
+
+
+def load_copy(refiner: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy on the CPU in fp32."""
+    return copy.deepcopy(refiner).cpu().float()
+
+
+def _end_to_end(folder: Path) -> None:
+    """Refine the folder's dataset into a new one, without an orchestrator."""
+    # Prefect reads its settings when it is imported, so only after `prepare`.
+    from tasks.refine import (  # noqa: PLC0415
+        finish_refinement,
+        plan_refinement,
+        refine_shards,
+    )
+
+    to = folder / f"refined-{time.monotonic_ns()}.zarr"
+    source, weights = str(folder / "synthetic.zarr"), str(folder / "refiner.pt")
+    plan = plan_refinement.fn(source, weights, str(to))
+    for group in plan.groups:
+        refine_shards.fn(group, source, weights, str(to))
+    finish_refinement.fn(str(to))
+    subprocess.run(["rm", "-rf", str(to)], check=True)
+
+
+def _interleaved(cases: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the best seconds of each, one of each in turn: all meet the same neighbours."""
+    best = dict.fromkeys(cases, float("inf"))
+    for round_number in range(ROUNDS + 1):
+        for name, work in cases.items():
+            started = time.perf_counter()
+            work()
+            if round_number:  # the first warms up
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def _matrix_rate(dtype: torch.dtype, size: int = 0) -> float:
+    """Return the rate of square matrix products, in FLOP/s."""
+    size = size or (8192 if DEVICE == "cuda" else 2048)
+    a, b = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
+
+    def work() -> None:
+        torch.mm(a, b)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / _interleaved({"": work})[""]
+
+
+# Memory
+
+
+def memory(folder: Path) -> None:
+    """Print the peak of a process that refines 100,000 images and of one that refines 1,000,000."""
+    make_refiner(folder / "refiner.pt", **SMALL)
+    peaks = {}
+    for num_rows in (100_000, 1_000_000):
+        place = folder / str(num_rows)
+        make_synthetic(str(place / "synthetic.zarr"), num_rows, 16384, pupils=False)
+        (place / "refiner.pt").hardlink_to(folder / "refiner.pt")
+        program = (
+            "import resource, sys; from pathlib import Path; from benchmarks.refine import *\n"
+            f"_end_to_end(Path({str(place)!r}))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        peaks[num_rows] = int(done.stdout.split()[-1]) / 1024
+        print(f"{num_rows:9,} images: {peaks[num_rows]:6.0f} MiB at most, "
+              f"{time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
+    print(f"ratio {peaks[1_000_000] / peaks[100_000]:.3f}")
+
+
+# Scaling
+
+
+def scaling(folder: Path) -> None:
+    """Print the rate of one and of two Dask workers, each pinned to a core."""
+    make_refiner(folder / "refiner.pt", **PAPER)
+    make_synthetic(str(folder / "warm.zarr"), 64, 16)
+    make_synthetic(str(folder / "synthetic.zarr"), 4096, 128)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with _prefect_server(folder) as environment:
+        for _ in range(2):
+            for workers, taken in seconds.items():
+                with _cluster(folder, environment, workers) as address:
+                    for name in ("warm", "synthetic"):
+                        to = folder / f"{name}-{time.monotonic_ns()}.zarr"
+                        _simgan(environment, "refine", folder / f"{name}.zarr", "--refiner",
+                                      folder / "refiner.pt", "--to", to, "--runner", "dask",
+                                      "--dask-address", address)  # fmt: skip
+                    taken.append(_seconds_of_records(to))
+                print(f"{workers} workers: {4096 / taken[-1]:.1f} images/s", flush=True)
+    print(f"1 → 2 workers: {min(seconds[1]) / min(seconds[2]):.2f} times the rate")
+
+
+def _seconds_of_records(dataset: Path) -> float:
+    """Return how long the shards took: from the root document to the last record."""
+    written = [path.stat().st_mtime for path in (dataset / "records").glob("*/zarr.json")]
+    begun = (dataset / "records" / "zarr.json").stat().st_mtime
+    return max(written) - begun
+
+
+@contextmanager
+def _cluster(folder: Path, environment: dict[str, str], workers: int) -> Iterator[str]:
+    """Start a scheduler and pinned workers as processes of their own."""
+    port = random.randint(20000, 40000)
+    address = f"tcp://127.0.0.1:{port}"
+    log = (folder / "dask.log").open("a")
+    start = [sys.executable, "-m", "dask"]
+    commands = [[*start, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]]
+    for core in range(workers):
+        commands.append(
+            ["taskset", "-c", str(core), *start, "worker", address, "--nthreads", "1",
+             "--no-dashboard", "--host", "127.0.0.1"]
+        )  # fmt: skip
+    started = [
+        subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+        for command in commands
+    ]
+    try:
+        with Client(address, timeout=120) as client:
+            client.wait_for_workers(workers, timeout=120)
+        yield address
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(timeout=60)
+
+
+# Orchestration
+
+
+def orchestration(folder: Path) -> None:
+    """Print how much longer the flow takes than its tasks' bodies, at 200,000 images."""
+    from flows.refine import refine  # noqa: PLC0415  after `prepare`
+
+    make_refiner(folder / "refiner.pt", **SMALL)
+    make_synthetic(str(folder / "synthetic.zarr"), 200_000, 16384, pupils=False)
+    with _prefect_server(folder) as environment:
+        os.environ.update(environment)
+        source, weights = str(folder / "synthetic.zarr"), str(folder / "refiner.pt")
+
+        def flow() -> None:
+            to = folder / f"flow-{time.monotonic_ns()}.zarr"
+            refine(source, weights, str(to))
+            subprocess.run(["rm", "-rf", str(to)], check=True)
+
+        seconds = _interleaved({"bodies": lambda: _end_to_end(folder), "flow": flow})
+    over = seconds["flow"] - seconds["bodies"]
+    print(f"bodies {seconds['bodies']:.2f} s, flow {seconds['flow']:.2f} s: {over:.2f} s more")
+    for rate in (100, 1000, 5000):
+        print(f"{over / (200_000 / rate):.2%} of 200,000 images at {rate} a second")
+
+
+# Kills
+
+
+def kills(folder: Path, num_kills: int = 20) -> None:
+    """Kill processes, Dask workers and the way to S3 at random moments, and go on each time."""
+    random.seed(0)
+    make_refiner(folder / "refiner.pt", num_features=16, num_blocks=2)
+    make_synthetic(str(folder / "synthetic.zarr"), 3000, 128)
+    with ExitStack() as stack:
+        environment = stack.enter_context(_prefect_server(folder))
+        proxy_url, outage = stack.enter_context(_s3_with_outages())
+        environment |= {
+            "AWS_ENDPOINT_URL": proxy_url,
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_REGION": "us-east-1",
+        }
+        command = (
+            "refine",
+            folder / "synthetic.zarr",
+            "--refiner",
+            folder / "refiner.pt",
+            "--json",
+        )
+        started = time.monotonic()
+        expected = _simgan(environment, *command, "--to", folder / "undisturbed.zarr")
+        duration = time.monotonic() - started
+        print(f"undisturbed: {duration:.1f} s, digest {expected['digest'][:12]}", flush=True)
+        for number in range(num_kills):
+            what = ("process", "worker", "s3")[number % 3]
+            to = f"s3://bench/{number}/r.zarr" if what == "s3" else folder / f"{number}.zarr"
+            more = ("--runner", "dask", "--workers", 2) if what == "worker" else ()
+            moment = random.uniform(0.2, 1.0) * duration
+            found, again = _disturbed(
+                environment, (*command, "--to", to, *more), what, moment, outage
+            )
+            same = found["digest"] == expected["digest"] and found["num_rows"] == 3000
+            print(f"{number + 1:2} {what:8} at {moment:5.1f} s, started again {again} times: "
+                  f"{'same digest' if same else 'ANOTHER DIGEST'}", flush=True)  # fmt: skip
+
+
+def _disturbed(
+    environment: dict[str, str],
+    words: tuple[object, ...],
+    what: str,
+    moment: float,
+    outage: Callable[[float], None],
+) -> tuple[dict[str, str], int]:
+    """Run a command, disturb it at a moment, and repeat it until it ends well."""
+    process = _start(environment, *words)
+    time.sleep(moment)
+    if process.poll() is None:
+        if what == "process":
+            process.kill()
+        elif what == "s3":
+            outage(5.0)
+        else:
+            children = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+            if workers:
+                random.choice(workers).kill()
+    out, _ = process.communicate()
+    again = 0
+    while process.returncode != 0:
+        again += 1
+        assert again < 5, "it does not end"
+        process = _start(environment, *words)
+        out, _ = process.communicate()
+    return json.loads(out.splitlines()[-1]), again
+
+
+@contextmanager
+def _s3_with_outages() -> Iterator[tuple[str, Callable[[float], None]]]:
+    """Start an S3 server behind a door, and give the door's address and what shuts it a while.
+
+    The server itself keeps its objects in memory, and would lose them with its process.
+    """
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    upstream = f"http://{host}:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{upstream}/bench", method="PUT")).close()
+    door = S3Proxy(upstream).__enter__()
+    door_port = int(door.url.rsplit(":", 1)[1])
+
+    def outage(seconds: float) -> None:
+        nonlocal door
+        door.faults = lambda _: "reset"
+        door.__exit__()
+        time.sleep(seconds)
+        door = S3Proxy(upstream, door_port).__enter__()
+
+    yield door.url, outage
+    door.__exit__()
+    server.stop()
+
+
+# What they share
+
+
+@contextmanager
+def _prefect_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Start a Prefect server and give the environment in which commands use it."""
+    port = random.randint(20000, 40000)
+    environment = {
+        **os.environ,
+        "SIMGAN_HOME": str(folder / "home"),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PYTHONPATH": str(Path.cwd()),
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with (folder / "prefect.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(
+                    f"{environment['PREFECT_API_URL']}/health", timeout=2
+                ).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _start(environment: dict[str, str], *words: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *map(str, words)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _simgan(environment: dict[str, str], *words: object) -> dict[str, str]:
+    """Run a command and return its result."""
+    process = _start(environment, *words, *([] if "--json" in words else ["--json"]))
+    out, _ = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"{words} failed")
+    result: dict[str, str] = json.loads(out.splitlines()[-1])
+    return result
+
+
+if __name__ == "__main__":
+    main()
