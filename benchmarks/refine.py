@@ -88,20 +88,20 @@ def rates(folder: Path) -> None:
         "computing alone, bf16": (len(few), lambda: bulk["bf16"](few)),
         "end to end, zarr to zarr": (num_rows, lambda: _end_to_end(folder)),
     }
+    for dtype in (torch.bfloat16, torch.float32):
+        cases[f"matrix products, {dtype}, GFLOP"] = _matrix_products(dtype)
     if DEVICE == "cuda":
         cases |= _gpu_cases(refiner, few, best)
     seconds = _interleaved({name: work for name, (_, work) in cases.items()})
     rate = {name: count / seconds[name] for name, (count, _) in cases.items()}
     for name, value in rate.items():
-        print(f"{name:44} {value:10.0f} images/s")
+        print(f"{name:44} {value:10.0f} a second")
     alone = rate[f"computing alone, {best.arithmetic.precision}"]
     whole = rate["end to end, zarr to zarr"]
     print(f"end to end / plain loop      {whole / rate[next(iter(rate))]:.2f}")
     print(f"end to end / computing alone {whole / alone:.1%}")
-    peak = _matrix_rate(torch.bfloat16)
-    print(f"bf16 matrix rate {peak / 1e12:.2f} TFLOP/s, fp32 "
-          f"{_matrix_rate(torch.float32) / 1e12:.2f}; computing alone uses "
-          f"{alone * FLOP_PER_IMAGE / peak:.0%} of bf16's")  # fmt: skip
+    peak = rate["matrix products, torch.bfloat16, GFLOP"] * 1e9
+    print(f"computing alone / bf16 matrix rate {alone * FLOP_PER_IMAGE / peak:.0%}")
 
 
 def _plain(refiner: torch.nn.Module, images: np.ndarray) -> np.ndarray:
@@ -189,17 +189,18 @@ def _interleaved(cases: dict[str, Callable[[], object]]) -> dict[str, float]:
     return best
 
 
-def _matrix_rate(dtype: torch.dtype, size: int = 0) -> float:
-    """Return the rate of square matrix products, in FLOP/s."""
-    size = size or (8192 if DEVICE == "cuda" else 2048)
+def _matrix_products(dtype: torch.dtype) -> tuple[int, Callable[[], None]]:
+    """Return square matrix products, and how many GFLOP they are."""
+    size, repeats = (8192, 50) if DEVICE == "cuda" else (2048, 10)
     a, b = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
 
     def work() -> None:
-        torch.mm(a, b)
+        for _ in range(repeats):
+            torch.mm(a, b)
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * size**3 / _interleaved({"": work})[""]
+    return round(2 * size**3 * repeats / 1e9), work
 
 
 # Memory
