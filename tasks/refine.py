@@ -206,7 +206,7 @@ def _read_ahead(
 
     with ThreadPoolExecutor(1) as pool:
         coming = deque([pool.submit(read, shard) for shard in shards[:1]])
-        for shard, after in zip(shards, [*shards[1:], None], strict=True):
+        for shard, after in zip(shards, [*shards, None][1:], strict=True):
             block = coming.popleft().result()
             if after is not None:
                 coming.append(pool.submit(read, after))

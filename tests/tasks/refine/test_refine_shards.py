@@ -77,6 +77,8 @@ def test_the_same_work_gives_the_same_digest_wherever_it_was_interrupted(
     plan_refinement.fn(source, weights, to, dtype="fp32")
     assert refine_shards.fn([3, 1], source, weights, to) == 2 * ROWS_PER_SHARD
     assert refine_shards.fn([1, 2], source, weights, to) == ROWS_PER_SHARD
+    # As when a worker dies between its last shard and its answer.
+    assert refine_shards.fn([1, 2], source, weights, to) == 0
     assert plan_refinement.fn(source, weights, to, dtype="fp32").groups == [[0, 4, 5, 6]]
     assert refined(inputs, to).digest == whole.digest
 
