@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flows.environment import prepare
 from flows.gallery import app as gallery_app
 from flows.ingest_command import app as ingest_app
+from flows.inspect import inspect_app, verify_app
 from flows.outcome import Outcome, dataset_outcome
 from flows.terminal import show_logs
 from flows.turing import app as turing_app
@@ -41,6 +42,8 @@ app = App(
 simulate_app = App(name="simulate", help="Render the built-in simulator's two domains.")
 app.command(simulate_app)
 app.command(ingest_app)
+app.command(inspect_app)
+app.command(verify_app)
 app.command(turing_app)
 app.command(gallery_app)
 for command in (up, status, down):

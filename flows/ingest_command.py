@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.outcome import Outcome, dataset_outcome
 from simgan_core.errors import InputError
-from tasks.inputs import ArraysInput, MPIIGazeInput, UnityEyesInput
+from tasks.inputs import (
+    ArraysInput,
+    EyeGazeInput,
+    FolderInput,
+    MPIIGazeInput,
+    NyuHandInput,
+    SynthesEyesInput,
+    UnityEyesInput,
+)
 
 app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
 
@@ -45,6 +53,8 @@ def unityeyes(
     folder: Path,
     *,
     crop: Literal["eye-width", "margin"] = "eye-width",
+    channels: Literal[1, 3] = 1,
+    head_limit: float | None = None,
     size: str = "35x55",
     storing: Stored,
 ) -> Outcome:
@@ -56,13 +66,43 @@ def unityeyes(
         The folder; nested folders are read too.
     crop
         How the eye is cut out of the frame.
+    channels
+        1: grey, 3: colour.
+    head_limit
+        Leave out eyes of heads turned by more, in pitch or yaw, in degrees.
     size
         Height x width of the stored images, in pixels.
     """
     height, width = _size(size)
-    return _ingest(
-        UnityEyesInput(folder=str(folder), crop=crop, height=height, width=width), storing
+    source = UnityEyesInput(
+        folder=str(folder),
+        crop=crop,
+        channels=channels,
+        head_limit_deg=head_limit,
+        height=height,
+        width=width,
     )
+    return _ingest(source, storing)
+
+
+@app.command(name="syntheseyes")
+def syntheseyes(
+    folder: Path, *, channels: Literal[1, 3] = 1, size: str = "35x55", storing: Stored
+) -> Outcome:
+    """Read a folder of X.png + X.pkl; the pickles are read without running anything in them.
+
+    Parameters
+    ----------
+    folder
+        The folder; nested folders are read too.
+    channels
+        1: grey, 3: colour.
+    size
+        Height x width of the stored images, in pixels.
+    """
+    height, width = _size(size)
+    source = SynthesEyesInput(folder=str(folder), channels=channels, height=height, width=width)
+    return _ingest(source, storing)
 
 
 @app.command(name="mpiigaze")
@@ -95,9 +135,92 @@ def mpiigaze(
     return _ingest(source, storing)
 
 
+@app.command(name="eye-gaze")
+def eye_gaze(file: Path, *, size: str = "35x55", storing: Stored) -> Outcome:
+    """Read gaze.h5 or real_gaze.h5 of Kaggle's 4quant/eye-gaze.
+
+    Parameters
+    ----------
+    file
+        The file.
+    size
+        Height x width of the stored images, in pixels.
+    """
+    height, width = _size(size)
+    return _ingest(EyeGazeInput(file=str(file), height=height, width=width), storing)
+
+
+@app.command(name="folder")
+def folder(
+    folder: Path,
+    *,
+    channels: Literal[1, 3] = 1,
+    domain: Literal["synthetic", "real"] = "real",
+    size: str | None = None,
+    storing: Stored,
+) -> Outcome:
+    """Read a folder of images: png, jpg, bmp, tiff; 8 or 16 bits; labels.csv or labels.parquet.
+
+    Parameters
+    ----------
+    folder
+        The folder; nested folders are read too.
+    channels
+        1: grey, 3: colour.
+    domain
+        Which domain the images belong to.
+    size
+        Height x width to crop and resize to, such as 35x55; those of the first when not given.
+    """
+    source = FolderInput(
+        folder=str(folder),
+        channels=channels,
+        domain=domain,
+        size=None if size is None else _size(size),
+    )
+    return _ingest(source, storing)
+
+
+@app.command(name="nyu-hand")
+def nyu_hand(
+    folder: Path,
+    *,
+    labels: Path | None = None,
+    domain: Literal["synthetic", "real"] = "real",
+    view: int = 1,
+    size: str = "224x224",
+    storing: Stored,
+) -> Outcome:
+    """Read depth frames of NYU Hand Pose, cut to a cube of 300 mm round the hand.
+
+    Parameters
+    ----------
+    folder
+        The folder with depth_1_0000001.png and so on.
+    labels
+        Text file whose line n has u v d of each joint of frame n.
+    domain
+        real: the frames depth_…, synthetic: synthdepth_….
+    view
+        Which of the three cameras.
+    size
+        Height x width of the stored images, in pixels.
+    """
+    height, width = _size(size)
+    source = NyuHandInput(
+        folder=str(folder),
+        labels=None if labels is None else str(labels),
+        domain=domain,
+        view=view,
+        height=height,
+        width=width,
+    )
+    return _ingest(source, storing)
+
+
 @app.command(name="arrays")
 def arrays(
-    file: Path,
+    file: str,
     *,
     images: str,
     gaze: str | None = None,
@@ -109,12 +232,12 @@ def arrays(
     size: str | None = None,
     storing: Stored,
 ) -> Outcome:
-    """Read named arrays of one .h5 or .npz file.
+    """Read named arrays: h5, npz, npy or zarr.
 
     Parameters
     ----------
     file
-        The file.
+        An .h5 or .npz file, a folder of .npy files, or a zarr group (a folder or s3:// URL).
     images
         Name of the images, [N, H, W] or [N, H, W, C].
     gaze
@@ -133,7 +256,7 @@ def arrays(
         Height x width to crop and resize to, such as 35x55; as they are when not given.
     """
     source = ArraysInput(
-        file=str(file),
+        file=file,
         images=images,
         gaze=gaze,
         gaze_pitchyaw=gaze_pitchyaw,

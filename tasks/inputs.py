@@ -22,6 +22,20 @@ class UnityEyesInput(_Input):
     """The folder; nested folders are read too."""
     crop: Literal["eye-width", "margin"] = "eye-width"
     """How the eye is cut out of the frame; both domains of a training want the same rule."""
+    channels: Literal[1, 3] = 1
+    """1: grey, 3: colour."""
+    head_limit_deg: float | None = Field(default=None, gt=0, le=180)
+    """Leave out eyes of heads turned by more, in pitch or yaw, in degrees."""
+
+
+class SynthesEyesInput(_Input):
+    """A folder of `X.png` + `X.pkl`, as SynthesEyes has them."""
+
+    format: Literal["syntheseyes"] = "syntheseyes"
+    folder: str
+    """The folder; nested folders are read too."""
+    channels: Literal[1, 3] = 1
+    """1: grey, 3: colour."""
 
 
 class MPIIGazeInput(_Input):
@@ -36,14 +50,58 @@ class MPIIGazeInput(_Input):
     """Only these people, such as p00 and p03; all when empty."""
 
 
+class EyeGazeInput(_Input):
+    """`gaze.h5` or `real_gaze.h5` of Kaggle's 4quant/eye-gaze."""
+
+    format: Literal["eye-gaze"] = "eye-gaze"
+    file: str
+    """The file."""
+
+
+class FolderInput(BaseModel):
+    """A folder of png, jpg, bmp or tiff images, with or without a table of labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["folder"] = "folder"
+    folder: str
+    """The folder; nested folders are read too."""
+    channels: Literal[1, 3] = 1
+    """1: grey, 3: colour."""
+    domain: Literal["synthetic", "real"] = "real"
+    """Which domain the images belong to."""
+    size: tuple[int, int] | None = None
+    """Height and width to crop and resize to; those of the first image when empty."""
+
+
+class NyuHandInput(BaseModel):
+    """A folder of NYU Hand Pose's depth frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format: Literal["nyu-hand"] = "nyu-hand"
+    folder: str
+    """The folder with `depth_1_0000001.png` and so on."""
+    labels: str | None = None
+    """Text file whose line n has u v d of each joint of frame n; unlabelled when empty."""
+    domain: Literal["synthetic", "real"] = "real"
+    """real: the frames `depth_…`, synthetic: `synthdepth_…`."""
+    view: int = Field(default=1, ge=1, le=3)
+    """Which of the three cameras."""
+    height: int = Field(default=224, ge=8, le=1024)
+    """Height of the stored images, in pixels."""
+    width: int = Field(default=224, ge=8, le=1024)
+    """Width of the stored images, in pixels."""
+
+
 class ArraysInput(BaseModel):
-    """One .h5 or .npz file with named arrays."""
+    """Named arrays: h5, npz, npy or zarr."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: Literal["arrays"] = "arrays"
     file: str
-    """The file."""
+    """The .h5 or .npz file, the folder of .npy files, or the zarr group (a folder or s3:// URL)."""
     images: str
     """Name of the images: [N, H, W] or [N, H, W, C]."""
     gaze: str | None = None
@@ -62,4 +120,13 @@ class ArraysInput(BaseModel):
     """Height and width to resize to; as they are when empty."""
 
 
-SourceInput = Annotated[UnityEyesInput | MPIIGazeInput | ArraysInput, Field(discriminator="format")]
+SourceInput = Annotated[
+    UnityEyesInput
+    | SynthesEyesInput
+    | MPIIGazeInput
+    | EyeGazeInput
+    | ArraysInput
+    | FolderInput
+    | NyuHandInput,
+    Field(discriminator="format"),
+]

@@ -1,30 +1,64 @@
 """From what an ingestion is told to read to the source that reads it."""
 
-from pathlib import Path
-
 from storage.sources.arrays import ArraysSource
+from storage.sources.eye_gaze import EyeGazeSource
+from storage.sources.folder import FolderSource
 from storage.sources.mpiigaze import MPIIGazeSource
+from storage.sources.nyu_hand import NyuHandSource
 from storage.sources.source import Source
+from storage.sources.syntheseyes import SynthesEyesSource
 from storage.sources.unityeyes import UnityEyesSource
-from tasks.inputs import ArraysInput, MPIIGazeInput, SourceInput, UnityEyesInput
+from tasks.inputs import (
+    ArraysInput,
+    EyeGazeInput,
+    FolderInput,
+    MPIIGazeInput,
+    NyuHandInput,
+    SourceInput,
+    SynthesEyesInput,
+    UnityEyesInput,
+)
 
 
-def open_source(given: SourceInput) -> Source:
+def open_source(given: SourceInput) -> Source:  # noqa: PLR0911  one for each format
     """List the files of a source; raises SourceError where they are missing or do not fit."""
     match given:
         case UnityEyesInput():
             size = (given.height, given.width)
-            return UnityEyesSource(Path(given.folder), size=size, crop=given.crop)
+            return UnityEyesSource(
+                given.folder,
+                size=size,
+                crop=given.crop,
+                channels=given.channels,
+                head_limit_deg=given.head_limit_deg,
+            )
+        case SynthesEyesInput():
+            size = (given.height, given.width)
+            return SynthesEyesSource(given.folder, size=size, channels=given.channels)
+        case EyeGazeInput():
+            return EyeGazeSource(given.file, size=(given.height, given.width))
+        case FolderInput():
+            return FolderSource(
+                given.folder, size=given.size, channels=given.channels, domain=given.domain
+            )
+        case NyuHandInput():
+            return NyuHandSource(
+                given.folder,
+                labels=given.labels,
+                size=(given.height, given.width),
+                domain=given.domain,
+                view=given.view,
+            )
         case MPIIGazeInput():
             return MPIIGazeSource(
-                Path(given.folder),
+                given.folder,
                 size=(given.height, given.width),
                 subset=given.subset,
                 people=list(given.people) if given.people else None,
             )
         case ArraysInput():
             return ArraysSource(
-                Path(given.file),
+                given.file,
                 images=given.images,
                 gaze=given.gaze,
                 gaze_pitchyaw=given.gaze_pitchyaw,

@@ -3,34 +3,50 @@
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from storage.errors import SourceError
+from storage.location import locate
 
 
-def open_array_file(path: Path) -> "ArrayFile":
-    """Return an .h5 or .npz file; raises SourceError when it is missing or of another format."""
+def open_array_file(place: str) -> "ArrayFile":
+    """Return the arrays at a path or URL; raises SourceError when there are none we read.
+
+    .h5 and .npz files; a folder of .npy files, or one of them, by the files' names without .npy;
+    a zarr group of version 2 or 3 in a folder or on S3.
+    """
+    if "://" in place:
+        return ZarrGroup(place)
+    path = Path(place)
+    if path.is_dir():
+        is_group = any((path / name).exists() for name in ("zarr.json", ".zgroup"))
+        return ZarrGroup(str(path)) if is_group else NpyFolder(str(path))
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
-    if path.suffix in (".h5", ".hdf5"):
-        return H5File(path)
-    if path.suffix == ".npz":
-        return NpzFile(path)
-    raise SourceError(f"file {path} is neither .h5 nor .npz")
+    kinds: dict[str, Callable[[str], ArrayFile]] = {
+        ".h5": H5File,
+        ".hdf5": H5File,
+        ".npz": NpzFile,
+        ".npy": NpyFolder,
+    }
+    if path.suffix not in kinds:
+        raise SourceError(f"{path} is neither .h5, .npz, .npy nor a folder of .npy or zarr arrays")
+    return kinds[path.suffix](str(path.parent if path.suffix == ".npy" else path))
 
 
 class ArrayFile(ABC):
     """Arrays by key; can be pickled, and read by threads and processes at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
 
     def look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -43,7 +59,7 @@ class ArrayFile(ABC):
             return found
 
     def rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows start to stop − 1 of an array; text as str."""
+        """Return rows start to stop − 1 of an array, in an array of their own; text as str."""
         with self._errors():
             return self._rows(key, start, stop)
 
@@ -71,7 +87,7 @@ class ArrayFile(ABC):
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> SourceError:
-        return SourceError(f"{self.path} is damaged, or no {self.path.suffix} file: {error}")
+        return SourceError(f"{self.path} is damaged, or not what its name says: {error}")
 
 
 class H5File(ArrayFile):
@@ -104,11 +120,11 @@ class H5File(ArrayFile):
 class NpzFile(ArrayFile):
     """A NumPy archive; its arrays can only be read whole, so those that are used stay in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
         self._loaded: dict[str, NDArray[Any]] = {}
 
-    def __reduce__(self) -> tuple[type["NpzFile"], tuple[Path]]:
+    def __reduce__(self) -> tuple[type["NpzFile"], tuple[str]]:
         return NpzFile, (self.path,)
 
     @override
@@ -125,8 +141,7 @@ class NpzFile(ArrayFile):
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        rows = self._array(key)[start:stop]
-        return np.char.decode(rows, errors="backslashreplace") if rows.dtype.kind == "S" else rows
+        return _own(self._array(key)[start:stop])
 
     def _array(self, key: str) -> NDArray[Any]:
         if key not in self._loaded:
@@ -137,5 +152,70 @@ class NpzFile(ArrayFile):
     @contextmanager
     def _open(self) -> Iterator[Any]:
         # NumPy leaves the file open when it is damaged, unless the file is not its own.
-        with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with Path(self.path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             yield file
+
+
+class NpyFolder(ArrayFile):
+    """The .npy files of a folder, by their names without the suffix; mapped, never read whole."""
+
+    @override
+    def _keys(self) -> list[str]:
+        return [file.stem for file in Path(self.path).glob("*.npy")]
+
+    @override
+    def _look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        if key not in self._keys():
+            return None
+        array = self._array(key)
+        return array.shape, array.dtype
+
+    @override
+    def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        return _own(self._array(key)[start:stop])
+
+    def _array(self, key: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(
+            Path(self.path) / f"{key}.npy", mmap_mode="r", allow_pickle=False
+        )
+        return array
+
+
+class ZarrGroup(ArrayFile):
+    """A zarr group on disk or on S3, by the paths of its arrays ("images", "labels/gaze")."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._place = locate(path)
+
+    def __reduce__(self) -> tuple[type["ZarrGroup"], tuple[str]]:
+        return ZarrGroup, (self.path,)
+
+    @override
+    def _keys(self) -> list[str]:
+        members = self._group().members(max_depth=None)
+        return [key for key, node in members if isinstance(node, zarr.Array)]
+
+    @override
+    def _look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        node = self._group().get(key)
+        if not isinstance(node, zarr.Array):
+            return None
+        return node.shape, np.dtype(node.dtype)
+
+    @override
+    def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        array = self._group()[key]
+        assert isinstance(array, zarr.Array)
+        return _own(np.asarray(array[start:stop]))
+
+    def _group(self) -> "zarr.Group":
+        with self._place.os_errors():
+            return zarr.open_group(self._place.store(read_only=True), mode="r")
+
+
+def _own(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return rows in memory of their own, text as str."""
+    if rows.dtype.kind == "S":
+        return np.char.decode(rows, errors="backslashreplace")
+    return np.array(rows)

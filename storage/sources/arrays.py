@@ -1,12 +1,12 @@
-"""One .h5 or .npz file with named arrays of images and labels."""
+"""Named arrays of images and labels: h5, npz, npy or zarr."""
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from storage.errors import SourceError
@@ -14,19 +14,21 @@ from storage.samples import Floats, Images, Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.array_file import open_array_file
 from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
+from storage.sources.gaze_angles import directions, directions_of_angles
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
 PIECES = 256
-PIECE_BYTES = 1 << 16
-"""A file's digest is of this many pieces of this size, evenly spread: of all of a small one."""
+PIECE_ROWS = 16
+"""The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
 
 
 class ArraysSource:
     """The rows of named arrays of equal length.
 
     Args:
-        file: An .h5 or .npz file.
+        file: An .h5 or .npz file, a folder of .npy files or one of them, or a zarr group (also
+            at an s3:// URL).
         images: Key of uint8 or uint16 [N, H, W] or [N, H, W, C], C = 1 or 3.
         gaze: Key of gaze vectors [N, 3] of any length, x right, y down, z into the scene.
         gaze_pitchyaw: Key of gaze angles [N, 2] in radians instead, positive where it goes up and
@@ -63,7 +65,7 @@ class ArraysSource:
             raise SourceError("give gaze or gaze_pitchyaw, not both")
         if y_up and gaze is None:
             raise SourceError("y_up says how gaze vectors point; give their key as gaze")
-        self._file = open_array_file(Path(file))
+        self._file = open_array_file(os.fspath(file))
         self._images, self._gaze, self._angles = images, gaze, gaze_pitchyaw
         self._y_up, self._pupil, self._id = y_up, pupil, id
         self.domain: Domain = domain
@@ -93,13 +95,13 @@ class ArraysSource:
         return [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
 
     def content_digest(self) -> str:
-        """Return a digest of the file's size and of pieces of its content, at most 16 MiB."""
-        size = self._file.path.stat().st_size
-        sha = hashlib.sha256(str(size).encode())
-        with self._file.path.open("rb") as file:
-            for offset in range(0, size, max(PIECE_BYTES, size // PIECES)):
-                file.seek(offset)
-                sha.update(file.read(PIECE_BYTES))
+        """Return a digest of the arrays' shapes and of up to 4,096 of their rows."""
+        sha = hashlib.sha256()
+        for key in filter(None, (self._images, self._gaze, self._angles, self._pupil, self._id)):
+            sha.update(f"{key} {self._file.look(key)}".encode())
+            for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
+                rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
+                sha.update(repr(rows.tolist()).encode() if rows.dtype.kind in "OU" else rows.data)
         return sha.hexdigest()
 
     def read(self, start: int, stop: int) -> SampleBlock:
@@ -192,25 +194,11 @@ class ArraysSource:
         labels: dict[str, Floats] = {}
         if self._gaze is not None:
             vectors = self._file.rows(self._gaze, start, stop).astype(np.float64)
-            labels["gaze"] = _directions(vectors * [1, -1 if self._y_up else 1, 1])
+            labels["gaze"] = directions(vectors * [1, -1 if self._y_up else 1, 1])
         if self._angles is not None:
             angles = self._file.rows(self._angles, start, stop).astype(np.float64)
-            labels["gaze"] = _directions_of_angles(angles)
+            labels["gaze"] = directions_of_angles(angles)
         if self._pupil is not None:
             points = self._file.rows(self._pupil, start, stop).astype(np.float64)
             labels["pupil_px"] = to_crop(points, centre_box(self._frame, self._size), self._size)
         return labels
-
-
-def _directions(vectors: NDArray[np.float64]) -> Floats:
-    """Return vectors [N, 3] at length 1; NaN for those of no length."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(unit, dtype=np.float32)
-
-
-def _directions_of_angles(angles: NDArray[np.float64]) -> Floats:
-    """Return the vectors [N, 3] of pitch and yaw [N, 2]: pitch = asin(−y), yaw = atan2(−x, −z)."""
-    pitch, yaw = angles.T
-    vectors = [-np.cos(pitch) * np.sin(yaw), -np.sin(pitch), -np.cos(pitch) * np.cos(yaw)]
-    return np.stack(vectors, axis=1).astype(np.float32)

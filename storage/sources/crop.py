@@ -51,7 +51,7 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
     """Cut one box out of images [N, H, W, C] of an integer type: [N, height, width, C] of it."""
     height, width = images.shape[1:3]
     if box == Box(0, 0, width, height) and size == (height, width):
-        return images.copy()
+        return images
     images, box = _cut(images, box)
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
     for start in range(0, len(images), IMAGES_AT_ONCE):
@@ -61,6 +61,21 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
         # Halves go up, also where rounding errors left a little less than a half.
         resized[start : start + len(batch)] = np.floor(small + (0.5 + 1e-6))
     return resized
+
+
+def sufficient(frame: Size, box: Box, size: Size) -> Size:
+    """Return the size at which a frame may be decoded when a box of it is to be made smaller.
+
+    Two pixels each way remain for one of the result.
+    """
+    shrinking = max(1.0, min(box.width / size.width, box.height / size.height) / 2)
+    return Size(math.ceil(frame.height / shrinking), math.ceil(frame.width / shrinking))
+
+
+def scaled(box: Box, frame: Size, decoded: Size) -> Box:
+    """Return where a box of a frame is in the frame decoded at another size."""
+    y, x = decoded.height / frame.height, decoded.width / frame.width
+    return Box(box.left * x, box.top * y, box.width * x, box.height * y)
 
 
 def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ left, and `look_vec` has y up.
 
 import json
 import re
-import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,10 +19,19 @@ from pydantic import JsonValue
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import GAZE, HEAD_POSE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
-from storage.sources.crop import Box, Size, box_around, crop_and_resize, to_crop
+from storage.sources.crop import (
+    Box,
+    Size,
+    box_around,
+    crop_and_resize,
+    scaled,
+    sufficient,
+    to_crop,
+)
 from storage.sources.head_pose import from_unityeyes
+from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
-from storage.sources.rows import BadSampleError, Sample, read_rows
+from storage.sources.rows import BadSampleError, LeftOutError, Sample, read_rows
 
 Crop = Literal["eye-width", "margin"]
 Points = NDArray[np.float64]
@@ -41,23 +49,9 @@ IRIS_TOLERANCE = 0.02
 """How far it may be from there, in frame heights; in real files it is under a thousandth."""
 
 MAX_DIGITS = 18
-MAX_SIDE_PX = 8192
 MAX_LABEL_BYTES = 1 << 20
 
 _VECTOR = re.compile(r"\(([^()]*)\)")
-
-_UNDECODABLE = (
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-)
-"""What Pillow raises on damaged files, beside OSError."""
 
 
 class UnityEyesSource:
@@ -67,6 +61,9 @@ class UnityEyesSource:
     margin): 1.5 eye widths wide ("eye-width"), or a fixed share of the frame ("margin"), and as
     high as `size` asks for. Frames may be of any size. The pupil label is the mean of the iris'
     contour, since the files have no pupil.
+
+    With a limit, eyes of heads whose pitch or yaw exceeds it are left out. A frame much larger
+    than its crop is decoded at a half or less, at least two pixels for one of the crop.
 
     A pair that lacks a file, does not decode, or has labels that contradict the frame is a row
     that is not valid.
@@ -80,13 +77,25 @@ class UnityEyesSource:
     decodes = True
 
     def __init__(
-        self, folder: Path | str, *, size: tuple[int, int] = (35, 55), crop: Crop = "eye-width"
+        self,
+        folder: Path | str,
+        *,
+        size: tuple[int, int] = (35, 55),
+        crop: Crop = "eye-width",
+        channels: Channels = 1,
+        head_limit_deg: float | None = None,
     ) -> None:
         self._folder = Path(folder)
         self._size = Size(*size)
         self._crop = crop
+        self._channels: Channels = channels
+        self._head_limit_deg = head_limit_deg
         self.options: dict[str, JsonValue] = {"size": [*size], "crop": crop}
-        self.image_shape = (*self._size, 1)
+        if channels != 1:
+            self.options["channels"] = channels
+        if head_limit_deg is not None:
+            self.options["head_limit_deg"] = head_limit_deg
+        self.image_shape = (*self._size, channels)
         self._files = Listing(self._folder, _split_name, num_files=2, by_number=True)
         if not len(self._files):
             raise SourceError(
@@ -112,19 +121,25 @@ class UnityEyesSource:
     def _read_one(self, name: str) -> Sample:
         path = self._folder / name
         eye = _read_eye(path.with_suffix(".json"))
-        frame = _read_grey(path.with_suffix(".jpg"))
-        _require_paired(eye, Size(*frame.shape))
-        upright = eye.with_origin_at_top(frame.shape[0])
-        box = self._box(upright, Size(*frame.shape))
+        head_pose = from_unityeyes(eye.head_deg)
+        limit = self._head_limit_deg
+        if limit is not None and np.abs(np.degrees(head_pose[:2])).max() > limit:
+            raise LeftOutError(f"the head is turned by more than {limit:g}°")
+        with opened_image(path.with_suffix(".jpg")) as image:
+            _require_paired(eye, image.size)
+            upright = eye.with_origin_at_top(image.size.height)
+            box = self._box(upright, image.size)
+            frame = image.read(self._channels, sufficient(image.size, box, self._size))
+            box_here = scaled(box, image.size, Size(*frame.shape[:2]))
         iris = to_crop(upright.iris, box, self._size)
         labels = {
             "gaze": (eye.look / np.linalg.norm(eye.look) * [1, -1, 1]).astype(np.float32),
-            "head_pose": from_unityeyes(eye.head_deg),
+            "head_pose": head_pose,
             "pupil_px": iris.mean(axis=0),
             "iris_px": _along(iris, IRIS_PX.shape[0]),
             "lid_px": _along(to_crop(upright.margin, box, self._size), LID_PX.shape[0]),
         }
-        return crop_and_resize(frame[None, :, :, None], box, self._size)[0], labels
+        return crop_and_resize(frame[None], box_here, self._size)[0], labels
 
     def _box(self, eye: "_Eye", frame: Size) -> Box:
         x, y = (eye.margin.min(axis=0) + eye.margin.max(axis=0)) / 2
@@ -205,25 +220,6 @@ def _split_name(name: str) -> tuple[str, int] | None:
     if not (dot and stem.isascii() and stem.isdecimal() and len(stem) <= MAX_DIGITS):
         return None
     return {"jpg": (stem, 0), "json": (stem, 1)}.get(suffix)
-
-
-def _read_grey(path: Path) -> NDArray[np.uint8]:
-    """Return the brightness of a jpg, uint8 [H, W]."""
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            if max(image.size) > MAX_SIDE_PX:
-                raise BadSampleError(f"the image claims to be over {MAX_SIDE_PX} pixels a side")
-            # A jpg holds brightness by itself: colours are then not decoded at all.
-            image.draft("L", None)
-            return np.asarray(image.convert("L"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise BadSampleError("the image file is missing") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise BadSampleError("the image file does not decode") from error
-    except _UNDECODABLE as error:
-        raise BadSampleError("the image file does not decode") from error
 
 
 def _read_eye(path: Path) -> _Eye:

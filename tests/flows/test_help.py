@@ -17,6 +17,8 @@ COMMANDS = [
     "doctor",
     "turing",
     "gallery",
+    "inspect",
+    "verify",
 ]
 HEAVY = {"torch", "prefect", "mlflow", "zarr", "matplotlib", "scipy", "PIL"}
 

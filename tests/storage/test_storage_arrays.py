@@ -176,7 +176,7 @@ def test_a_missing_file_and_another_format_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no file"):
         ArraysSource(tmp_path / "a.h5", images="image")
     (tmp_path / "a.csv").touch()
-    with pytest.raises(SourceError, match=r"neither \.h5 nor \.npz"):
+    with pytest.raises(SourceError, match=r"neither \.h5, \.npz"):
         ArraysSource(tmp_path / "a.csv", images="image")
 
 

@@ -1,0 +1,108 @@
+"""A folder of images, unlabelled or with a table of labels keyed by file name."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from storage.errors import SourceError
+from storage.samples import SampleBlock
+from storage.schema import Domain, PixelType, Preprocess
+from storage.sources.crop import Size, centre_box, crop_and_resize, scaled, sufficient
+from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image
+from storage.sources.label_table import LabelTable
+from storage.sources.listing import Listing
+from storage.sources.rows import BadSampleError, Sample, read_rows
+
+FIRST_IMAGES = 100
+"""So many are tried for one that opens and tells how the others are."""
+
+TABLES = ("labels.csv", "labels.parquet")
+
+
+class FolderSource:
+    """The png, jpg, bmp and tiff images in a folder and the folders in it, named "a/12.png".
+
+    Images are cut from the middle to the proportions of `size` and resized; without a size, to
+    that of the first image. They keep their 8 or 16 bits, all as the first. Where the folder has a
+    `labels.csv` or `labels.parquet` (see `LabelTable`), an image without a row in it is not valid.
+    """
+
+    name = "folder"
+    preprocess: Preprocess = "none"
+    decodes = True
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        size: tuple[int, int] | None = None,
+        channels: Channels = 1,
+        domain: Literal["synthetic", "real"] = "real",
+    ) -> None:
+        self._folder = Path(folder)
+        self._channels: Channels = channels
+        self.domain: Domain = domain
+        self._files = Listing(self._folder, _split_name)
+        if not len(self._files):
+            raise SourceError(
+                f"folder {folder} holds no image; expected {', '.join(sorted(SUFFIXES))}"
+            )
+        first, self._bits = self._look_at_first()
+        self._size = first if size is None else Size(*size)
+        self.image_shape = (*self._size, channels)
+        self.dtype: PixelType = "uint16" if self._bits == 16 else "uint8"
+        self._table = self._open_table()
+        self.labels = () if self._table is None else self._table.labels
+        self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": channels}
+        if self._table is not None:
+            self.options["labels"] = [label.name for label in self.labels]
+        self._digest = self._files.digest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of images start to stop − 1."""
+        return self._files.ids(start, stop)
+
+    def content_digest(self) -> str:
+        """Return a digest of the images' names and sizes, and of the table."""
+        return self._digest if self._table is None else f"{self._digest} {self._table.digest}"
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return images start to stop − 1."""
+        return read_rows(self, start, stop, self._read_one)
+
+    def _read_one(self, name: str) -> Sample:
+        with opened_image(self._folder / name) as image:
+            if image.bits != self._bits:
+                raise BadSampleError(
+                    f"the image has {image.bits} bits a grey level, the first {self._bits}"
+                )
+            size = image.size
+            box = centre_box(size, self._size)
+            frame = image.read(self._channels, sufficient(size, box, self._size))
+        here = scaled(box, size, Size(*frame.shape[:2]))
+        known = {} if self._table is None else self._table.find(name, box, self._size)
+        return crop_and_resize(frame[None], here, self._size)[0], known
+
+    def _look_at_first(self) -> tuple[Size, Bits]:
+        reason = ""
+        for row in range(min(len(self), FIRST_IMAGES)):
+            try:
+                with opened_image(self._folder / self.ids(row, row + 1)[0]) as image:
+                    return image.size, image.bits
+            except BadSampleError as error:
+                reason = str(error)
+        raise SourceError(f"no image of {self._folder} can be read: {reason}")
+
+    def _open_table(self) -> LabelTable | None:
+        found = [path for name in TABLES if (path := self._folder / name).is_file()]
+        if len(found) > 1:
+            raise SourceError(f"{self._folder} holds {' and '.join(TABLES)}; keep one of them")
+        return LabelTable(found[0], self._files) if found else None
+
+
+def _split_name(name: str) -> tuple[str, int] | None:
+    return (name, 0) if Path(name).suffix.lower() in SUFFIXES and name[0] != "." else None

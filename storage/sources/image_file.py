@@ -1,0 +1,132 @@
+"""Image files of any kind, decoded safely: grey or colour, 8 or 16 bits, whole or reduced."""
+
+import re
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from storage.sources.crop import Size
+from storage.sources.rows import BadSampleError
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF")
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+MAX_SIDE_PX = 8192
+
+Channels = Literal[1, 3]
+Bits = Literal[8, 16]
+
+_UNDECODABLE = (
+    Image.DecompressionBombError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+)
+"""What Pillow raises on damaged files, beside OSError."""
+
+_TWO_BYTES = re.compile(r"(I|LA|RGB|RGBA|RGBX);16([BLN])")
+"""Pillow's names for pixels of 16 bits in a file, with the order of the two bytes."""
+
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+_ORIENTATION = 0x0112
+_FIRST_ON_ITS_SIDE = 5
+
+_GREY_WEIGHTS = np.array([299, 587, 114]) / 1000
+"""ITU-R 601, as Pillow has it for 8 bits."""
+
+
+class OpenImage:
+    """An image file of which the head is read; get one from `opened_image`."""
+
+    def __init__(self, image: Image.Image, path: Path) -> None:
+        self._image, self._path = image, path
+        width, height = image.size
+        on_its_side = image.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE
+        self.size = Size(width, height) if on_its_side else Size(height, width)
+        """As a person views it."""
+        self.bits = _bits(image)
+        """Bits of a grey level."""
+
+    def read(self, channels: Channels, at_least: Size | None = None) -> NDArray[Any]:
+        """Return the image, uint8 or uint16 [H, W, channels], full scale.
+
+        One channel is brightness, three are red, green and blue; transparency is left away. Where
+        the size `at_least` suffices, a jpg is decoded at a half, a quarter or an eighth of its own
+        if it stays as large as that, which takes a fraction of the time.
+        """
+        if self.bits == 16:
+            return _read_deep(self._image, self._path, channels)
+        mode = "L" if channels == 1 else "RGB"
+        # A jpg holds brightness by itself: for grey, colours are not decoded at all.
+        self._image.draft(mode, None if at_least is None else (at_least.width, at_least.height))
+        pixels = np.asarray(ImageOps.exif_transpose(self._image).convert(mode))
+        return pixels.reshape(*pixels.shape[:2], channels)
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[OpenImage]:
+    """Open an image file; whatever is wrong with it, also later on, is a BadSampleError."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if max(image.size) > MAX_SIDE_PX:
+                raise BadSampleError(f"the image claims to be over {MAX_SIDE_PX} pixels a side")
+            yield OpenImage(image, path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadSampleError("the image file is missing") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadSampleError("the image file does not decode") from error
+    except _UNDECODABLE as error:
+        raise BadSampleError("the image file does not decode") from error
+
+
+def _bits(image: Image.Image) -> Bits:
+    if image.mode in ("I", "F"):
+        raise BadSampleError("the image's grey levels have neither 8 nor 16 bits")
+    return 16 if _TWO_BYTES.fullmatch(_raw_mode(image)) or image.mode[:4] == "I;16" else 8
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for how pixels are laid out in the file."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _read_deep(image: Image.Image, path: Path, channels: Channels) -> NDArray[np.uint16]:
+    """Return an image of 16 bits, of which Pillow itself keeps 8 where there are colours."""
+    if image.mode[:4] == "I;16":
+        return np.repeat(np.asarray(image).astype(np.uint16)[..., None], channels, axis=2)
+    if "LA" in _raw_mode(image):
+        raise BadSampleError("grey images of 16 bits with transparency are not read")
+    high = np.asarray(image)[..., :3].astype(np.uint16)
+    again: Any  # `tile` is no attribute that Pillow declares for all images
+    with Image.open(path, formats=FORMATS) as again:
+        # Read in the other order of bytes, the low one of the two is taken for the high one.
+        again.tile = [tile._replace(args=_swapped(tile.args)) for tile in again.tile]
+        colour: NDArray[np.uint16] = high << 8 | np.asarray(again)[..., :3]
+    if channels == 3:
+        return colour
+    return np.asarray(np.rint(colour @ _GREY_WEIGHTS)[..., None], np.uint16)
+
+
+def _swapped(args: Any) -> Any:
+    """Return a tile's arguments with the bytes of a pixel in the other order."""
+    if isinstance(args, tuple):
+        return (_swapped(args[0]), *args[1:])
+    return f"{args[:-1]}{_OTHER_BYTE[args[-1]]}"

@@ -1,0 +1,144 @@
+"""SynthesEyes (Wood et al., ICCV 2015): folders of X.png with X.pkl.
+
+In the files points have their origin at the top left, and `look_vec` has y down. The angles in a
+file's name are nominal, and are not read; nor is `head_pose`, a matrix whose direction nothing in
+the files settles.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from storage.errors import SourceError
+from storage.samples import SampleBlock
+from storage.schema import GAZE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
+from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
+from storage.sources.image_file import Channels, opened_image
+from storage.sources.listing import Listing
+from storage.sources.plain_pickle import NotPlainError, load_plain
+from storage.sources.rows import BadSampleError, Sample, read_rows
+
+MAX_LABEL_BYTES = 1 << 16
+
+IRIS_8_PX = IRIS_PX.model_copy(update={"shape": (8, 2)})
+LID_12_PX = LID_PX.model_copy(update={"shape": (12, 2)})
+
+
+class SynthesEyesSource:
+    """The pairs in a folder and the folders in it, named by their relative stem ("f01/f01_10_…").
+
+    The image is cut from the middle. The pupil label is the mean of the pupil's eight points.
+    A pair that lacks a file, does not decode or has other labels is a row that is not valid.
+    """
+
+    name = "syntheseyes"
+    domain: Domain = "synthetic"
+    labels = (GAZE, PUPIL_PX, IRIS_8_PX, LID_12_PX)
+    preprocess: Preprocess = "none"
+    dtype: PixelType = "uint8"
+    decodes = True
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        size: tuple[int, int] = (35, 55),
+        channels: Channels = 1,
+    ) -> None:
+        self._folder = Path(folder)
+        self._size = Size(*size)
+        self._channels: Channels = channels
+        self.options: dict[str, JsonValue] = {"size": [*size], "channels": channels}
+        self.image_shape = (*self._size, channels)
+        self._files = Listing(self._folder, _split_name, num_files=2)
+        if not len(self._files):
+            raise SourceError(
+                f"folder {folder} holds no SynthesEyes pair; expected f01/f01_1_0.0_0.0.png with "
+                "f01/f01_1_0.0_0.0.pkl and so on"
+            )
+        self._digest = self._files.digest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the names of pairs start to stop − 1."""
+        return self._files.ids(start, stop)
+
+    def content_digest(self) -> str:
+        """Return a digest of the files' names and sizes."""
+        return self._digest
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return pairs start to stop − 1."""
+        return read_rows(self, start, stop, self._read_one)
+
+    def _read_one(self, name: str) -> Sample:
+        document = _read_labels(self._folder / f"{name}.pkl")
+        look = _numbers(document, ("look_vec",), (3,))
+        if not 0.9 <= np.linalg.norm(look) <= 1.1:
+            raise BadSampleError("look_vec is no unit vector")
+        with opened_image(self._folder / f"{name}.png") as image:
+            if image.bits != 8:
+                raise BadSampleError("the image has 16 bits a grey level, not 8")
+            frame = image.read(self._channels)
+        size = Size(*frame.shape[:2])
+        box = centre_box(size, self._size)
+        iris, lids, pupil = (
+            to_crop(_points(document, key, count, size), box, self._size)
+            for key, count in (("iris", 8), ("lids", 12), ("pupil", 8))
+        )
+        labels = {
+            "gaze": (look / np.linalg.norm(look)).astype(np.float32),
+            "pupil_px": pupil.mean(axis=0),
+            "iris_px": iris,
+            "lid_px": lids,
+        }
+        return crop_and_resize(frame[None], box, self._size)[0], labels
+
+
+def _split_name(name: str) -> tuple[str, int] | None:
+    stem, dot, suffix = name.rpartition(".")
+    return {"png": (stem, 0), "pkl": (stem, 1)}.get(suffix) if dot and stem else None
+
+
+def _read_labels(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_LABEL_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadSampleError("the label file is missing") from None
+    if len(data) > MAX_LABEL_BYTES:
+        raise BadSampleError("the label file is too long")
+    try:
+        return load_plain(data)
+    except NotPlainError as error:
+        raise BadSampleError("the label file is no pickle of plain data") from error
+
+
+def _points(document: Any, part: str, count: int, frame: Size) -> NDArray[np.float64]:
+    """Return the points of a part of the eye; those far outside the frame are of another image."""
+    points = _numbers(document, ("ldmks", f"ldmks_{part}_2d"), (count, 2))
+    if np.abs(points).max() > 2 * max(frame):
+        raise BadSampleError(f"the points of the {part} are not in the image")
+    return points
+
+
+def _numbers(document: Any, keys: tuple[str, ...], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the finite numbers under nested keys, nested as the shape says."""
+    name = ".".join(keys)
+    for key in keys:
+        if not isinstance(document, dict) or key not in document:
+            raise BadSampleError(f"the label file lacks {name}")
+        document = document[key]
+    flat = [document]
+    for length in shape:
+        if not all(isinstance(of, list | tuple) and len(of) == length for of in flat):
+            raise BadSampleError(f"malformed {name}")
+        flat = [value for of in flat for value in of]
+    if not all(type(value) in (int, float) and abs(value) < 1e9 for value in flat):
+        raise BadSampleError(f"malformed {name}")
+    return np.array(flat, np.float64).reshape(shape)

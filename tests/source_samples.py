@@ -1,0 +1,241 @@
+"""A small folder or file of every source format, whose labels can be found again in its images.
+
+Every image shows a dark disc on grey: a pupil, moved from the middle to where the gaze goes; in
+depth frames, a disc near the camera stands for the hand and lies round the one joint. A new source
+adds itself to SAMPLES; the contract and the picture of its labels are then tested.
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from storage.sources.arrays import ArraysSource
+from storage.sources.eye_gaze import EyeGazeSource
+from storage.sources.folder import FolderSource
+from storage.sources.head_pose import to_unityeyes
+from storage.sources.mpiigaze import EyeArrays, MPIIGazeSource, write_mpiigaze_day
+from storage.sources.nyu_hand import NyuHandSource
+from storage.sources.source import Source
+from storage.sources.syntheseyes import SynthesEyesSource
+from storage.sources.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
+
+NUM_SAMPLES = 5
+LIGHT, DARK = 180, 20
+LOOKS = [np.array([x, y, -np.sqrt(1 - x * x - y * y)]) for x, y in
+         [(0.3, 0.2), (-0.3, 0.2), (0.3, -0.2), (-0.3, -0.2), (0.0, 0.3)]]  # fmt: skip
+"""Ours: x right, y down."""
+
+
+def disc_image(height: int, width: int, x: float, y: float, radius: float) -> np.ndarray:
+    """A dark disc on grey, uint8 [H, W], its edge smooth."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    share = np.clip(np.hypot(columns - x, rows - y) - radius + 0.5, 0, 1)
+    return np.rint(DARK + (LIGHT - DARK) * share).astype(np.uint8)
+
+
+def _circle(x: float, y: float, radius_x: float, radius_y: float, count: int) -> np.ndarray:
+    angles = np.arange(count) * 2 * np.pi / count
+    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
+
+
+def _small_eyes() -> tuple[np.ndarray, np.ndarray]:
+    """Images 35×55 and their pupils."""
+    pupils = np.array([[27.5 + 20 * look[0], 17.5 + 20 * look[1]] for look in LOOKS])
+    return np.stack([disc_image(35, 55, x, y, 4) for x, y in pupils]), pupils
+
+
+def unityeyes(folder: Path) -> None:
+    height, width = 120, 160
+    for number, look in enumerate(LOOKS, 1):
+        x, y = np.array([width, height]) / 2 + IRIS_WAY * height * look[:2]
+        write_unityeyes_pair(
+            folder,
+            number,
+            frame=disc_image(height, width, x, y, 8),
+            look_vec_y_up=look * [1, -1, 1],
+            head_pose_deg=to_unityeyes(np.array([0.1, 0.2, 0])),
+            iris_px=_circle(x, y, 8, 8, 32),
+            lid_margin_px=_circle(82, 61, 24, 10, 16),
+            caruncle_px=_circle(55, 62, 3, 3, 7),
+            details={},
+        )
+
+
+def syntheseyes(folder: Path) -> None:
+    (folder / "f01").mkdir()
+    for number, look in enumerate(LOOKS):
+        x, y = 60 + 40 * look[0], 40 + 40 * look[1]
+        frame = np.repeat(disc_image(80, 120, x, y, 9)[..., None], 3, axis=2)
+        Image.fromarray(frame).convert("RGBA").save(folder / f"f01/f01_{number}_0.2_0.1.png")
+        points = {
+            "ldmks_pupil_2d": [tuple(map(float, p)) for p in _circle(x, y, 4, 4, 8)],
+            "ldmks_iris_2d": [tuple(map(float, p)) for p in _circle(x, y, 9, 9, 8)],
+            "ldmks_lids_2d": [tuple(map(float, p)) for p in _circle(60, 40, 30, 15, 12)],
+        }
+        document = {"ldmks": points, "look_vec": look.tolist(), "head_pose": np.eye(3).tolist()}
+        (folder / f"f01/f01_{number}_0.2_0.1.pkl").write_bytes(pickle.dumps(document, 2))
+
+
+def mpiigaze(folder: Path) -> None:
+    images = np.stack([disc_image(36, 60, 30 + 20 * x, 18 + 20 * y, 5) for x, y, _ in LOOKS])
+    eyes = EyeArrays(images, np.stack(LOOKS), np.full((NUM_SAMPLES, 3), 0.1))
+    names = [f"{number:04d}.jpg" for number in range(NUM_SAMPLES)]
+    write_mpiigaze_day(folder, person="p00", day=1, filenames=names, left=eyes, right=eyes)
+    # A second file, so that one of them can be spoilt.
+    write_mpiigaze_day(folder, person="p00", day=2, filenames=names, left=eyes, right=eyes)
+
+
+def eye_gaze(folder: Path) -> None:
+    images, _ = _small_eyes()
+    with h5py.File(folder / "gaze.h5", "w") as file:
+        for number, (image, look) in enumerate(zip(images, LOOKS, strict=True)):
+            file[f"image/{number}"] = image
+            file[f"look_vec/{number}"] = np.append(look * [1, -1, 1], 0)
+            file[f"path/{number}"] = f"imgs/{number}.jpg"
+
+
+def arrays_h5(folder: Path) -> None:
+    images, pupils = _small_eyes()
+    with h5py.File(folder / "eyes.h5", "w") as file:
+        file["image"], file["gaze"], file["pupil"] = images, np.stack(LOOKS), pupils
+
+
+def arrays_npy(folder: Path) -> None:
+    images, pupils = _small_eyes()
+    named = {"image": images, "gaze": np.stack(LOOKS), "pupil": pupils}
+    for name, array in named.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def folder_with_labels(folder: Path) -> None:
+    images, pupils = _small_eyes()
+    lines = ["file,gaze_x,gaze_y,gaze_z,pupil_x,pupil_y,weather"]
+    for number, (image, look, pupil) in enumerate(zip(images, LOOKS, pupils, strict=True)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{','.join(map(str, [*look, *pupil]))},fine")
+    (folder / "labels.csv").write_text("\n".join(lines))
+
+
+def folder_unlabelled(folder: Path) -> None:
+    images, _ = _small_eyes()
+    for number, image in enumerate(images):
+        Image.fromarray(image.astype(np.uint16) * 257).save(folder / f"{number}.tiff")
+
+
+def nyu_hand(folder: Path) -> None:
+    lines = []
+    for number, look in enumerate(LOOKS, 1):
+        u, v = 320 + 150 * look[0], 240 + 150 * look[1]
+        near = disc_image(480, 640, u + 0.5, v + 0.5, 60) < 100
+        depth = np.where(near, 700, 2000)
+        Image.fromarray(
+            np.stack([np.zeros_like(depth), depth // 256, depth % 256], axis=2).astype(np.uint8)
+        ).save(folder / f"depth_1_{number:07d}.png")
+        lines.append(f"{u} {v} 700")
+    (folder / "labels.txt").write_text("\n".join(lines))
+
+
+def _cut_short(name: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:60])
+
+    return spoil
+
+
+def _drop(group: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        with h5py.File(folder / "gaze.h5", "a") as file:
+            del file[group]
+
+    return spoil
+
+
+def _no_gaze(folder: Path) -> None:
+    with h5py.File(folder / "eyes.h5", "a") as file:
+        file["gaze"][2] = 0
+
+
+def _no_gaze_npy(folder: Path) -> None:
+    looks = np.load(folder / "gaze.npy")
+    looks[2] = 0
+    np.save(folder / "gaze.npy", looks)
+
+
+def _other_labels(folder: Path) -> None:
+    path = folder / "3.json"
+    document = json.loads(path.read_text())
+    document["eye_details"]["look_vec"] = "(0.9000, 0.0000, -0.4359, 0.0000)"
+    path.write_text(json.dumps(document))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the formats."""
+
+    write: Callable[[Path], object]
+    """Write the files to an empty folder."""
+    open: Callable[[Path], Source]
+    spoil: Callable[[Path], object]
+    """Spoil one sample, or one file of several."""
+    reason: str
+    """What is then said of it."""
+
+
+SAMPLES = {
+    "unityeyes": Sample(unityeyes, UnityEyesSource, _other_labels, "do not belong together"),
+    "syntheseyes": Sample(
+        syntheseyes,
+        SynthesEyesSource,
+        _cut_short("f01/f01_2_0.2_0.1.pkl"),
+        "no pickle",
+    ),
+    "mpiigaze": Sample(
+        mpiigaze,
+        lambda folder: MPIIGazeSource(folder, subset="all"),
+        _cut_short("Data/Normalized/p00/day02.mat"),
+        "cannot be read",
+    ),
+    "eye-gaze": Sample(
+        eye_gaze,
+        lambda folder: EyeGazeSource(folder / "gaze.h5"),
+        _drop("look_vec/2"),
+        "look_vec has no array",
+    ),
+    "arrays-h5": Sample(
+        arrays_h5,
+        lambda folder: ArraysSource(folder / "eyes.h5", images="image", gaze="gaze", pupil="pupil"),
+        _no_gaze,
+        "no direction",
+    ),
+    "arrays-npy": Sample(
+        arrays_npy,
+        lambda folder: ArraysSource(folder, images="image", gaze="gaze", pupil="pupil"),
+        _no_gaze_npy,
+        "no direction",
+    ),
+    "folder-csv": Sample(
+        folder_with_labels,
+        FolderSource,
+        _cut_short("2.png"),
+        "does not decode",
+    ),
+    "folder-unlabelled": Sample(
+        folder_unlabelled,
+        FolderSource,
+        _cut_short("2.tiff"),
+        "does not decode",
+    ),
+    "nyu-hand": Sample(
+        nyu_hand,
+        lambda folder: NyuHandSource(folder, labels=folder / "labels.txt"),
+        _cut_short("depth_1_0000003.png"),
+        "does not decode",
+    ),
+}
