@@ -1,13 +1,11 @@
 """The nightly pipeline: nights on a real worker, the rule for retraining, and the alarm."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from simgan_core.config import PRESETS
-from storage.reader import open_dataset
 from storage.schema import GAZE, DatasetInfo, DatasetSpec
 from tasks.nightly import LastTraining, RetrainRule, decide
 from tasks.policies import REFINED_GOT_WORSE
@@ -70,26 +68,6 @@ def test_a_refiner_is_trained_when_the_rule_says_so_and_only_then(
 def test_the_first_night_trains() -> None:
     decision = decide(None, dataset(9, "a"), dataset(9, "b"), PRESETS["stable"], RetrainRule(), NOW)
     assert decision == (None, "there is none yet")
-
-
-def test_a_night_takes_what_is_new_and_says_why_it_did_not_train(
-    team: Any, nights: Any, more_eyes: Callable[[int], None]
-) -> None:
-    first = team.artifacts(nights.first)
-    assert "there is none yet" in first["retraining"]["description"]
-    before = open_dataset(str(team.folder / "data/nightly/synthetic.zarr")).info
-    more_eyes(4)
-    run_id = team.run("nightly-pipeline", nights.parameters)
-    assert team.wait(run_id) == "COMPLETED", team.log(run_id)
-    refined = open_dataset(str(team.folder / "data/nightly/refined.zarr")).info
-    assert refined.spec.num_rows == before.spec.num_rows + 4
-    second = team.artifacts(run_id)
-    assert "Go on with refiner-" in second["retraining"]["description"]
-    assert "training: step" not in team.log(run_id)
-
-
-def test_own_messages_show_in_a_runs_log(team: Any, nights: Any) -> None:
-    assert "is complete: 48 rows" in team.log_with_subflows(nights.first)
 
 
 def test_refined_that_got_worse_pauses_the_nights_until_a_person_has_looked(
