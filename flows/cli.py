@@ -11,15 +11,17 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
+from flows.ablate_command import app as ablate_app
 from flows.environment import prepare
 from flows.gallery import app as gallery_app
 from flows.ingest_command import app as ingest_app
 from flows.inspect import inspect_app, verify_app
 from flows.outcome import Outcome, dataset_outcome
+from flows.preset import Preset, with_preset
 from flows.terminal import show_logs
 from flows.turing import app as turing_app
 from flows.up import down, status, up
-from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
 from tasks.protocols import ComparisonConfig
@@ -27,7 +29,6 @@ from tasks.protocols import ComparisonConfig
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 Preprocess = Literal["none", "equalize"]
-Preset = Literal["demo", "stable", "paper"]
 # Options of a configuration beside a command's own; a default would hide what the preset says.
 Flat = Parameter(name="*", show_default=False)
 
@@ -48,6 +49,7 @@ app.command(turing_app)
 app.command(gallery_app)
 for command in (up, status, down):
     app.command(command)
+app.command(ablate_app)
 
 
 @simulate_app.command(name="synthetic")
@@ -113,7 +115,7 @@ def train(
     """
     from flows.train import train as train_flow
 
-    trained = train_flow(synthetic, real, _with_preset(preset, options))
+    trained = train_flow(synthetic, real, with_preset(preset, options))
     return Outcome(
         trained._asdict(),
         f"{trained.refiner}\nrefine with: simgan refine DATASET --refiner {trained.refiner} "
@@ -282,7 +284,7 @@ def pipeline(
         test=MPIIGazeInput(folder=str(real), people=_names(test_people)),
         out=out,
         preprocess=preprocess,
-        training=_with_preset(preset, training),
+        training=with_preset(preset, training),
         estimator=estimator,
         seeds=seeds,
         comparison=comparison,
@@ -374,21 +376,6 @@ def _recollected(experiment: str) -> Outcome:
     found = recollect(experiment)
     text = table(found[0]) if len(found) == 1 else table_of_many(found)
     return Outcome({"comparisons": [each.model_dump(mode="json") for each in found]}, text)
-
-
-def _with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Lay the options that were given over a preset."""
-    base = PRESETS[preset].model_dump()
-    return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
-
-
-def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    nested = {
-        name: _overlaid(base[name], value)
-        for name, value in given.items()
-        if isinstance(value, dict)
-    }
-    return {**base, **given, **nested}
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

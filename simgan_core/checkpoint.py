@@ -36,8 +36,10 @@ class LoadedRefiner:
     image_width: int
     preprocess: str
     """The preprocessing of the images that it was trained on."""
+    pixels: str
+    """Their type: uint8 or uint16."""
     metadata: dict[str, Any]
-    """All that `save_refiner` was given, the three above included."""
+    """All that `save_refiner` was given, the four above included."""
     weights_digest: str
 
 
@@ -57,7 +59,8 @@ def save_refiner(
     """Write a refiner with all that using it needs.
 
     `metadata` is anything that JSON can hold, and among it `image_height` and `image_width` in
-    pixels and `preprocess`, those of the training images; `InputError` where one is missing.
+    pixels, `preprocess` and `pixels` (their type), those of the training images; `InputError` where
+    one is missing.
     """
     _require_described(path, metadata)
     content = {
@@ -90,6 +93,7 @@ def load_refiner(path: Path) -> LoadedRefiner:
         image_height=metadata["image_height"],
         image_width=metadata["image_width"],
         preprocess=metadata["preprocess"],
+        pixels=metadata["pixels"],
         metadata=metadata,
         weights_digest=digest,
     )
@@ -126,7 +130,7 @@ def _rebuild(config: TrainingConfig, channels: int, weights: dict[str, Tensor]) 
 
 
 def _require_described(path: Path, metadata: Mapping[str, Any]) -> None:
-    kinds = {"image_height": int, "image_width": int, "preprocess": str}
+    kinds = {"image_height": int, "image_width": int, "preprocess": str, "pixels": str}
     for name, kind in kinds.items():
         if not isinstance(metadata.get(name), kind):
             raise InputError(

@@ -143,6 +143,11 @@ class TrainingConfig(Config):
     """Learning rate of the refiner."""
     discriminator_learning_rate: float | None = Field(default=None, gt=0)
     """Learning rate of the discriminator; None: the refiner's."""
+    match_labels_by: str | None = None
+    """Path of a trained estimator that guesses the real images' labels; synthetic ones are then
+    dealt as often as their labels occur there."""
+    processes: int | None = Field(default=None, ge=1, le=64)
+    """Processes that share every batch, under torchrun; None: one for each GPU, one on CPUs."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser of both networks."""
     adam_betas: tuple[float, float] = (0.5, 0.999)
@@ -250,6 +255,26 @@ PRESETS: dict[str, TrainingConfig] = {
         cooling=0.0,
         history_size=25_600,
         ema_decay=0.0,
+        stopping=StoppingConfig(evaluate_every=1000),
+    ),
+    "hand": TrainingConfig(
+        refiner=RefinerConfig(num_features=64, num_blocks=10, kernel_size=7, residual=False),
+        discriminator=DiscriminatorConfig(architecture="hand"),
+        regularization=RegularizationConfig(identity=1.0, gradient=0.0),
+        steps=20_000,
+        refiner_steps_per_round=2,
+        refiner_pretraining_steps=500,
+        discriminator_pretraining_steps=200,
+        learning_rate=1e-4,
+        ema_decay=0.99,
+        stopping=StoppingConfig(evaluate_every=500),
+    ),
+    "colour": TrainingConfig(
+        regularization=RegularizationConfig(identity=0.0, gradient=6.0, channel_mean=2.0),
+        steps=10_000,
+        ema_decay=0.99,
     ),
 }
-"""Named trainings: `demo` for two cores and a minute, `stable` (the default), `paper`."""
+"""Named trainings: `demo` for two cores and a minute, `stable` (the default), `paper` (eyes),
+`hand` (the paper's networks for depth images of 224×224), `colour` (three channels: hues may
+change, their mean is held)."""

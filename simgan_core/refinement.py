@@ -155,6 +155,8 @@ def refine_pixels(refiner: Refiner, images: Tensor, arithmetic: Arithmetic) -> T
 class UInt8Refiner(nn.Module):
     """A refiner for others to use: uint8 [N, H, W, C] in and out, any N, nothing to prepare.
 
+    A refiner of 16-bit images takes and gives uint16.
+
     `torch.export` takes it with a dynamic first axis; that is the form in which it is published.
     """
 
@@ -164,4 +166,4 @@ class UInt8Refiner(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Refine uint8 [N, H, W, C] to the same type and shape."""
-        return to_pixels(self.refiner(to_network(images)))
+        return to_pixels(self.refiner(to_network(images)), images.dtype)

@@ -68,10 +68,13 @@ class ShuffledImages:
 class ImageShards(Protocol):
     """Images in parts that are read one at a time."""
 
-    digest: str
-    """What tells this set of images from another."""
-    shard_sizes: Sequence[int]
-    """Images in each shard, none of them 0."""
+    @property
+    def digest(self) -> str:
+        """What tells this set of images from another."""
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Images in each shard, none of them 0."""
 
     def read(self, shard: int) -> Tensor:
         """Return the images of a shard, pixels [n, H, W, C] on the CPU."""

@@ -30,13 +30,15 @@ class Stopping:
         self._patience = config.patience
         self.best_step: int | None = None
         self.best_figures: Figures = {}
+        self.last_figures: Figures = {}
         self.best_weights: dict[str, Tensor] = {}
         self._fruitless = 0
         self._last_refusal = ""
 
     def judge(self, step: int, figures: Figures, refiner: Refiner) -> None:
         """Take a refiner with the figures of its examination; keep it if it is the best so far."""
-        refusal = self._refusal(figures)
+        self.last_figures = dict(figures)
+        refusal = self.refusal(figures)
         if refusal:
             logger.info("step %d is no candidate: %s", step, refusal)
             self._last_refusal = refusal
@@ -74,6 +76,7 @@ class Stopping:
         return {
             "best_step": self.best_step,
             "best_figures": dict(self.best_figures),
+            "last_figures": dict(self.last_figures),
             "best_weights": dict(self.best_weights),
             "fruitless": self._fruitless,
             "last_refusal": self._last_refusal,
@@ -83,11 +86,12 @@ class Stopping:
         """Become what `state_dict` returned."""
         self.best_step = state["best_step"]
         self.best_figures = dict(state["best_figures"])
+        self.last_figures = dict(state["last_figures"])
         self.best_weights = dict(state["best_weights"])
         self._fruitless = state["fruitless"]
         self._last_refusal = state["last_refusal"]
 
-    def _refusal(self, figures: Figures) -> str:
+    def refusal(self, figures: Figures) -> str:
         """Say why the labels of these refined images cannot be trusted; empty where they can."""
         if "labels/pupils_kept" not in figures:
             return ""

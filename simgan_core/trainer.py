@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from simgan_core.arithmetic import Arithmetic, choose_arithmetic
+from simgan_core.arithmetic import Arithmetic, choose_arithmetic, place
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint, tensors_digest
 from simgan_core.config import TrainingConfig
 from simgan_core.domain import Domain, require_same_kind
@@ -87,7 +87,8 @@ class TrainedRefiner:
     best_step: int | None
     """After how many updates the refiner was as it is; None: the last, no candidate."""
     figures: Figures
-    """What its examination found, empty where `best_step` is None."""
+    """What its examination found: the last one's where no refiner was a candidate; empty where none
+    was examined."""
     verdict: str
     """Why this refiner, in a sentence."""
 
@@ -250,15 +251,21 @@ class Trainer:
         """Look at the averaged refiner: is it alive, and is it the best so far."""
         state = self._state
         self._guard.require_finite(state.step)
-        figures: Figures = {}
-        if self._ranks.is_first:
-            synthetic = self._examiner.synthetic
-            refined = refine_pixels(state.averaged_refiner, synthetic, self._arithmetic)
-            figures = self._examiner.examine(refined)
+        figures = self.examine(state.averaged_refiner) if self._ranks.is_first else {}
         figures = self._ranks.share(figures)
         state.collapse_watch.require_alive(state.step, figures)
         state.stopping.judge(state.step, figures, state.averaged_refiner)
         self._sink.metrics(state.step, figures)
+
+    def examine(self, refiner: Refiner) -> Figures:
+        """Look at any refiner of such images as at this training's candidates."""
+        on_device = place(copy.deepcopy(refiner), self._arithmetic.device)
+        refined = refine_pixels(on_device, self._examiner.synthetic, self._arithmetic)
+        return self._examiner.examine(refined)
+
+    def refusal(self, figures: Figures) -> str:
+        """Say why a refiner with such figures is no candidate; empty where it is one."""
+        return self._state.stopping.refusal(figures)
 
     @cached_property
     def _examiner(self) -> Examiner:
@@ -281,7 +288,7 @@ class Trainer:
             state.step,
             self._ended,
             stopping.best_step,
-            stopping.best_figures,
+            stopping.best_figures or stopping.last_figures,
             stopping.verdict(),
         )
 

@@ -35,6 +35,7 @@ def require_refiner_fits(refiner: "LoadedRefiner", refiner_id: str, info: Datase
         "width": refiner.image_width,
         "channels": refiner.channels,
         "preprocess": refiner.preprocess,
+        "dtype": refiner.pixels,
     }
     for what, expected in trained.items():
         found = getattr(spec, what)

@@ -42,7 +42,7 @@ from tasks.tracking import (
     tracked_run,
     tracking_uri,
 )
-from tasks.train import EXPERIMENT as REFINERS
+from tasks.train_ranks import EXPERIMENT as REFINERS
 
 logger = logging.getLogger(__name__)
 

@@ -142,8 +142,14 @@ class TrackedRun:
             )
             self.client.log_artifacts(self.run_id, f"{made}/{folder}", folder)
 
-    def register_model(self, name: str, folder: str, tags: Mapping[str, str]) -> str:
-        """Make the model logged under `folder` the next version of `name`; returns the version."""
+    def register_model(
+        self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
+    ) -> str:
+        """Make the model logged under `folder` the next version of `name`, with an alias if given.
+
+        Returns the version. One that is registered already keeps its version, and the alias may
+        have gone to another since.
+        """
         for known in self.client.search_model_versions(f"name='{name}'"):
             if known.run_id == self.run_id:
                 return str(known.version)
@@ -154,6 +160,8 @@ class TrackedRun:
                 raise
         source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{folder}"
         made = self.client.create_model_version(name, source, self.run_id, tags=dict(tags))
+        if alias is not None:
+            self.client.set_registered_model_alias(name, alias, made.version)
         return str(made.version)
 
 

@@ -75,6 +75,7 @@ def make_refiner(
         "image_height": 35,
         "image_width": 55,
         "preprocess": "none",
+        "pixels": "uint8",
     }
     save_refiner(path, refiner, config, metadata)
     return path

@@ -19,6 +19,7 @@ COMMANDS = [
     "gallery",
     "inspect",
     "verify",
+    "ablate",
 ]
 HEAVY = {"torch", "prefect", "mlflow", "zarr", "matplotlib", "scipy", "PIL"}
 

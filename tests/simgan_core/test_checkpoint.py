@@ -18,7 +18,8 @@ from simgan_core.errors import InputError
 from simgan_core.refiner import Refiner
 
 CONFIG = TrainingConfig(refiner=RefinerConfig(num_features=4, num_blocks=1))
-METADATA = {"image_height": 35, "image_width": 55, "preprocess": "equalize", "real_url": "x.zarr"}
+METADATA = {"image_height": 35, "image_width": 55, "preprocess": "equalize",
+            "pixels": "uint8", "real_url": "x.zarr"}  # fmt: skip
 
 
 @pytest.fixture

@@ -6,7 +6,13 @@ import torch
 
 from simgan_core.checkpoint import load_checkpoint
 from simgan_core.collapse import CollapsedError
-from simgan_core.config import RefinerConfig, RegularizationConfig, StoppingConfig, TrainingConfig
+from simgan_core.config import (
+    PRESETS,
+    RefinerConfig,
+    RegularizationConfig,
+    StoppingConfig,
+    TrainingConfig,
+)
 from simgan_core.errors import InputError
 from simgan_core.steps import NonFiniteLossError
 from simgan_core.trainer import NUM_SAMPLES, Trainer
@@ -349,3 +355,30 @@ def test_features_and_label_regions_change_what_is_learnt() -> None:
         Trainer(config, images(30, 0), images(20, 1), sink=sink, **given).run()
         losses.append(sink.metrics_at[12]["refiner/self_regularization"])
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "dtype"),
+    [("hand", (224, 224, 1), torch.uint16), ("colour", (35, 55, 3), torch.uint8)],
+)
+def test_presets_fit_their_images(preset: str, shape: tuple, dtype: torch.dtype) -> None:
+    full = PRESETS[preset]
+    config = full.model_copy(
+        update={
+            # As deep as it is, but thinner and shorter.
+            "refiner": full.refiner.model_copy(update={"num_features": 2}),
+            "steps": 2,
+            "refiner_pretraining_steps": 1,
+            "discriminator_pretraining_steps": 1,
+            "batch_size": 2,
+            "history_size": 2,
+            "stopping": StoppingConfig(evaluate_every=0),
+            "log_every": 1,
+        }
+    )
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, torch.iinfo(dtype).max, (4, *shape), generator=generator).to(dtype)
+    sink = RecordingSink()
+    Trainer(config, pixels, pixels.flip(0), sink=sink).run()
+    assert sink.metrics_at[4]["refiner/self_regularization"] >= 0
+    assert sink.samples_at[4].dtype == dtype

@@ -1,0 +1,261 @@
+"""Refiner training against a plain implementation of the same algorithm, in one run.
+
+    python benchmarks/train.py                             # refiner steps a second of `paper`
+    python benchmarks/train.py --to-kid 5 --preset demo    # time to a realism score
+
+The plain one is what a first, careful reading of the paper gives: fp32, NCHW, whole batches, a
+DataLoader over PNG files with workers, no compilation, Adam as it comes. It is written to be fair:
+the same networks, losses and history, and no needless copy, sync or conversion. Interleaved, best
+of the rounds, so that a busy machine meets both alike.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
+from simgan_core.discriminator import Discriminator
+from simgan_core.realism import KernelDistance
+from simgan_core.refiner import Refiner
+from simgan_core.simulator import render, sample_scenes
+from simgan_core.trainer import NullSink, Trainer
+
+
+class ImageFiles(Dataset[Tensor]):
+    """PNG files as tensors [1, H, W] in [−1, 1]."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = sorted(folder.glob("*.png"))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self._files[index]) as image:
+            pixels = np.asarray(image, dtype=np.float32)
+        return torch.from_numpy(pixels / 127.5 - 1)[None]
+
+
+def endless(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    """Deal batch after batch."""
+    while True:
+        yield from loader
+
+
+class PlainTraining:
+    """Algorithm 1 without any care for speed but that of not being careless."""
+
+    def __init__(self, config: TrainingConfig, synthetic: Path, real: Path, device: str) -> None:
+        self._config, self._device = config, device
+        torch.manual_seed(config.seed)
+        self.refiner = Refiner(config.refiner, 1).to(device)
+        self._discriminator = Discriminator(config.discriminator, 1).to(device)
+        rate = config.learning_rate
+        self._refiner_optimizer = torch.optim.Adam(self.refiner.parameters(), lr=rate)
+        self._discriminator_optimizer = torch.optim.Adam(self._discriminator.parameters(), lr=rate)
+        self._synthetic, self._real = (
+            endless(
+                DataLoader(
+                    ImageFiles(folder),
+                    batch_size=config.batch_size,
+                    shuffle=True,
+                    drop_last=True,
+                    num_workers=2,
+                    persistent_workers=True,
+                    pin_memory=device == "cuda",
+                )
+            )
+            for folder in (synthetic, real)
+        )
+        self._history: list[Tensor] = []
+
+    def refiner_step(self) -> None:
+        """Update the refiner once."""
+        weights = self._config.regularization
+        images = next(self._synthetic).to(self._device, non_blocking=True)
+        refined = self.refiner(images)
+        logits = self._discriminator(refined)
+        real = torch.ones(logits[:, 0].shape, dtype=torch.long, device=self._device)
+        loss = nn.functional.cross_entropy(logits, real)
+        difference = refined - images
+        loss = loss + weights.identity * difference.abs().mean()
+        if weights.gradient > 0:
+            across, down = difference.diff(dim=3), difference.diff(dim=2)
+            loss = loss + weights.gradient * (across.abs().mean() + down.abs().mean())
+        self._refiner_optimizer.zero_grad()
+        loss.backward()
+        self._refiner_optimizer.step()
+
+    def discriminator_step(self) -> None:
+        """Update the discriminator once, on half a batch of earlier refinements."""
+        half = self._config.batch_size // 2
+        images = next(self._synthetic).to(self._device, non_blocking=True)
+        with torch.no_grad():
+            refined = self.refiner(images)
+        if len(self._history) >= half:
+            chosen = torch.randperm(len(self._history))[:half].tolist()
+            refined = torch.cat([refined[:half], torch.stack([self._history[i] for i in chosen])])
+        for image in refined[:half]:
+            if len(self._history) < self._config.history_size:
+                self._history.append(image)
+            else:
+                self._history[int(torch.randint(len(self._history), ()))] = image
+        batch = torch.cat([refined, next(self._real).to(self._device, non_blocking=True)])
+        logits = self._discriminator(batch)
+        labels = torch.zeros(logits[:, 0].shape, dtype=torch.long, device=self._device)
+        labels[len(refined) :] = 1
+        loss = nn.functional.cross_entropy(logits, labels)
+        self._discriminator_optimizer.zero_grad()
+        loss.backward()
+        self._discriminator_optimizer.step()
+
+    def run(self, num_steps: int) -> None:
+        """Take refiner steps, with the discriminator's between them."""
+        for step in range(num_steps):
+            self.refiner_step()
+            if (step + 1) % self._config.refiner_steps_per_round == 0:
+                self.discriminator_step()
+
+
+def files_of(images: np.ndarray, folder: Path) -> Path:
+    """Write each image to a PNG file."""
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(folder / f"{number:06}.png")
+    return folder
+
+
+def seconds(action: object, device: str) -> float:
+    """Return how long a call takes, the device's work included."""
+    started = time.perf_counter()
+    action()  # type: ignore[operator]
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def steps_a_second(
+    config: TrainingConfig,
+    synthetic: np.ndarray,
+    real: np.ndarray,
+    device: str,
+    rounds: int,
+    steps: int,
+) -> None:
+    """Time refiner steps of both (the discriminator's share with them), in turn."""
+    per_call = config.model_copy(update={"refiner_steps_per_round": steps})
+    with tempfile.TemporaryDirectory() as folder:
+        plain = PlainTraining(
+            per_call,
+            files_of(synthetic, Path(folder) / "synthetic"),
+            files_of(real, Path(folder) / "real"),
+            device,
+        )
+        ours = Trainer(per_call, torch.from_numpy(synthetic), torch.from_numpy(real), device)
+        plain.run(1)
+        best = {"plain": float("inf"), "ours": float("inf")}
+        for _ in range(rounds):
+            best["plain"] = min(best["plain"], seconds(lambda: plain.run(steps), device))
+            taken = iter(range(steps + 1))
+            went = seconds(lambda taken=taken: ours.run(None, lambda: next(taken) == steps), device)
+            best["ours"] = min(best["ours"], went)
+    for name, took in best.items():
+        print(f"{name}: {steps / took:.3f} refiner steps a second ({took / steps:.2f} s a step)")
+    print(f"ratio: {best['plain'] / best['ours']:.2f}")
+
+
+class _KidReached(Exception):  # noqa: N818  it is no error
+    pass
+
+
+class _Clock(NullSink):
+    """Stops the time when a score is reached."""
+
+    def __init__(self, kid: float) -> None:
+        self._kid = kid
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Look at the score."""
+        if step > 0 and values.get("realism/kid", self._kid) < self._kid:
+            raise _KidReached
+
+
+def time_to_kid(
+    config: TrainingConfig, synthetic: np.ndarray, real: np.ndarray, device: str, kid: float
+) -> None:
+    """Time both until an examination every 50 steps says that the score is reached."""
+    config = config.model_copy(update={"stopping": StoppingConfig(evaluate_every=50, patience=99)})
+    images = torch.from_numpy(synthetic), torch.from_numpy(real)
+    trainer = Trainer(config, *images, device, _Clock(kid))
+
+    def ours() -> None:
+        try:
+            trainer.run()
+        except _KidReached:
+            return
+        raise SystemExit(f"KID {kid} was not reached in {config.steps} steps")
+
+    print(f"ours: {seconds(ours, device):.1f} s to KID {kid}")
+    distance = KernelDistance(images[1][:500].to(device))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = PlainTraining(
+            config,
+            files_of(synthetic, Path(folder) / "synthetic"),
+            files_of(real, Path(folder) / "real"),
+            device,
+        )
+
+        def plainly() -> None:
+            inputs = images[0][:500].permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+            for _ in range(config.steps // 50):
+                plain.run(50)
+                with torch.no_grad():
+                    refined = ((plain.refiner(inputs) + 1) * 127.5).round().clamp(0, 255)
+                if distance(refined.permute(0, 2, 3, 1).to(torch.uint8)) < kid:
+                    return
+            raise SystemExit(f"the plain one did not reach KID {kid}")
+
+        print(f"plain: {seconds(plainly, device):.1f} s to KID {kid}")
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="paper", choices=sorted(PRESETS))
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="refiner steps a round")
+    parser.add_argument("--to-kid", type=float)
+    asked = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    preset = PRESETS[asked.preset]
+    batch_size = asked.batch_size or preset.batch_size
+    config = preset.model_copy(
+        update={
+            "batch_size": batch_size,
+            "history_size": max(preset.history_size, batch_size),
+            "refiner_pretraining_steps": 0,
+            "discriminator_pretraining_steps": 0,
+            "stopping": StoppingConfig(evaluate_every=0),
+        }
+    )
+    count = max(2 * batch_size, 2000)
+    synthetic = render(sample_scenes("synthetic", count, seed=1), "crop", 35, 55).images
+    real = render(sample_scenes("real", count, seed=2), "crop", 35, 55).images
+    print(f"{torch.get_num_threads()} threads, {device}, preset {asked.preset}, batch {batch_size}")
+    if asked.to_kid is None:
+        steps_a_second(config, synthetic, real, device, asked.rounds, asked.steps)
+    else:
+        time_to_kid(config, synthetic, real, device, asked.to_kid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What each part of the method is worth: the training as it is, and without each part in turn."""
+
+from prefect import flow
+
+from flows.evaluate import Seeds, evaluate
+from flows.refine import refine
+from flows.train import train
+from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from tasks.ablation import Ablation, measure_variant, tabulate, variants
+
+
+@flow(name="ablate")
+def ablate(
+    synthetic: str,
+    real: str,
+    test: str,
+    out: str,
+    training: TrainingConfig = PRESETS["stable"],
+    seeds: Seeds = 3,
+    estimator_seeds: Seeds = 3,
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> Ablation:
+    """Train, refine and evaluate each variant; run again, it goes on where it was.
+
+    Args:
+        synthetic: The simulator's dataset, path or URL.
+        real: The unlabelled real dataset.
+        test: Labelled real images to test on; nothing of it is used for any choice.
+        out: Folder or URL for the refined datasets.
+        training: What parts are taken from.
+        seeds: Refiners trained for each variant.
+        estimator_seeds: Estimators trained on what each refiner made.
+        estimator: Network and recipe, the same for all.
+    """
+    baseline = evaluate(synthetic, test, estimator_seeds, estimator).arm.error
+    measured: dict[str, list[dict[str, float]]] = {}
+    for name, config in variants(training).items():
+        for seed in range(training.seed, training.seed + seeds):
+            trained = train(synthetic, real, config.model_copy(update={"seed": seed}))
+            refined = refine(synthetic, trained.refiner, f"{out}/{trained.refiner}.zarr")
+            error_deg = evaluate(refined.url, test, estimator_seeds, estimator).arm.error
+            measured.setdefault(name, []).append(measure_variant(trained.path, error_deg))
+    return tabulate(measured, baseline)

@@ -1,0 +1,22 @@
+"""A preset with single settings laid over it, as commands take them."""
+
+from typing import Any, Literal
+
+from simgan_core.config import PRESETS, TrainingConfig
+
+Preset = Literal["demo", "stable", "paper", "hand", "colour"]
+
+
+def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
+    """Lay the options that were given over a preset."""
+    base = PRESETS[preset].model_dump()
+    return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
+
+
+def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _overlaid(base[name], value)
+        for name, value in given.items()
+        if isinstance(value, dict)
+    }
+    return {**base, **given, **nested}

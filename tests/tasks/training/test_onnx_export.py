@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from simgan_core.checkpoint import load_refiner, save_refiner
+from simgan_core.config import RefinerConfig, TrainingConfig
+from simgan_core.refinement import UInt8Refiner
+from simgan_core.refiner import Refiner
+from tasks.onnx_export import save_onnx
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "pixels"),
+    [
+        (RefinerConfig(num_features=6, num_blocks=2), 1, "uint8"),
+        (RefinerConfig(num_features=6, num_blocks=1, residual=False), 3, "uint8"),
+        (RefinerConfig(num_features=4, num_blocks=1, kernel_size=7), 1, "uint16"),
+    ],
+)
+def test_onnxruntime_refines_as_pytorch_does(
+    tmp_path: Path, config: RefinerConfig, channels: int, pixels: str
+) -> None:
+    torch.manual_seed(0)
+    refiner = Refiner(config, channels)
+    torch.nn.init.normal_(refiner.last.weight, std=0.5)  # some pixels leave the range
+    metadata = {"image_height": 12, "image_width": 15, "preprocess": "none", "pixels": pixels}
+    save_refiner(tmp_path / "refiner.pt", refiner, TrainingConfig(refiner=config), metadata)
+    save_onnx(tmp_path / "refiner.onnx", load_refiner(tmp_path / "refiner.pt"))
+    session = onnxruntime.InferenceSession(
+        tmp_path / "refiner.onnx", providers=["CPUExecutionProvider"]
+    )
+    white = np.iinfo(pixels).max
+    for count in (1, 5):
+        images = np.random.default_rng(count).integers(0, white + 1, (count, 12, 15, channels))
+        images = images.astype(pixels)
+        (refined,) = session.run(None, {"images": images})
+        with torch.no_grad():
+            expected = UInt8Refiner(refiner)(torch.from_numpy(images)).numpy()
+        assert refined.dtype == images.dtype
+        difference = np.abs(refined.astype(int) - expected.astype(int))
+        assert difference.max() <= 1  # where rounding is a tie but for the last bit of a sum
+        assert (difference > 0).mean() < 0.01
+        assert np.abs(expected.astype(int) - images.astype(int)).max() > white / 20

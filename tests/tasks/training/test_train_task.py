@@ -1,0 +1,287 @@
+"""Training as a task: real datasets, real MLflow on SQLite, no Prefect API."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from simgan_core.checkpoint import load_checkpoint, load_refiner
+from simgan_core.config import (
+    EstimatorConfig,
+    RefinerConfig,
+    RegularizationConfig,
+    StoppingConfig,
+    TrainingConfig,
+)
+from simgan_core.errors import InputError
+from simgan_core.estimator import build_estimator, save_estimator
+from simgan_core.refinement import refine_images
+from simgan_core.simulator import render, sample_scenes
+from storage.reader import open_dataset
+from storage.samples import Rejection, SampleBlock
+from storage.schema import GAZE, PUPIL_PX, DatasetSpec
+from storage.writer import DatasetWriter
+from tasks.home import refiner_folder
+from tasks.train import RefinerRef, train_refiner
+from tasks.training_data import DatasetShards, images_of
+
+CONFIG = TrainingConfig(
+    refiner=RefinerConfig(num_features=4, num_blocks=1),
+    steps=8,
+    discriminator_pretraining_steps=2,
+    batch_size=8,
+    history_size=8,
+    stopping=StoppingConfig(evaluate_every=4, num_images=20),
+)
+
+
+def write(to: Path, domain: str, images: np.ndarray, labels: dict, dtype: str = "uint8") -> str:
+    count = len(images)
+    spec = DatasetSpec(
+        num_rows=count,
+        height=images.shape[1],
+        width=images.shape[2],
+        channels=images.shape[3],
+        dtype=dtype,
+        labels=(GAZE, PUPIL_PX) if labels else (),
+        domain=domain,
+        source={"name": "test", "sum": int(images.sum())},
+        preprocess="none",
+        rows_per_shard=16,
+        rows_per_chunk=16,
+    )
+    writer = DatasetWriter.open(str(to), spec)
+    valid = (np.arange(count) % 10 != 3) | (domain == "synthetic")
+    ids = [f"{domain}/{row}" for row in range(count)]
+    for shard in writer.pending_shards():
+        rows = writer.shard_rows(shard)
+        part = slice(rows.start, rows.stop)
+        writer.write_shard(
+            shard,
+            SampleBlock(
+                images[part],
+                valid[part],
+                ids[part],
+                {name: values[part] for name, values in labels.items()},
+                tuple(Rejection(row, ids[row], "bad") for row in rows if not valid[row]),
+            ),
+        )
+    return writer.finish().url
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("datasets")
+    scenes = sample_scenes("synthetic", 40, seed=7)
+    eyes = render(scenes, "crop", 35, 55)
+    real = render(sample_scenes("real", 40, seed=8), "crop", 35, 55)
+    labels = {"gaze": scenes.gaze.astype(np.float32), "pupil_px": eyes.pupil_px}
+    return (
+        write(folder / "synthetic.zarr", "synthetic", eyes.images, labels),
+        write(folder / "real.zarr", "real", real.images, {}),
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def first(datasets: tuple[str, str], home: Path) -> RefinerRef:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMGAN_HOME", str(home))
+        return train_refiner.fn(*datasets, CONFIG)
+
+
+def client(home: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home}/mlflow.db")
+
+
+def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> None:
+    run = client(home).get_run(first.mlflow_run_id)
+    assert {
+        "realism/kid",
+        "realism/classifier_accuracy",
+        "labels/pupil_shift_px.mean",
+        "best/realism/kid",
+        "domains/shift_y_px",
+        "domains/synthetic.pitch_deg.mean",
+    } <= set(run.data.metrics)
+    history = client(home).get_metric_history(first.mlflow_run_id, "realism/kid")
+    assert [point.step for point in history] == [0, 6, 10]
+    assert "the least KID" in run.data.tags["simgan.verdict"]
+    artifacts = {item.path for item in client(home).list_artifacts(first.mlflow_run_id)}
+    assert "domains_mean_images.png" in artifacts
+
+
+def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(
+    first, datasets, home
+) -> None:
+    champion = client(home).get_model_version_by_alias("refiner", "champion")
+    assert str(champion.version) == first.model_version
+    # One that hardly moves looks less real than one that has learnt for eight steps.
+    worse = train_refiner.fn(*datasets, CONFIG.model_copy(update={"learning_rate": 1e-9}))
+    candidate = client(home).get_model_version_by_alias("refiner", "candidate")
+    assert str(candidate.version) == worse.model_version
+    champion = client(home).get_model_version_by_alias("refiner", "champion")
+    assert str(champion.version) == first.model_version
+    why = client(home).get_run(worse.mlflow_run_id).data.tags["simgan.alias"]
+    assert "candidate: KID" in why
+    assert "the champion's on the same images" in why
+
+
+def test_a_training_in_two_processes_gives_one_refiner(first, datasets, home) -> None:
+    together = train_refiner.fn(*datasets, CONFIG.model_copy(update={"processes": 2}))
+    assert together.refiner != first.refiner
+    assert load_refiner(Path(together.path)).weights_digest == together.weights_digest
+    history = client(home).get_metric_history(together.mlflow_run_id, "realism/kid")
+    assert [point.step for point in history] == [0, 6, 10]
+
+
+def test_labels_are_matched_by_an_estimator_and_its_content_names_the_refiner(
+    datasets, tmp_path: Path
+) -> None:
+    path = tmp_path / "estimator.pt"
+    settings = CONFIG.model_copy(
+        update={
+            "match_labels_by": str(path),
+            "stopping": StoppingConfig(evaluate_every=4, num_images=20, estimator=str(path)),
+            "regularization": RegularizationConfig(features=1.0, features_from=str(path)),
+        }
+    )
+    with pytest.raises(InputError, match=r"there is no file .*estimator\.pt"):
+        train_refiner.fn(*datasets, settings)
+    refiners = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_estimator(path, build_estimator(EstimatorConfig(), 35, 55, 1))
+        refiners.append(train_refiner.fn(*datasets, settings))
+    assert refiners[0].refiner != refiners[1].refiner
+    figures = load_refiner(Path(refiners[0].path)).metadata["figures"]
+    assert figures["labels/gaze_change_deg"] < 5
+
+
+def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(datasets) -> None:
+    real = open_dataset(datasets[1])
+    whole = images_of(real, torch.device("cpu"))
+    shards = images_of(real, torch.device("cpu"), budget_bytes=1000)
+    assert isinstance(whole, torch.Tensor)
+    assert isinstance(shards, DatasetShards)
+    parts = [shards.read(shard) for shard in range(len(shards.shard_sizes))]
+    assert [len(part) for part in parts] == shards.shard_sizes == [14, 15, 7]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_depth_images_are_trained_on_and_registered_in_sixteen_bits(home, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (24, 32, 32, 1)).astype(np.uint16)
+    urls = [
+        write(tmp_path / f"{domain}.zarr", domain, images, {}, dtype="uint16")
+        for domain, images in (("synthetic", deep), ("real", deep // 2))
+    ]
+    trained = train_refiner.fn(*urls, CONFIG)
+    assert load_refiner(Path(trained.path)).pixels == "uint16"
+    why = client(home).get_run(trained.mlflow_run_id).data.tags["simgan.alias"]
+    assert "another kind of images" in why or "there was none" in why
+
+
+USE = """
+import sys
+import mlflow.pytorch
+import numpy as np
+import torch
+
+for name in ("simgan_core", "prefect", "zarr"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{name} is here: this environment is not bare")
+model = mlflow.pytorch.load_model(sys.argv[1])
+images = np.load(sys.argv[2])
+refined = [model(torch.from_numpy(images[:count])).numpy() for count in (1, 3, len(images))]
+assert all(part.dtype == np.uint8 for part in refined)
+assert np.array_equal(refined[2][:3], refined[1])
+np.save(sys.argv[3], refined[2])
+"""
+
+
+def test_the_registered_refiner_works_where_only_torch_numpy_and_mlflow_are(
+    first, datasets, home, tmp_path: Path
+) -> None:
+    model = client(home).download_artifacts(first.mlflow_run_id, "model", str(tmp_path))
+    images = open_dataset(datasets[0]).load().images
+    np.save(tmp_path / "images.npy", images)
+    python = bare_environment(tmp_path / "bare")
+    subprocess.run(
+        [python, "-c", USE, model, tmp_path / "images.npy", tmp_path / "refined.npy"],
+        check=True,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    expected = refine_images(load_refiner(Path(first.path)).refiner, images)
+    difference = np.load(tmp_path / "refined.npy").astype(int) - expected
+    assert np.abs(difference).max() <= 1
+
+
+def bare_environment(folder: Path) -> Path:
+    """Make an environment that finds our installed packages, but those of this product.
+
+    The packages that the model's own requirements do not lead to are hidden by a finder.
+    """
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    installed = Path(np.__file__).parents[1]
+    hidden = ("simgan_core", "storage", "tasks", "flows", "prefect", "zarr", "obstore", "h5py",
+              "scipy", "matplotlib", "PIL", "sklearn", "cyclopts")  # fmt: skip
+    (site / "bare.pth").write_text("import bare\n")
+    (site / "bare.py").write_text(
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        f"HIDDEN = {hidden!r}\n"
+        "class Bare(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        "        if name.split('.')[0] not in HIDDEN:\n"
+        "            return super().find_spec(name, path, target)\n"
+        "sys.meta_path = [Bare if it is PathFinder else it for it in sys.meta_path]\n"
+        f"sys.path.append({str(installed)!r})\n"
+    )
+    return folder / "bin" / Path(sys.executable).name
+
+
+def test_sigterm_to_a_training_in_two_processes_saves_it(datasets, home) -> None:
+    # Only what concerns several processes: one is tested with the command.
+    settings = CONFIG.model_copy(update={"processes": 2, "steps": 100_000, "checkpoint_every": 5})
+    code = (
+        "import sys; from simgan_core.config import TrainingConfig; "
+        "from tasks.train import train_refiner; "
+        "config = TrainingConfig.model_validate_json(sys.argv[3]); "
+        "train_refiner.fn(sys.argv[1], sys.argv[2], config)"
+    )
+    known = set(refiner_folder("x").parent.glob("*/training.ckpt"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *datasets, settings.model_dump_json()],
+        cwd=Path(__file__).parents[3],
+    )
+    while not (begun := set(refiner_folder("x").parent.glob("*/training.ckpt")) - known):
+        assert process.poll() is None
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+    process.terminate()
+    assert process.wait() == 143
+    (checkpoint,) = begun
+    assert load_checkpoint(checkpoint)["num_ranks"] == 2
