@@ -50,8 +50,8 @@ def test_its_samples_are_what_a_dataset_takes(source: Source, tmp_path: Path) ->
         domain=source.domain,
         source={"name": source.name, **source.options},
         preprocess=source.preprocess,
-        rows_per_chunk=8,
-        rows_per_shard=8,
+        rows_per_chunk=32,
+        rows_per_shard=32,
     )
     writer = DatasetWriter.open(str(tmp_path / "d.zarr"), spec)
     writer.write_shard(0, everything(source))
