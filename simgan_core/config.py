@@ -104,6 +104,9 @@ class StoppingConfig(Config):
     a refiner beyond it is no candidate. Asked where labels say where pupils are."""
     estimator: str | None = None
     """Path of a trained estimator: by how many degrees its answers change is looked at too."""
+    min_pupils_kept: float = Field(default=0.9, ge=0, le=1)
+    """Share of the pupils found in synthetic images that must be found in refined ones: a pupil
+    that is gone has not moved, but its label is as wrong. Less where real eyes lie in shadow."""
     patience: int = Field(default=10, ge=1)
     """Looks without a better candidate after which training ends."""
 
@@ -232,8 +235,8 @@ PRESETS: dict[str, TrainingConfig] = {
         refiner=RefinerConfig(num_features=16, mirrored=True),
         discriminator=DiscriminatorConfig(gradient_penalty=0.01),
         regularization=RegularizationConfig(identity=0.2, gradient=0.4),
-        stopping=StoppingConfig(evaluate_every=300),
-        steps=600,
+        stopping=StoppingConfig(evaluate_every=225, num_images=250, min_pupils_kept=0.6),
+        steps=450,
         batch_size=16,
         learning_rate=1.5e-3,
         discriminator_learning_rate=1e-3,

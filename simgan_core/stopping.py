@@ -17,9 +17,6 @@ logger = logging.getLogger(__name__)
 
 SCORE = "realism/kid"
 _REFERENCE_WIDTH_PX = 55
-_MIN_PUPILS_KEPT = 0.9
-"""Of the pupils that are found in synthetic images, what refined ones must still show: a pupil that
-is gone has not moved, but its label is as wrong."""
 
 
 class Stopping:
@@ -27,6 +24,7 @@ class Stopping:
 
     def __init__(self, config: StoppingConfig, image_width: int) -> None:
         self._max_shift_px = config.max_pupil_shift_px * image_width / _REFERENCE_WIDTH_PX
+        self._min_kept = config.min_pupils_kept
         self._patience = config.patience
         self.best_step: int | None = None
         self.best_figures: Figures = {}
@@ -96,10 +94,8 @@ class Stopping:
         if "labels/pupils_kept" not in figures:
             return ""
         kept, shift_px = figures["labels/pupils_kept"], figures["labels/pupil_shift_px.mean"]
-        if kept < _MIN_PUPILS_KEPT:
-            return (
-                f"only {kept:.0%} of the pupils are still found (at least {_MIN_PUPILS_KEPT:.0%})"
-            )
+        if kept < self._min_kept:
+            return f"only {kept:.0%} of the pupils are still found (at least {self._min_kept:.0%})"
         if shift_px > self._max_shift_px:
             return f"pupils moved by {shift_px:.2f} px (at most {self._max_shift_px:.2f})"
         return ""
