@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install install-dev lock clean
+.PHONY: demo test drill install install-dev lock clean
 
 demo: install
 	$(BIN)/simgan demo
@@ -14,6 +14,10 @@ test: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# What goes wrong in operation, on real servers and workers; some of it takes minutes to happen.
+drill: install-dev
+	$(BIN)/pytest -m drill tests/flows/operate
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
 
 from simgan_core.checkpoint import save_refiner
 from simgan_core.config import RefinerConfig, TrainingConfig
@@ -329,16 +327,3 @@ def every_minute(team: Team) -> str:
     }
     team.ask("POST", f"deployments/{deployment}/schedules", [schedule])
     return str(deployment)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; without it these tests skip, except in CI, where that is a failure."""
-    chromium = shutil.which("chromium")
-    if chromium is None and "CI" not in os.environ:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        launched = driver.chromium.launch(executable_path=chromium, args=arguments)
-        yield launched
-        launched.close()

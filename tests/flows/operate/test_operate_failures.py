@@ -10,6 +10,8 @@ import pytest
 
 from storage.reader import open_dataset
 
+pytestmark = pytest.mark.drill
+
 SECONDS_TO_CANCEL = 30
 SECONDS_UNTIL_DEAD = 90
 NUM_SHARDS = 240

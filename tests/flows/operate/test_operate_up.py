@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.drill
+
 SECONDS_TO_GREEN = 60
 
 
