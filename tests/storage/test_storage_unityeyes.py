@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.JpegImagePlugin import JpegImageFile
 
+from simgan_core.simulator import render, sample_scenes
 from storage.errors import SourceError
 from storage.sources.head_pose import to_unityeyes
 from storage.sources.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
@@ -107,6 +109,32 @@ def test_the_margin_crop_is_a_share_of_the_frame(folder: Path) -> None:
     block = UnityEyesSource(folder, crop="margin").read(0, 1)
     scale = 55 / (WIDTH * 140 / 640)
     assert np.ptp(block.labels["lid_px"][0, :, 0]) == pytest.approx(48 * scale, abs=0.01)
+
+
+def test_decoding_at_a_reduced_scale_changes_an_image_by_less_than_two_levels(
+    tmp_path: Path,
+) -> None:
+    scenes = sample_scenes("synthetic", 4, seed=5)
+    rendered = render(scenes, "frame", 600, 800)
+    for image in range(4):
+        write_unityeyes_pair(
+            tmp_path,
+            image + 1,
+            frame=rendered.images[image, :, :, 0],
+            look_vec_y_up=scenes.gaze[image] * [1, -1, 1],
+            head_pose_deg=to_unityeyes(scenes.head_pose)[image],
+            iris_px=rendered.iris_px[image],
+            lid_margin_px=rendered.lid_px[image],
+            caruncle_px=rendered.caruncle_px[image],
+            details={},
+        )
+    reduced = UnityEyesSource(tmp_path).read(0, 4).images
+    with pytest.MonkeyPatch.context() as patch:
+        # Pillow's draft mode is what decodes at a half, a quarter or an eighth.
+        patch.setattr(JpegImageFile, "draft", lambda *_: None)
+        full = UnityEyesSource(tmp_path).read(0, 4).images
+    assert (reduced != full).any()
+    assert np.abs(reduced.astype(int) - full).mean(axis=(1, 2, 3)).max() < 2
 
 
 def test_nested_folders_are_read_in_the_order_of_numbers(folder: Path) -> None:
