@@ -113,3 +113,20 @@ def test_a_registered_model_uri_names_the_same_refiner(
     by_uri = simgan("refine", datasets["synthetic"], "--refiner", datasets["model"], "--to",
                     tmp_path / "again.zarr", "--json")  # fmt: skip
     assert result_of(by_uri)["digest"] == result_of(by_id)["digest"]
+
+
+def test_pipeline_goes_the_whole_way_round_in_one_command(
+    simgan: Any, datasets: dict[str, str], workplace: Path
+) -> None:
+    folder = workplace / "round"
+    training = [f"--training.{word[2:]}" if str(word)[:2] == "--" else word for word in TRAINING]
+    done = simgan(
+        "pipeline", "--synthetic", folder / "s", "--real", folder / "r", "--real-people", "p00,p01",
+        "--test-people", "p02,p03", "--out", workplace / "piped", *training, "--seeds", 1,
+        "--estimator.steps", 20, "--comparison.arms", "synthetic", "--comparison.arms", "refined",
+        "--comparison.shares", 0.5, "--comparison.methods", "ridge", "--json",
+    )  # fmt: skip
+    result = result_of(done)
+    assert result["num_test"] == 16
+    assert {"synthetic", "refined"} <= result["arms"].keys()
+    assert (workplace / "piped" / "refined.zarr").is_dir()
