@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
 
+from simgan_core.eye_appearance import SYNTHETIC
 from simgan_core.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
 from simgan_core.simulator import Rendered, render, sample_scenes
 
 
 @pytest.fixture(scope="module")
 def eyes() -> Rendered:
-    return render(sample_scenes("synthetic", 40, seed=3), "crop", 35, 55)
+    """Eyes whose pupils stand out from a light iris."""
+    person = SYNTHETIC.person.model_copy(update={"iris_albedo": (0.16, 0.5)})
+    light = SYNTHETIC.model_copy(update={"person": person})
+    return render(sample_scenes("synthetic", 40, seed=3, appearance=light), "crop", 35, 55)
 
 
 def test_images_that_were_not_changed_pass(eyes: Rendered) -> None:
