@@ -177,7 +177,7 @@ class TrainingConfig(Config):
     """Steps between two checkpoints."""
 
     @model_validator(mode="after")
-    def _halves_of_a_batch_exist(self) -> Self:
+    def _numbers_fit_together(self) -> Self:
         if self.batch_size % 2:
             raise ValueError(f"batch_size should be even, found {self.batch_size}")
         if not all(0 <= beta < 1 for beta in self.adam_betas):

@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from simgan_core.config import PRESETS, TrainingConfig
+from simgan_core.config import PRESETS, RefinerConfig, TrainingConfig
 
 
 def test_configuration_needs_no_torch() -> None:
@@ -20,6 +20,18 @@ def test_an_odd_batch_is_refused() -> None:
 def test_a_history_smaller_than_half_a_batch_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least half of batch_size"):
         TrainingConfig(batch_size=32, history_size=15)
+
+
+def test_a_memory_without_end_is_refused() -> None:
+    with pytest.raises(ValidationError, match="adam_betas should be at least 0 and below 1"):
+        TrainingConfig(adam_betas=(0.5, 1.0))
+
+
+def test_twins_of_an_odd_number_of_maps_are_refused() -> None:
+    with pytest.raises(
+        ValidationError, match="num_features should be even where mirrored, found 5"
+    ):
+        RefinerConfig(num_features=5, mirrored=True)
 
 
 def test_an_unknown_field_is_refused() -> None:
