@@ -138,6 +138,7 @@ def refine(
     runner: Literal["local", "dask"] = "local",
     workers: int | None = None,
     dask_address: str | None = None,
+    append: bool = False,
 ) -> Outcome:
     """Refine every valid row of a dataset; labels and ids are kept.
 
@@ -161,12 +162,16 @@ def refine(
         With dask: start so many workers on this machine.
     dask_address
         With dask: the scheduler of a running cluster, tcp://HOST:PORT.
+    append
+        Keep the full shards that the same refiner made before rows were added to the dataset.
     """
     from flows.refine import refine as refine_flow
     from tasks.policies import Runner
 
     where = Runner(kind=runner, workers=workers, dask_address=dask_address)
-    return dataset_outcome(refine_flow(dataset, refiner, to, overwrite, dtype, gate_shift, where))
+    return dataset_outcome(
+        refine_flow(dataset, refiner, to, overwrite, dtype, gate_shift, where, append)
+    )
 
 
 @app.command

@@ -7,6 +7,7 @@ a laptop's camera so that every stage can be seen at work.
 from prefect import flow
 
 from flows.pipeline import pipeline
+from flows.run_names import named
 from flows.simulate import simulate
 from simgan_core.config import PRESETS, EstimatorConfig
 from tasks.findings import ComparisonResult
@@ -19,7 +20,7 @@ REAL_PEOPLE = ("p00", "p01", "p02", "p03", "p04", "p05", "p06", "p07", "p08")
 TEST_PEOPLE = ("p09", "p10", "p11", "p12", "p13", "p14")
 
 
-@flow(name="demo")
+@flow(name="demo", flow_run_name=named("demo in {out}, seed {seed}"))
 def demo(out: str, seed: int = 0) -> ComparisonResult:
     """Render both domains, then go the whole way round.
 

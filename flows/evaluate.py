@@ -5,6 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows.run_names import named
 from simgan_core.config import EstimatorConfig
 from tasks.comparison import Comparison, Estimate
 from tasks.evaluate import estimate, plan_comparison, plan_evaluation
@@ -17,7 +18,11 @@ Seeds = Annotated[int, Field(ge=1, le=100)]
 
 
 # One training at a time: PyTorch already uses every core within one.
-@flow(name="evaluate", task_runner=threads(1))
+@flow(
+    name="evaluate",
+    task_runner=threads(1),
+    flow_run_name=named("train on {train}, test on {test}"),
+)
 def evaluate(
     train: str, test: str, seeds: Seeds = 3, estimator: EstimatorConfig = EstimatorConfig()
 ) -> EvaluationResult:
@@ -33,7 +38,11 @@ def evaluate(
     return summarize(plan, _estimates(plan))
 
 
-@flow(name="compare", task_runner=threads(1))
+@flow(
+    name="compare",
+    task_runner=threads(1),
+    flow_run_name=named("compare {refined} with {synthetic} on {test}"),
+)
 def compare(
     synthetic: str,
     refined: str,

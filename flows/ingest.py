@@ -5,13 +5,18 @@ from typing import Annotated, Literal
 from prefect import flow, unmapped
 from pydantic import Field
 
+from flows.run_names import named
 from storage.schema import DatasetInfo
 from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
 from tasks.inputs import SourceInput
 from tasks.policies import threads
 
 
-@flow(name="ingest", task_runner=threads(4))
+@flow(
+    name="ingest",
+    task_runner=threads(4),
+    flow_run_name=named("ingest {source.format} into {to}"),
+)
 def ingest(
     source: SourceInput,
     to: str,

@@ -10,6 +10,7 @@ from prefect import flow
 from flows.evaluate import Seeds, compare
 from flows.ingest import ingest
 from flows.refine import refine
+from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from tasks.findings import ComparisonResult
@@ -17,7 +18,7 @@ from tasks.inputs import SourceInput
 from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
 
 
-@flow(name="nightly")
+@flow(name="nightly", flow_run_name=named("night of {date} in {out}"))
 def nightly(
     synthetic: SourceInput,
     real: SourceInput,
@@ -50,7 +51,10 @@ def nightly(
     if refiner is None:
         refiner = train(synthetic_set.url, real_set.url, training).refiner
         remember_training(out, refiner, synthetic_set, real_set, training)
-    refined_set = refine(synthetic_set.url, refiner, f"{out}/refined.zarr", overwrite=True)
+    # What another refiner made is replaced, what this one made is kept.
+    refined_set = refine(
+        synthetic_set.url, refiner, f"{out}/refined.zarr", overwrite=True, append=True
+    )
     result = compare(
         synthetic=synthetic_set.url,
         refined=refined_set.url,

@@ -14,6 +14,7 @@ from prefect import flow
 from flows.evaluate import Seeds, compare
 from flows.ingest import ingest
 from flows.refine import refine
+from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from tasks.findings import ComparisonResult
@@ -21,7 +22,7 @@ from tasks.inputs import SourceInput
 from tasks.protocols import ComparisonConfig
 
 
-@flow(name="pipeline")
+@flow(name="pipeline", flow_run_name=named("the whole way round in {out}"))
 def pipeline(
     synthetic: SourceInput,
     real: SourceInput,

@@ -5,6 +5,7 @@ from typing import Annotated
 from prefect import flow, unmapped
 from pydantic import Field
 
+from flows.run_names import named
 from storage.schema import DatasetInfo
 from tasks.policies import Runner, gpu_slot, task_runner, tasks_stop_too
 from tasks.progress import reported_progress
@@ -14,7 +15,7 @@ from tasks.refinement_report import show_refinement
 GateShift = Annotated[float, Field(gt=0, le=20)]
 
 
-@flow(name="refine")
+@flow(name="refine", flow_run_name=named("refine {dataset} into {to}"))
 def refine(
     dataset: str,
     refiner: str,
@@ -23,6 +24,7 @@ def refine(
     dtype: Dtype = "auto",
     gate_shift: GateShift | None = None,
     runner: Runner = Runner(),
+    append: bool = False,
 ) -> DatasetInfo:
     """Refine every valid row of a dataset; run again, it goes on where it was.
 
@@ -34,8 +36,10 @@ def refine(
         dtype: Number format of the network; auto is what is fastest here.
         gate_shift: Mark rows as not valid whose pupil refinement moved by more pixels than this.
         runner: Where shards are refined: in this process, or by Dask's workers.
+        append: Keep the full shards that the same refiner made before rows were added to the
+            dataset, and refine those that follow.
     """
-    plan = plan_refinement(dataset, refiner, to, overwrite, dtype, gate_shift, runner)
+    plan = plan_refinement(dataset, refiner, to, overwrite, dtype, gate_shift, runner, append)
     if plan.groups:
         with gpu_slot():
             refine_groups.with_options(task_runner=task_runner(runner))(
@@ -46,7 +50,7 @@ def refine(
     return info
 
 
-@flow(name="refine-groups")
+@flow(name="refine-groups", flow_run_name=named("shards of {to}"))
 def refine_groups(groups: list[list[int]], dataset: str, refiner: str, to: str) -> None:
     """Refine groups of shards, wherever the task runner puts them.
 

@@ -2,12 +2,13 @@
 
 from prefect import flow
 
+from flows.run_names import named
 from simgan_core.config import PRESETS, TrainingConfig
 from tasks.policies import gpu_slot
 from tasks.train import RefinerRef, train_refiner
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name=named("train a refiner from {synthetic} to {real}"))
 def train(synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"]) -> RefinerRef:
     """Train the refiner, remember it in MLflow and register it; run again, it goes on.
 

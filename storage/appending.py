@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from storage.errors import DatasetExistsError
 from storage.layout import read_root
 from storage.location import locate
-from storage.reader import open_dataset
+from storage.manifest import block_digest, dataset_digest
+from storage.reader import Dataset, open_dataset
 from storage.replacement import put_in_place
 from storage.schema import DatasetSpec
 from storage.sources.selection import Selection, new_places
@@ -70,6 +71,37 @@ def select_new(url: str, source: Source) -> Selection:
     """Return what a source has that the dataset at a place has not, as the rows that follow."""
     dataset = open_dataset(url)
     return Selection(source, new_places(source, dataset.read_ids()), len(dataset))
+
+
+def num_rows_when(dataset: Dataset, digest: str) -> int | None:
+    """Return how many rows a dataset had while its digest was `digest`, before rows were added.
+
+    None where it never was. Only the last shard of that state is read again, if it was not full;
+    those before it are known by their records.
+    """
+    spec = dataset.info.spec
+    added = spec.source.get("appended", [])
+    assert isinstance(added, list)
+    for count in reversed(range(len(added))):
+        before = _before_adding(spec, count)
+        full, rest = divmod(before.num_rows, spec.rows_per_shard)
+        shards = [record.digest for record in dataset.records()[:full]]
+        if rest:
+            shards.append(block_digest(dataset.read(before.num_rows - rest, before.num_rows)))
+        if dataset_digest(before, shards) == digest:
+            return before.num_rows
+    return None
+
+
+def _before_adding(spec: DatasetSpec, count: int) -> DatasetSpec:
+    """Return the spec as it was when rows had been added `count` times."""
+    added = spec.source["appended"]
+    assert isinstance(added, list)
+    source = {name: value for name, value in spec.source.items() if name != "appended"}
+    if count:
+        source["appended"] = added[:count]
+    num_rows = added[count]["first_row"]  # type: ignore[index,call-overload]
+    return spec.model_copy(update={"num_rows": num_rows, "source": source})
 
 
 def _but_for_rows(spec: DatasetSpec, found: DatasetSpec) -> DatasetSpec:

@@ -24,7 +24,8 @@ def check_shards(dataset: Dataset) -> Iterator[ShardCheck]:
 
     Raises CorruptDatasetError where the records are gone or are not those of the dataset's digest.
     """
-    if dataset_digest(dataset.info.spec, dataset.records()) != dataset.info.digest:
+    digests = (record.digest for record in dataset.records())
+    if dataset_digest(dataset.info.spec, digests) != dataset.info.digest:
         raise CorruptDatasetError(
             f"the records of {dataset.info.url} are not those that its digest was taken of; "
             "restore it from a copy, or make it again"

@@ -87,7 +87,8 @@ class DatasetWriter:
     def extend(cls, url: str, spec: DatasetSpec) -> Self:
         """Begin, or go on with, the successor of a complete dataset that has more rows.
 
-        `spec` is the dataset's own but for `num_rows` and `source`. The successor is built beside
+        `spec` is the dataset's own but for `num_rows`, `source` and `provenance`: that the new
+        rows are made as the old ones were is for the caller to know. The successor is built beside
         the dataset and takes its place when complete, as with `overwrite`; its shards are the
         dataset's own as far as those are full, so that the rows from the last full shard's end on
         are left to write.
@@ -102,9 +103,8 @@ class DatasetWriter:
             raise DatasetNotFoundError(f"there is no dataset at {target.url} to add rows to")
         if found.info is None:
             raise DatasetIncompleteError(f"dataset {target.url} is incomplete; finish it first")
-        as_found = spec.model_copy(
-            update={"num_rows": found.spec.num_rows, "source": found.spec.source}
-        )
+        free = {name: getattr(found.spec, name) for name in ("num_rows", "source", "provenance")}
+        as_found = spec.model_copy(update=free)
         if as_found.canonical() != found.spec.canonical() or spec.num_rows <= found.spec.num_rows:
             raise _exists(target, "another dataset", found.spec.differences(spec))
         writer = cls._begin_beside(target, spec)
@@ -291,7 +291,7 @@ class DatasetWriter:
             spec=self.spec,
             num_valid=sum(record.num_valid for record in records),
             num_rejected=sum(len(record.rejections) for record in records),
-            digest=dataset_digest(self.spec, records),
+            digest=dataset_digest(self.spec, (record.digest for record in records)),
         )
         write_complete_root(self._place, info)
         return info

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
-from typing import cast
+from typing import Self, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -31,13 +31,10 @@ def reported_progress(to: str) -> Iterator[None]:
     """
     writer = DatasetWriter.attach(to)
     progress = _Progress(writer)
-    artifact = cast(
-        "UUID",  # a coroutine only where the caller is one
-        create_progress_artifact(progress.percent(), "refinement-progress", progress.words()),
-    )
+    bar = ProgressBar.begin("refinement-progress", progress.percent(), progress.words())
     ended = threading.Event()
     # In this run's context, so that what is logged is logged as the run's.
-    report = partial(copy_context().run, _report, progress, artifact, ended)
+    report = partial(copy_context().run, _report, progress, bar, ended)
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
     try:
@@ -45,6 +42,27 @@ def reported_progress(to: str) -> Iterator[None]:
     finally:
         ended.set()
         reporter.join()
+
+
+class ProgressBar:
+    """A bar on the run's page in Prefect; a server that does not answer costs a report alone."""
+
+    def __init__(self, artifact: UUID) -> None:
+        """Go on with a bar that is there."""
+        self._artifact = artifact
+
+    @classmethod
+    def begin(cls, key: str, percent: float, words: str) -> Self:
+        """Put a new bar on the page of the run whose code this is."""
+        # A coroutine only where the caller is one.
+        return cls(cast("UUID", create_progress_artifact(percent, key, words)))
+
+    def update(self, percent: float, words: str) -> None:
+        """Move the bar; the words stand below it."""
+        try:
+            update_progress_artifact(self._artifact, percent, words)
+        except Exception as error:  # noqa: BLE001  the next report may get through
+            logger.warning("progress could not be reported: %s", error)
 
 
 class _Progress:
@@ -73,13 +91,13 @@ class _Progress:
         return f"{words}, {rate:,.0f} a second, {left} left"
 
 
-def _report(progress: _Progress, artifact: UUID, ended: threading.Event) -> None:
+def _report(progress: _Progress, bar: ProgressBar, ended: threading.Event) -> None:
     at_end = False
     while not at_end:
         at_end = ended.wait(SECONDS_BETWEEN_REPORTS)
         try:
             if progress.update() or at_end:
                 logger.info("%s", progress.words())
-                update_progress_artifact(artifact, progress.percent(), progress.words())
+                bar.update(progress.percent(), progress.words())
         except Exception as error:  # noqa: BLE001  the next report may get through
             logger.warning("progress could not be reported: %s", error)

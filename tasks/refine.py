@@ -21,7 +21,8 @@ from simgan_core.checkpoint import LoadedRefiner
 from simgan_core.errors import InputError
 from simgan_core.gate import Inspection, inspect
 from simgan_core.refinement import BulkRefiner
-from storage.errors import DatasetNotFoundError
+from storage.appending import num_rows_when
+from storage.errors import DatasetIncompleteError, DatasetNotFoundError
 from storage.manifest import ShardRecord
 from storage.reader import Dataset, open_dataset
 from storage.samples import Rejection, SampleBlock
@@ -74,16 +75,21 @@ def plan_refinement(
     dtype: Dtype = "auto",
     gate_shift_px: float | None = None,
     runner: Runner = Runner(),
+    append: bool = False,
 ) -> RefinementPlan:
     """Open the refined dataset, new or where an earlier run left it: groups of shards to do."""
     began = time.time()
     require_runner(runner)
-    parent = open_dataset(dataset).info
+    synthetic = open_dataset(dataset)
+    parent = synthetic.info
     loaded = open_refiner(refiner)
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
     spec = _spec(parent, loaded, to, dtype, gate_shift_px)
-    writer = DatasetWriter.open(to, spec, overwrite=overwrite)
+    if append and _holds_refined_beginning(to, spec, synthetic):
+        writer = DatasetWriter.extend(to, spec)
+    else:
+        writer = DatasetWriter.open(to, spec, overwrite=overwrite)
     pending = [] if writer.complete else writer.pending_shards()
     num_rows = sum(len(writer.shard_rows(shard)) for shard in pending)
     logger.info("%s: %d of %d rows to refine", dataset, num_rows, parent.spec.num_rows)
@@ -132,6 +138,25 @@ def finish_refinement(to: str) -> DatasetInfo:
     info = DatasetWriter.attach(to).finish()
     logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
     return info
+
+
+def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> bool:
+    """Whether `to` holds what the synthetic dataset was before rows were added, refined alike."""
+    try:
+        found = open_dataset(to).info.spec
+    except (DatasetNotFoundError, DatasetIncompleteError):
+        return False
+    parent = synthetic.info
+    grown = found.model_copy(
+        update={
+            "num_rows": spec.num_rows,
+            "source": spec.source,
+            "provenance": {**found.provenance, "parent_digest": parent.digest},
+        }
+    )
+    if grown.canonical() != spec.canonical():
+        return False
+    return num_rows_when(synthetic, str(found.provenance["parent_digest"])) == found.num_rows
 
 
 class _Made(NamedTuple):

@@ -2,8 +2,10 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 from prefect import task
@@ -13,9 +15,12 @@ from simgan_core.gate import HISTOGRAM_EDGES_PX
 from storage.reader import Dataset, open_dataset
 from storage.schema import DatasetInfo
 from tasks.compatibility import as_uint8
+from tasks.links import link_to_mlflow
 from tasks.pictures import Pixels, columns, data_uri, png
 from tasks.policies import CACHE
 from tasks.refine import RefinementPlan
+from tasks.tracking import UnknownExperimentError, has_pages, remember_dataset, runs_with
+from tasks.train_ranks import EXPERIMENT as REFINERS
 
 PAIRS_SHOWN = 30
 PAIRS_A_ROW = 10
@@ -57,6 +62,21 @@ def show_refinement(dataset: str, to: str, plan: RefinementPlan) -> None:
         key="refined-images",
         description="Rows in pairs: synthetic, and the same images refined.",
     )
+    _link(refined.info)
+
+
+def _link(refined: DatasetInfo) -> None:
+    """Lead to the dataset and to the training of its refiner, where MLflow has pages for them."""
+    if not has_pages():
+        return
+    made = refined.spec.provenance
+    tags = {name: str(value) for name, value in made.items() if value is not None}
+    name = Path(refined.url).name
+    link_to_mlflow("mlflow-dataset", remember_dataset(refined, tags), f"Dataset {name} in MLflow")
+    refiner = str(made["refiner"])
+    with suppress(UnknownExperimentError):
+        for run in runs_with(REFINERS, {"simgan.refiner": refiner})[-1:]:
+            link_to_mlflow("mlflow-refiner", run.run_id, f"Training of {refiner} in MLflow")
 
 
 def markdown(summary: Summary) -> str:

@@ -30,6 +30,7 @@ from tasks.findings import (
     table,
 )
 from tasks.home import comparison_folder
+from tasks.links import link_to_mlflow
 from tasks.measures import MEASURES
 from tasks.pictures import before_after, data_uri, png
 from tasks.policies import CACHE
@@ -37,6 +38,7 @@ from tasks.tracking import (
     TrackedRun,
     UnknownExperimentError,
     metric_curves,
+    page_of_run,
     remember_dataset,
     runs_with,
     tracked_run,
@@ -329,10 +331,16 @@ def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) 
             key=chart.name.replace("_", "-"),
             description=f"{chart.title}. {chart.alt}",
         )
+    page = page_of_run(result.mlflow_run_id)
+    # The report lies beside the figures in MLflow; a browser opens no file of another machine.
     create_link_artifact(
-        Path(result.report).as_uri(),
-        link_text=f"Report, and MLflow run {result.mlflow_run_id}",
+        Path(result.report).as_uri() if page is None else f"{page}/artifacts/report.html",
+        link_text="The whole report, with every picture",
         key="report",
+        description=f"Report of {result.comparison}.",
+    )
+    link_to_mlflow(
+        "mlflow-comparison", result.mlflow_run_id, f"{result.comparison} in MLflow, every estimator"
     )
 
 

@@ -270,15 +270,29 @@ def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]
     }
 
 
-def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> None:
+def has_pages() -> bool:
+    """Whether MLflow is a server, with pages to look at, and not a file."""
+    return tracking_uri().startswith("http")
+
+
+def page_of_run(run_id: str) -> str | None:
+    """The address of a run's page in MLflow's UI, None where MLflow is a file and no server."""
+    if not has_pages():
+        return None
+    run = MlflowClient(tracking_uri()).get_run(run_id)
+    return f"{tracking_uri().rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+
+def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
     """Set tags on the dataset itself: on the one run of experiment `datasets` that stands for it.
 
-    MLflow's own dataset entity has no tags that could be changed later.
+    Returns that run's id. MLflow's own dataset entity has no tags that could be changed later.
     """
     known = {"digest": info.digest, "url": info.url, "domain": info.spec.domain}
     run = begin_run(DATASETS_EXPERIMENT, Path(info.url).name, info.digest, {**known, **tags})
     run.datasets({info.spec.domain: info})
     run.client.set_terminated(run.run_id, "FINISHED")
+    return run.run_id
 
 
 def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:

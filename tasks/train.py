@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 from prefect import task
+from prefect.context import TaskRunContext
 
 from simgan_core.checkpoint import LoadedRefiner, load_refiner
 from simgan_core.config import TrainingConfig
@@ -23,6 +24,7 @@ from tasks.policies import CACHE
 from tasks.tracking import TrackedRun, tracked_run
 from tasks.train_ranks import EXPERIMENT, num_processes, train_in_processes
 from tasks.training_data import paths_of_networks
+from tasks.training_report import show_training
 
 
 class RefinerRef(NamedTuple):
@@ -94,6 +96,8 @@ def _train(
         loaded = load_refiner(weights)
         version = _register(run, loaded, weights)
         (folder / "training.ckpt").unlink(missing_ok=True)
+    if TaskRunContext.get() is not None:
+        show_training(refiner_id, run.run_id, loaded, synthetic, real)
     return RefinerRef(refiner_id, loaded.weights_digest, run.run_id, version, str(weights))
 
 

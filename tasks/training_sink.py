@@ -1,13 +1,15 @@
-"""What a training tells as it goes, on its way to MLflow, the log and a picture."""
+"""What a training tells as it goes, on its way to MLflow, the log, Prefect and a picture."""
 
 import logging
 import time
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect.context import TaskRunContext
 from torch import Tensor
 
 from tasks.pictures import grid, refinement_progress
+from tasks.progress import ProgressBar
 from tasks.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
@@ -16,7 +18,7 @@ SECONDS_BETWEEN_PROGRESS = 10.0
 
 
 class TrackedSink:
-    """Takes what a training tells and gives it to MLflow and the log."""
+    """Takes what a training tells and gives it to MLflow, the log and the run's page in Prefect."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
@@ -24,6 +26,9 @@ class TrackedSink:
         self._started = time.monotonic()
         self._first_step: int | None = None
         self._last_said = 0.0
+        # Of several processes that train, none is a task's own.
+        self._has_page = TaskRunContext.get() is not None
+        self._bar: ProgressBar | None = None
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Pass on the losses: the article's Figure 7."""
@@ -44,7 +49,16 @@ class TrackedSink:
         self._last_said = now
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
         left = f", {(total - step) / rate:.0f} s left" if rate > 0 else ""
-        logger.info("training: step %d of %d, %.1f a second%s", step, total, rate, left)
+        words = f"step {step:,} of {total:,}, {rate:.1f} a second{left}"
+        logger.info("training: %s", words)
+        if self._has_page:
+            self._show(100.0 * step / total, words)
+
+    def _show(self, percent: float, words: str) -> None:
+        if self._bar is None:
+            self._bar = ProgressBar.begin("training-progress", percent, words)
+        else:
+            self._bar.update(percent, words)
 
     def progress_picture(self) -> NDArray[np.uint8]:
         """The kept samples in one picture, a row a step."""

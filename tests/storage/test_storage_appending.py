@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.appending import Appending, open_to_append, select_new
+from storage.appending import Appending, num_rows_when, open_to_append, select_new
 from storage.errors import DatasetExistsError
 from storage.layout import read_root
 from storage.location import locate
@@ -104,6 +104,13 @@ def test_every_day_adds_to_the_day_before(url: str, tmp_path: Path) -> None:
     assert rows_of(url) == {str(n): 0 if n == 13 else n for n in range(19)}
     appended = open_dataset(url).info.spec.source["appended"]
     assert [part["first_row"] for part in appended] == [3, 7, 11, 15]
+
+
+def test_earlier_states_are_known_by_their_digests(url: str, tmp_path: Path) -> None:
+    states = [append(url, eyes(tmp_path, list(range(last)))).digest for last in (3, 14, 16, 19)]
+    dataset = open_dataset(url)
+    assert [num_rows_when(dataset, digest) for digest in states] == [3, 14, 16, None]
+    assert num_rows_when(dataset, "0" * 64) is None
 
 
 @pytest.mark.parametrize("num_written", [0, 1, 2])

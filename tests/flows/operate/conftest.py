@@ -268,6 +268,7 @@ def work(team: Team) -> dict[str, str]:
         "real_digest": "0" * 64,
         "real_url": "nowhere",
         "preprocess": "none",
+        "pixels": "uint8",
         "image_height": 35,
         "image_width": 55,
         "code_version": "0",

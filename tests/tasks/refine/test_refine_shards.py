@@ -1,6 +1,7 @@
 """Bulk refinement without an orchestrator: what is written, and what is refused."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,13 +40,14 @@ def refined(
     dtype: Dtype = "fp32",
     gate: float | None = None,
     overwrite: bool = False,
+    append: bool = False,
 ) -> DatasetInfo:
     """Refine as the flow does."""
     source, weights = (
         dataset or str(folder / "synthetic.zarr"),
         str(refiner or folder / "refiner.pt"),
     )
-    plan = plan_refinement.fn(source, weights, str(to), overwrite, dtype, gate)
+    plan = plan_refinement.fn(source, weights, str(to), overwrite, dtype, gate, append=append)
     for group in plan.groups:
         refine_shards.fn(group, source, weights, str(to))
     return finish_refinement.fn(str(to))
@@ -219,3 +221,55 @@ def test_from_s3_to_s3_through_a_storm_of_faults(
     assert set(s3_proxy.met) == set(faults)
     undisturbed = refined(inputs, tmp_path / "r", dataset=str(tmp_path / "synthetic.zarr"))
     assert finish_refinement.fn(to).digest == undisturbed.digest
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Callable[[int], str]:
+    """A synthetic dataset to which its source adds: call it with the rows that there are now."""
+
+    def grow(num_rows: int) -> str:
+        url, source = str(tmp_path / "growing.zarr"), str(tmp_path / f"{num_rows}.zarr")
+        make_synthetic(source, num_rows, ROWS_PER_SHARD)
+        if not Path(url).exists():
+            Path(source).rename(url)
+            return url
+        before = open_dataset(url).info.spec
+        added = {"first_row": before.num_rows, "listing": "more"}
+        changes = {"num_rows": num_rows, "source": {"name": "test", "appended": [added]}}
+        writer = DatasetWriter.extend(url, before.model_copy(update=changes))
+        for shard in writer.pending_shards():
+            rows = writer.shard_rows(shard)
+            writer.write_shard(shard, open_dataset(source).read(rows.start, rows.stop))
+        writer.finish()
+        return url
+
+    return grow
+
+
+def test_of_a_dataset_that_grew_only_what_follows_the_full_shards_is_refined(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str]
+) -> None:
+    to = tmp_path / "r"
+    dataset = growing(40)
+    refined(inputs, to, dataset=dataset)
+    kept = [path.stat().st_ino for path in sorted((to / "records").glob("*/zarr.json"))[:2]]
+    growing(64)
+    plan = plan_refinement.fn(
+        dataset, str(inputs / "refiner.pt"), str(to), dtype="fp32", append=True
+    )
+    assert plan.groups == [[2, 3]]
+    info = refined(inputs, to, dataset=dataset, append=True)
+    anew = refined(inputs, tmp_path / "anew", dataset=dataset)
+    assert info.digest == anew.digest
+    assert [p.stat().st_ino for p in sorted((to / "records").glob("*/zarr.json"))[:2]] == kept
+
+
+def test_what_another_refiner_made_is_refined_anew(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str]
+) -> None:
+    to, other = tmp_path / "r", make_refiner(tmp_path / "other.pt", seed=1)
+    dataset = growing(40)
+    refined(inputs, to, dataset=dataset)
+    growing(64)
+    plan = plan_refinement.fn(dataset, str(other), str(to), True, "fp32", append=True)
+    assert plan.groups == [[0, 1, 2, 3]]
