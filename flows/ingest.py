@@ -12,9 +12,10 @@ from tasks.inputs import SourceInput
 from tasks.policies import threads
 
 
+# Two shards under way: while one is written, the cores decode the other.
 @flow(
     name="ingest",
-    task_runner=threads(4),
+    task_runner=threads(2),
     flow_run_name=named("ingest {source.format} into {to}"),
 )
 def ingest(

@@ -1,7 +1,8 @@
 """Samples on their way between sources, datasets and tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,20 +44,33 @@ class SampleBlock:
         return len(self.ids)
 
 
-def concatenated(blocks: Sequence[SampleBlock]) -> SampleBlock:
-    """Return neighbouring blocks, at least one, as one."""
-    if len(blocks) == 1:
-        return blocks[0]
-    return SampleBlock(
-        images=np.concatenate([block.images for block in blocks]),
-        valid=np.concatenate([block.valid for block in blocks]),
-        ids=[name for block in blocks for name in block.ids],
-        labels={
-            name: np.concatenate([block.labels[name] for block in blocks])
-            for name in blocks[0].labels
-        },
-        rejections=tuple(rejection for block in blocks for rejection in block.rejections),
-    )
+def concatenated(blocks: Iterable[SampleBlock], num_rows: int) -> SampleBlock:
+    """Return neighbouring blocks as one of `num_rows` rows, their sum.
+
+    A block is let go as soon as the next one is asked for: of blocks that are made one by one, no
+    two copies are in memory.
+    """
+    parts = iter(blocks)
+    first = next(parts)
+    if len(first) == num_rows:
+        return first
+    images = np.empty((num_rows, *first.images.shape[1:]), first.images.dtype)
+    valid = np.empty(num_rows, bool)
+    labels = {
+        name: np.empty((num_rows, *label.shape[1:]), np.float32)
+        for name, label in first.labels.items()
+    }
+    ids: list[str] = []
+    rejections: list[Rejection] = []
+    for block in chain([first], parts):
+        rows = slice(len(ids), len(ids) + len(block))
+        images[rows], valid[rows] = block.images, block.valid
+        for name, label in labels.items():
+            label[rows] = block.labels[name]
+        ids.extend(block.ids)
+        rejections.extend(block.rejections)
+    assert len(ids) == num_rows
+    return SampleBlock(images, valid, ids, labels, tuple(rejections))
 
 
 def renumbered(block: SampleBlock, by: int) -> SampleBlock:

@@ -28,8 +28,8 @@ from tasks.sources import open_source
 
 logger = logging.getLogger(__name__)
 
-MAX_SHARD_BYTES = 1 << 28
-"""Large images make shorter shards: several are in memory at a time."""
+MAX_SHARD_BYTES = 1 << 27
+"""Large images make shorter shards: two are in memory at a time, one of them twice for a moment."""
 
 
 class IngestionPlan(NamedTuple):
@@ -196,7 +196,7 @@ def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBl
     new = reader.read(first_new, rows.stop)
     if first_new == rows.start:
         return new
-    return concatenated([open_dataset(to).read(rows.start, first_new), new])
+    return concatenated([open_dataset(to).read(rows.start, first_new), new], len(rows))
 
 
 def _rejections_table(rejections: list[Rejection], num_samples: int, to: str) -> str:

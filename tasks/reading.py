@@ -7,7 +7,9 @@ import atexit
 import multiprocessing
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 
 from simgan_core.preprocess import Preprocess, preprocess
@@ -49,11 +51,11 @@ class Reader:
         """Return rows start to stop − 1."""
         if self._pool is None:
             return _read(self._rows, self._kind, start, stop)
-        pieces = [
+        pieces = deque(
             self._pool.submit(_read_piece, first, min(first + ROWS_A_PIECE, stop))
             for first in range(start, stop, ROWS_A_PIECE)
-        ]
-        return concatenated([piece.result() for piece in pieces])
+        )
+        return concatenated(_results(pieces), stop - start)
 
     def close(self) -> None:
         """End the processes."""
@@ -61,6 +63,12 @@ class Reader:
             self._pool.shutdown(cancel_futures=True)
             atexit.unregister(self.close)
             self._pool = None
+
+
+def _results(pieces: deque[Future[SampleBlock]]) -> Iterator[SampleBlock]:
+    """Yield results in order; each piece is forgotten with it."""
+    while pieces:
+        yield pieces.popleft().result()
 
 
 def num_cores() -> int:

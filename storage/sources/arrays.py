@@ -18,8 +18,8 @@ from storage.sources.gaze_angles import directions, directions_of_angles
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
-PIECES = 256
-PIECE_ROWS = 16
+PIECES = 64
+PIECE_ROWS = 64
 """The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
 
 
@@ -83,6 +83,7 @@ class ArraysSource:
             "id": id,
             "size": [*self._size],
         }
+        self._digest = self._digest_of_pieces()
 
     def __len__(self) -> int:
         return self._num_rows
@@ -96,13 +97,7 @@ class ArraysSource:
 
     def content_digest(self) -> str:
         """Return a digest of the arrays' shapes and of up to 4,096 of their rows."""
-        sha = hashlib.sha256()
-        for key in filter(None, (self._images, self._gaze, self._angles, self._pupil, self._id)):
-            sha.update(f"{key} {self._file.look(key)}".encode())
-            for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
-                rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
-                sha.update(repr(rows.tolist()).encode() if rows.dtype.kind in "OU" else rows.data)
-        return sha.hexdigest()
+        return self._digest
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return rows start to stop − 1."""
@@ -120,6 +115,16 @@ class ArraysSource:
             for place in np.flatnonzero(~valid).tolist()
         )
         return SampleBlock(images, valid, ids, labels, tuple(rejections))
+
+    def _digest_of_pieces(self) -> str:
+        """Return the digest; of few pieces, since every one opens the file anew."""
+        sha = hashlib.sha256()
+        for key in filter(None, (self._images, self._gaze, self._angles, self._pupil, self._id)):
+            sha.update(f"{key} {self._file.look(key)}".encode())
+            for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
+                rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
+                sha.update(repr(rows.tolist()).encode() if rows.dtype.kind in "OU" else rows.data)
+        return sha.hexdigest()
 
     def _look_at_images(self) -> tuple[int, Size, Literal[1, 3], PixelType]:
         """Return the number of images, their size, channels and type of pixel."""

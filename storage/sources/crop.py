@@ -102,15 +102,17 @@ def _mean_over_steps(
 ) -> NDArray[np.float64]:
     """Return the means of `values` [N, H, W, C] along an axis over equal steps of an interval.
 
-    Value k holds from k to k + 1, the first and the last one also before and beyond them. The
-    integral up to a place is a running sum, so the cost does not grow with the reduction, and each
-    line is summed in its own order: the same pixels give the same bits in any batch.
+    Value k holds from k to k + 1, the first and the last one also before and beyond them. Every
+    step is summed in the order of its values: the same pixels give the same bits in any batch.
     """
     edges = start + np.arange(num_steps + 1) * (extent / num_steps)
-    last = values.shape[axis] - 1
-    before = np.clip(np.floor(edges), 0, last).astype(np.intp)
-    floats = values.astype(np.float64)
-    sums = np.cumsum(floats, axis=axis) - floats
-    shares = np.expand_dims(edges - before, tuple(n for n in range(4) if n != axis))
-    integral = sums.take(before, axis) + shares * floats.take(before, axis)
-    return np.asarray(np.diff(integral, axis=axis) * (num_steps / extent))
+    first = np.floor(edges[:-1])
+    places = first + np.arange(int((np.ceil(edges[1:]) - first).max()))[:, None]
+    shares = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
+    weights = np.maximum(shares, 0) * (num_steps / extent)
+    at = np.minimum(np.maximum(places, 0), values.shape[axis] - 1).astype(np.intp)
+    along = [-1 if n == axis else 1 for n in range(4)]
+    sums = weights[0].reshape(along) * values.take(at[0], axis)
+    for weight, place in zip(weights[1:], at[1:], strict=True):
+        sums += weight.reshape(along) * values.take(place, axis)
+    return np.asarray(sums)

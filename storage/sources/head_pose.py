@@ -30,10 +30,17 @@ def from_rotation_vectors(vectors: Floats) -> NDArray[np.float32]:
 
 
 def from_unityeyes(angles_deg: Floats) -> NDArray[np.float32]:
-    """Return pitch, yaw and roll [N, 3] of UnityEyes' `head_pose` [N, 3] in degrees."""
-    x, y, z = np.moveaxis(np.radians(angles_deg), -1, 0)
-    camera = _about("y", y) @ _about("x", x) @ _about("z", z)
-    return _pitch_yaw_roll(_FLIP @ camera.swapaxes(-1, -2))
+    """Return pitch, yaw and roll [..., 3] of UnityEyes' `head_pose` [..., 3] in degrees."""
+    radians = np.radians(angles_deg)
+    (sin_x, sin_y, sin_z), (cos_x, cos_y, cos_z) = (
+        np.moveaxis(of(radians), -1, 0) for of in (np.sin, np.cos)
+    )
+    # The entries that count of _FLIP · (Ry(y) · Rx(x) · Rz(z))ᵀ, the head's turn: to multiply
+    # matrices of one sample takes longer than to decode its image.
+    pitch = np.arcsin(np.clip(sin_y * sin_z + cos_y * sin_x * cos_z, -1, 1))
+    yaw = np.arctan2(sin_y * cos_z - cos_y * sin_x * sin_z, -cos_y * cos_x)
+    roll = np.arctan2(sin_y * sin_x * cos_z - cos_y * sin_z, cos_x * cos_z)
+    return np.stack([pitch, yaw, roll], axis=-1).astype(np.float32)
 
 
 def to_unityeyes(vectors: Floats) -> NDArray[np.float64]:
@@ -66,13 +73,3 @@ def _matrices_of_vectors(vectors: Floats) -> NDArray[np.float64]:
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)
     sine, cosine = np.sin(angle)[..., None], np.cos(angle)[..., None]
     return np.asarray(np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross))
-
-
-def _about(axis: str, angle: Floats) -> NDArray[np.float64]:
-    """Return the matrices [N, 3, 3] of turns about one axis by angles [N] in radians."""
-    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-    matrices = np.zeros((*angle.shape, 3, 3)) + np.eye(3)
-    matrices[..., first, first] = matrices[..., second, second] = np.cos(angle)
-    matrices[..., second, first] = np.sin(angle)
-    matrices[..., first, second] = -np.sin(angle)
-    return matrices

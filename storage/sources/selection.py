@@ -31,7 +31,7 @@ class Selection:
             block = self.source.read(int(places[begin]), int(places[end - 1]) + 1)
             blocks.append(renumbered(block, row - int(places[begin])))
             row += len(block)
-        return concatenated(blocks)
+        return concatenated(blocks, len(places))
 
 
 def new_places(source: Source, known_ids: list[str]) -> NDArray[np.int64]:

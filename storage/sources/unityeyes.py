@@ -186,7 +186,7 @@ def write_unityeyes_pair(
     Args:
         folder: Where to write; it exists.
         number: N of the files' names.
-        frame: Grey image, uint8 [H, W].
+        frame: Image, uint8 [H, W] or [H, W, 3]; those of UnityEyes itself have colours.
         look_vec_y_up: Gaze [3], x right, y up, z into the scene.
         head_pose_deg: The file's own angles [3], as `head_pose.to_unityeyes` gives them.
         iris_px: The iris' contour [K, 2], x, y from the frame's top left, as all points here.
@@ -258,8 +258,8 @@ def _numbers(vectors: Any, key: str) -> Points:
     """Return the numbers [K, 3 or more] of a list of "(x, y, z)"."""
     try:
         # Where the pattern does not match, None has no group 1: a TypeError, as for no text.
-        rows = [_VECTOR.fullmatch(text)[1].split(",") for text in vectors]  # type: ignore[index]
-        numbers = np.array(rows, dtype=np.float64)
+        texts = [_VECTOR.fullmatch(text)[1] for text in vectors]  # type: ignore[index]
+        numbers = np.array([[float(number) for number in text.split(",")] for text in texts])
     except (ValueError, TypeError) as error:
         raise BadSampleError(f"malformed vector in {key}") from error
     if numbers.ndim != 2 or numbers.shape[1] < 3 or not np.isfinite(numbers).all():

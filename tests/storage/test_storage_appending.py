@@ -57,7 +57,7 @@ def write(url: str, source: ArraysSource, appending: Appending, shards: list[int
         blocks: list[SampleBlock] = [new.read(first, rows.stop)]
         if first > rows.start:
             blocks.insert(0, open_dataset(url).read(rows.start, first))
-        writer.write_shard(shard, concatenated(blocks))
+        writer.write_shard(shard, concatenated(blocks, len(rows)))
 
 
 def append(url: str, source: ArraysSource) -> DatasetInfo:
