@@ -86,6 +86,7 @@ class Supervisor:
         """
         self.folder = folder
         self._socket = folder / "supervisor.sock"
+        self._process: subprocess.Popen[bytes] | None = None
         if len(os.fsencode(self._socket)) > MAX_SOCKET_PATH:
             raise InputError(
                 f"{folder} is too deep for a Unix socket (at most {MAX_SOCKET_PATH} bytes with the "
@@ -118,7 +119,7 @@ class Supervisor:
     def pid(self) -> int | None:
         """The supervisor that answers, None where none does."""
         try:
-            return cast("int", self._rpc().getPID())
+            return cast("int", self._ask("supervisor.getPID"))
         except (OSError, xmlrpc.client.Error):
             return None
 
@@ -146,7 +147,7 @@ class Supervisor:
         ]
         text = CONFIGURATION.format(folder=_escaped(str(self.folder))) + "".join(programs)
         configuration.write_text(text, encoding="utf-8")
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
             env={**os.environ, **environment, MARK: str(self.folder)},
             stdin=subprocess.DEVNULL,
@@ -155,19 +156,19 @@ class Supervisor:
             # Ctrl-C is for `simgan up`, which then stops things in their order.
             start_new_session=True,
         )
-        wait_for(lambda: self.pid is not None or process.poll() is not None, 20)
+        wait_for(lambda: self.pid is not None or self._ended(), 20)
         if self.pid is None:
             raise RuntimeError(f"supervisor did not start: see {self.folder}/supervisor.log")
 
     def begin(self, name: str) -> None:
         """Start one process, if it does not run."""
         if self.states()[name] not in {"RUNNING", "STARTING", "BACKOFF"}:
-            self._rpc("supervisor").startProcess(name, False)
+            self._ask("supervisor.startProcess", name, False)
 
     def states(self) -> dict[str, str]:
         """What supervisor says of each process: STOPPED, STARTING, RUNNING, BACKOFF, FATAL."""
         try:
-            found = cast("list[dict[str, Any]]", self._rpc("supervisor").getAllProcessInfo())
+            found = cast("list[dict[str, Any]]", self._ask("supervisor.getAllProcessInfo"))
         except (OSError, xmlrpc.client.Error):
             return {}
         return {str(process["name"]): str(process["statename"]) for process in found}
@@ -176,9 +177,10 @@ class Supervisor:
         """Stop everything, workers first; returns the names of what ran."""
         pid, ran = self.pid, [name for name, state in self.states().items() if state == "RUNNING"]
         if pid is not None:
-            self._rpc("supervisor").shutdown()
+            self._ask("supervisor.shutdown")
             # Each of three priorities may take its time.
             wait_for(lambda: not _alive(pid), 3 * SECONDS_TO_STOP)
+        self._ended()
         ran += [f"process {left}" for left in self.end_what_was_left()]
         (self.folder / "addresses.json").unlink(missing_ok=True)
         return ran
@@ -202,9 +204,17 @@ class Supervisor:
                 if process.environ().get(MARK) == str(self.folder) and process.pid != os.getpid():
                     yield process
 
-    def _rpc(self, interface: str = "supervisor") -> Any:
+    def _ended(self) -> bool:
+        """Whether the supervisor that this process started is no more; its parent has to ask."""
+        return self._process is not None and self._process.poll() is not None
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return getattr(xmlrpc.client.ServerProxy("http://127.0.0.1", transport), interface)
+        try:
+            server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
+            return getattr(server, method)(*arguments)
+        finally:
+            transport.close()
 
 
 @contextmanager

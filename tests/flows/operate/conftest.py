@@ -164,6 +164,11 @@ class Team:
         query = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
         return {found["key"]: found for found in self.ask("POST", "artifacts/filter", query)}
 
+    def events(self, name: str) -> list[Any]:
+        """The events of this name, newest first."""
+        found = self.ask("POST", "events/filter", {"filter": {"event": {"name": [name]}}})
+        return list(found["events"])
+
     def processes(self) -> list[psutil.Process]:
         """Every process that belongs to this place, runs included."""
         mine = str(self.folder / "home" / "services")
@@ -252,6 +257,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         yield place
     finally:
         place.down()
+    assert place.processes() == []
 
 
 @pytest.fixture(scope="session")
@@ -315,16 +321,3 @@ def nights(team: Team, more_eyes: Callable[[int], None]) -> Nights:
     assert team.wait(first) == "COMPLETED", team.log_with_subflows(first)
     (weights,) = (team.folder / "home" / "refiners").glob("*/refiner.pt")
     return Nights(parameters, first, weights.parent.name)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def every_minute(team: Team) -> str:
-    """A deployment on a one-minute schedule, set as in the UI; runs while the others are tested."""
-    deployment = team.deployment("simulate")["id"]
-    schedule = {
-        "schedule": {"cron": "* * * * *", "timezone": "UTC"},
-        "active": True,
-        "parameters": {"domain": "real", "out": "by-schedule", "count": 15, "seed": 3},
-    }
-    team.ask("POST", f"deployments/{deployment}/schedules", [schedule])
-    return str(deployment)
