@@ -52,12 +52,12 @@ def postgres_binary(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres(free_port: Any) -> Iterator[str]:
+def postgres(new_port: Any) -> Iterator[str]:
     """A PostgreSQL server of our own on loopback; the URL of a new database."""
     initdb, server = postgres_binary("initdb"), postgres_binary("postgres")
     # It refuses to run as root, and pytest's folders are for their owner alone.
     user = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    folder, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="postgres-")), new_port()
     os.chown(folder, user.pw_uid, user.pw_gid)
     data = folder / "data"
     common: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "cwd": folder}
