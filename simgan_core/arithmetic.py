@@ -66,14 +66,14 @@ def choose_inference_arithmetic(
     """
     device = torch.device(device)
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16_inference(device) else "fp32"
+        precision = "bf16" if has_fast_bf16_products(device) else "fp32"
     if micro_batch_size is None:
         micro_batch_size = 1024 if device.type == "cuda" else 16
     return Arithmetic(device, precision, micro_batch_size)
 
 
-def has_fast_bf16_inference(device: torch.device) -> bool:
-    """Whether a network whose weights are bf16 runs faster than in fp32, without training it.
+def has_fast_bf16_products(device: torch.device) -> bool:
+    """Whether layers that are products and little else run faster in bf16 than in fp32.
 
     On AMD's cores with AVX512-bf16 (Zen 4 and later) a convolution in bf16 takes half the time of
     fp32; on Intel's without AMX it takes longer.

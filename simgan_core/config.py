@@ -227,7 +227,7 @@ class EstimatorConfig(Config):
     """Updates on a person's own samples where a protocol has them, at a tenth of the rate."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the layers; weights and optimiser stay in float32. auto: bf16 where it is
-    faster, which is on GPUs, on CPUs with AMX, and for the large networks on those with AVX512."""
+    faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -8,18 +8,13 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from simgan_core.arithmetic import (
-    Arithmetic,
-    choose_arithmetic,
-    has_fast_bf16,
-    has_fast_bf16_inference,
-)
+from simgan_core.arithmetic import Arithmetic, choose_arithmetic, has_fast_bf16_products
 from simgan_core.config import EstimatorConfig
+from simgan_core.freed_memory import keep_freed_memory
 from simgan_core.shuffling import ShuffledImages, seeded_generator
 from simgan_core.steps import NonFiniteGuard
 
@@ -29,10 +24,9 @@ _NUM_REPORTS = 100
 """How often in a training progress is told and the loss is looked at."""
 _NUM_LOOKS = 20
 """How often in a training the validation part would be looked at, were it from the start."""
-_MICRO_BATCH = {"compact": 128, "paper": 64}
-"""Images that a CPU computes at once: what fits its caches. Batch normalisation, which the other
-networks have, needs its batches whole."""
-_LARGE_NETWORKS = ("paper", "hourglass")
+_MICRO_BATCH = {"compact": 128, "paper": 128}
+"""Images that a CPU computes at once: few enough for its caches, so many that casting the weights
+is nothing beside them. Batch normalisation, which the other networks have, needs batches whole."""
 
 Progress = Callable[[int, int, float], None]
 """Told the step, all steps and the loss, about a hundred times in a training."""
@@ -67,16 +61,10 @@ def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> 
 
 
 def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> Arithmetic:
-    """Choose number format and micro-batch for an estimator on this device.
-
-    bf16 convolutions of AVX512 lose on few feature maps what they gain on many: on AMD's cores the
-    paper's network trains at several times the rate of fp32 with them, the compact one does not.
-    """
-    precision: Literal["auto", "fp32", "bf16"] = config.precision
+    """Choose number format and micro-batch for an estimator on this device."""
+    precision = config.precision
     if precision == "auto":
-        large = config.architecture in _LARGE_NETWORKS
-        fast = has_fast_bf16_inference(device) if large else has_fast_bf16(device)
-        precision = "bf16" if fast else "fp32"
+        precision = "bf16" if has_fast_bf16_products(device) else "fp32"
     whole = device.type == "cuda" or config.architecture not in _MICRO_BATCH
     micro = config.batch_size if whole else _MICRO_BATCH[config.architecture]
     return choose_arithmetic(device, precision, micro)
@@ -98,6 +86,8 @@ def fit(
     weights are then the last ones. Raises NonFiniteLossError where the training ran away.
     """
     device = split.train.device
+    if device.type == "cpu":
+        keep_freed_memory()
     arithmetic = estimator_arithmetic(config, device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
