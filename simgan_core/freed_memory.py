@@ -14,8 +14,9 @@ _MAPPED_BYTES = 32 * 2**20
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep what it freed for its next allocations; where there is no glibc, do
-    nothing, and leave what the environment sets (MALLOC_…) as it is.
+    """Let this process keep what it freed for its next allocations.
+
+    Where there is no glibc it does nothing, and what the environment sets (MALLOC_…) holds.
 
     By default glibc gives maps of a few megabytes back to the kernel after every layer, which
     clears the pages anew when the next one asks: a tenth to a quarter of a training step of a small
