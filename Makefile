@@ -13,7 +13,7 @@ test: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # What goes wrong in operation, on real servers and workers; some of it takes minutes to happen.
 drill: install-dev

@@ -16,6 +16,8 @@ from simgan_core.images import to_network
 _REFERENCE_WIDTH_PX = 55
 _MAX_SHIFT_PX, _MAX_SCALE = 6.0, 0.2
 """How far the search reaches, in pixels of an image of that width, and as a share of the scale."""
+_LEAST_CORRELATION = 0.5
+"""Of mean images that show the same thing: with less, the best place found means little."""
 _STEPS_EACH_WAY = 4
 _ROUNDS = 6
 """Each round looks at a grid about the best place so far, at half the last one's spacing."""
@@ -34,11 +36,16 @@ class Alignment:
     scale: float
     """Enlargement about the centre."""
     correlation: float
-    """Of the two mean images then, 1 for the same picture; below 0.5 the figures mean little."""
+    """Of the two mean images then, 1 for the same picture."""
     image_width: int
 
     def warning(self) -> str:
         """Say what does not match and what to do; empty where the crops do."""
+        if self.correlation < _LEAST_CORRELATION:
+            return (
+                "the mean images of the two domains are too unlike to tell whether their crops "
+                f"match (correlation {self.correlation:.2f} at best): look at domains_mean_images"
+            )
         unit_px = self.image_width / _REFERENCE_WIDTH_PX
         found = {
             f"{self.shift_x_px:+.1f} px to the right": abs(self.shift_x_px) / unit_px
@@ -74,8 +81,9 @@ def align(synthetic_mean: Tensor, real_mean: Tensor) -> Alignment:
     grid = torch.linspace(-1, 1, 2 * _STEPS_EACH_WAY + 1)
     offsets = torch.cartesian_prod(grid, grid, grid)
     best, correlation = torch.tensor([0.0, 0.0, 1.0]), torch.tensor(0.0)
+    centre, farthest = best, reach
     for _ in range(_ROUNDS):
-        places = best + offsets * reach
+        places = torch.clamp(best + offsets * reach, centre - farthest, centre + farthest)
         images = synthetic.expand(len(places), 1, *synthetic.shape).contiguous()
         moved = shift_and_scale(images, places[:, :2], places[:, 2])
         found = _correlation(moved[:, 0], real)

@@ -37,3 +37,12 @@ def test_the_warning_names_what_does_not_match() -> None:
 
 def test_a_pixel_of_a_wider_image_is_less() -> None:
     assert not Alignment(1.2, 0.0, 1.0, 0.9, image_width=110).warning()
+
+
+def test_images_of_other_things_are_said_to_be_no_help_and_no_figures_are_made_up() -> None:
+    noise = torch.rand(2, 35, 55, generator=torch.Generator().manual_seed(0))
+    found = align(noise[0], noise[1])
+    assert max(abs(found.shift_x_px), abs(found.shift_y_px)) <= 6
+    assert abs(found.scale - 1) <= 0.2 + 1e-6
+    assert "too unlike to tell" in found.warning()
+    assert "px" not in found.warning()
