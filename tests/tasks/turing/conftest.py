@@ -227,7 +227,8 @@ def server_process() -> Iterator[Callable[..., ServerProcess]]:
         process.stop(signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
+# For a module only: while Playwright's loop runs, no test of asyncio can in the same process.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium; without it these tests skip, except in CI, where that is a failure."""
     if CHROMIUM is None and "CI" not in os.environ:
