@@ -1,6 +1,7 @@
 """Ingestion: a source's files become the shards of a dataset, or more shards of one."""
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
@@ -133,8 +135,8 @@ def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
 def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> DatasetSpec:
     """Describe the dataset that a source becomes."""
     height, width, channels = source.image_shape
-    image_bytes = height * width * channels * (2 if source.dtype == "uint16" else 1)
-    rows_per_chunk = min(1024, rows_per_shard)
+    image_bytes = math.prod(source.image_shape) * np.dtype(source.dtype).itemsize
+    rows_per_chunk = min(1024, rows_per_shard, max(1, MAX_SHARD_BYTES // image_bytes))
     chunks_per_shard = max(1, MAX_SHARD_BYTES // (rows_per_chunk * image_bytes))
     return DatasetSpec(
         num_rows=len(source),

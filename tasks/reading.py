@@ -4,6 +4,7 @@ This module is what those processes load, so it is kept free of Prefect.
 """
 
 import atexit
+import math
 import multiprocessing
 import os
 import threading
@@ -12,12 +13,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 
+import numpy as np
+
 from simgan_core.preprocess import Preprocess, preprocess
 from storage.samples import SampleBlock, concatenated
 from storage.sources.selection import Selection
 from storage.sources.source import Source
 
 ROWS_A_PIECE = 256
+PIECE_BYTES = 1 << 25
+"""Of large images a piece has fewer rows: every process has one in memory, and some wait."""
 WORTH_PROCESSES = 1024
 """Starting the processes takes as long as decoding about so many samples in this one."""
 
@@ -36,6 +41,8 @@ class Reader:
     def __init__(self, rows: Selection | Source, kind: Preprocess) -> None:
         self._rows, self._kind = rows, kind
         source = rows.source if isinstance(rows, Selection) else rows
+        image_bytes = math.prod(source.image_shape) * np.dtype(source.dtype).itemsize
+        self._rows_a_piece = min(ROWS_A_PIECE, max(1, PIECE_BYTES // image_bytes))
         self._pool = None
         if source.decodes and len(rows) > WORTH_PROCESSES:
             self._pool = ProcessPoolExecutor(
@@ -52,8 +59,8 @@ class Reader:
         if self._pool is None:
             return _read(self._rows, self._kind, start, stop)
         pieces = deque(
-            self._pool.submit(_read_piece, first, min(first + ROWS_A_PIECE, stop))
-            for first in range(start, stop, ROWS_A_PIECE)
+            self._pool.submit(_read_piece, first, min(first + self._rows_a_piece, stop))
+            for first in range(start, stop, self._rows_a_piece)
         )
         return concatenated(_results(pieces), stop - start)
 

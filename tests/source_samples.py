@@ -13,13 +13,21 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import zarr
 from PIL import Image
 
 from storage.sources.arrays import ArraysSource
 from storage.sources.eye_gaze import EyeGazeSource
 from storage.sources.folder import FolderSource
 from storage.sources.head_pose import to_unityeyes
-from storage.sources.mpiigaze import EyeArrays, MPIIGazeSource, write_mpiigaze_day
+from storage.sources.mpiigaze import (
+    EyeArrays,
+    MPIIGazeSource,
+    write_evaluation_list,
+    write_mpiigaze_day,
+)
 from storage.sources.nyu_hand import NyuHandSource
 from storage.sources.source import Source
 from storage.sources.syntheseyes import SynthesEyesSource
@@ -91,6 +99,13 @@ def mpiigaze(folder: Path) -> None:
     write_mpiigaze_day(folder, person="p00", day=2, filenames=names, left=eyes, right=eyes)
 
 
+def mpiigaze_lists(folder: Path) -> None:
+    mpiigaze(folder)
+    lines = [f"day{day:02d}/{number:04d}.jpg {side}" for side in ("left", "right")
+             for day in (1, 2) for number in range(NUM_SAMPLES)]  # fmt: skip
+    write_evaluation_list(folder, "p00", lines)
+
+
 def eye_gaze(folder: Path) -> None:
     images, _ = _small_eyes()
     with h5py.File(folder / "gaze.h5", "w") as file:
@@ -113,6 +128,18 @@ def arrays_npy(folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
+def arrays_npz(folder: Path) -> None:
+    images, pupils = _small_eyes()
+    np.savez_compressed(folder / "eyes.npz", image=images, gaze=np.stack(LOOKS), pupil=pupils)
+
+
+def arrays_zarr(folder: Path) -> None:
+    images, pupils = _small_eyes()
+    group = zarr.open_group(folder / "eyes.zarr", mode="w")
+    for name, array in {"image": images, "gaze": np.stack(LOOKS), "labels/pupil": pupils}.items():
+        group.create_array(name, data=array, chunks=(2, *array.shape[1:]))
+
+
 def folder_with_labels(folder: Path) -> None:
     images, pupils = _small_eyes()
     lines = ["file,gaze_x,gaze_y,gaze_z,pupil_x,pupil_y,weather"]
@@ -120,6 +147,21 @@ def folder_with_labels(folder: Path) -> None:
         Image.fromarray(image).save(folder / f"{number}.png")
         lines.append(f"{number}.png,{','.join(map(str, [*look, *pupil]))},fine")
     (folder / "labels.csv").write_text("\n".join(lines))
+
+
+def folder_in_colour(folder: Path) -> None:
+    """Reddish png, jpg and bmp with a table in parquet, in folders of their own."""
+    images, pupils = _small_eyes()
+    suffixes = ["png", "jpg", "bmp", "png", "bmp"]
+    names = [f"{suffix}/{number}.{suffix}" for number, suffix in enumerate(suffixes)]
+    for name, image in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        colour = np.stack([image, image // 2, image // 4], axis=2)
+        Image.fromarray(colour).save(folder / name)
+    pitch, yaw = np.array([(np.arcsin(-y), np.arctan2(-x, -z)) for x, y, z in LOOKS]).T
+    columns = {"file": names, "gaze_pitch": pitch, "gaze_yaw": yaw}
+    columns |= {"pupil_x": pupils[:, 0], "pupil_y": pupils[:, 1]}
+    pyarrow.parquet.write_table(pa.table(columns), folder / "labels.parquet")
 
 
 def folder_unlabelled(folder: Path) -> None:
@@ -168,6 +210,22 @@ def _no_gaze_npy(folder: Path) -> None:
     np.save(folder / "gaze.npy", looks)
 
 
+def _no_gaze_npz(folder: Path) -> None:
+    with np.load(folder / "eyes.npz") as file:
+        arrays = dict(file)
+    arrays["gaze"][2] = 0
+    np.savez_compressed(folder / "eyes.npz", **arrays)
+
+
+def _no_gaze_zarr(folder: Path) -> None:
+    zarr.open_group(folder / "eyes.zarr", mode="a")["gaze"][2] = np.zeros(3)
+
+
+def _stray_line(folder: Path) -> None:
+    path = folder / "Evaluation Subset/sample list for eye image/p00.txt"
+    path.write_text(path.read_text() + "../../secret.jpg left\n")
+
+
 def _other_labels(folder: Path) -> None:
     path = folder / "3.json"
     document = json.loads(path.read_text())
@@ -202,6 +260,7 @@ SAMPLES = {
         _cut_short("Data/Normalized/p00/day02.mat"),
         "cannot be read",
     ),
+    "mpiigaze-lists": Sample(mpiigaze_lists, MPIIGazeSource, _stray_line, "the list's line is not"),
     "eye-gaze": Sample(
         eye_gaze,
         lambda folder: EyeGazeSource(folder / "gaze.h5"),
@@ -220,10 +279,32 @@ SAMPLES = {
         _no_gaze_npy,
         "no direction",
     ),
+    "arrays-npz": Sample(
+        arrays_npz,
+        lambda folder: ArraysSource(
+            folder / "eyes.npz", images="image", gaze="gaze", pupil="pupil"
+        ),
+        _no_gaze_npz,
+        "no direction",
+    ),
+    "arrays-zarr": Sample(
+        arrays_zarr,
+        lambda folder: ArraysSource(
+            folder / "eyes.zarr", images="image", gaze="gaze", pupil="labels/pupil"
+        ),
+        _no_gaze_zarr,
+        "no direction",
+    ),
     "folder-csv": Sample(
         folder_with_labels,
         FolderSource,
         _cut_short("2.png"),
+        "does not decode",
+    ),
+    "folder-colour": Sample(
+        folder_in_colour,
+        lambda folder: FolderSource(folder, channels=3),
+        _cut_short("bmp/2.bmp"),
         "does not decode",
     ),
     "folder-unlabelled": Sample(

@@ -1,5 +1,8 @@
 """Files of named arrays, read by rows; nothing in them is ever unpickled."""
 
+import errno
+import tokenize
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -13,9 +16,29 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from typing_extensions import override
+from zarr.errors import ZarrUserWarning
 
 from storage.errors import SourceError
 from storage.location import locate
+
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy, h5py and zarr raise on damaged files, beside OSErrors that bear no number."""
+
+_ERRNOS_OF_DAMAGE = (None, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+"""A folder in a file's place, or a place before the file's beginning, does not go away either."""
 
 
 def open_array_file(place: str) -> "ArrayFile":
@@ -80,10 +103,10 @@ class ArrayFile(ABC):
         except SourceError:
             raise
         except OSError as error:
-            if error.errno is not None:
+            if error.errno not in _ERRNOS_OF_DAMAGE:
                 raise
             raise self._damaged(error) from error
-        except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> SourceError:
@@ -193,7 +216,10 @@ class ZarrGroup(ArrayFile):
 
     @override
     def _keys(self) -> list[str]:
-        members = self._group().members(max_depth=None)
+        with warnings.catch_warnings():
+            # Of damaged members, which zarr tells in so many words.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            members = self._group().members(max_depth=None)
         return [key for key, node in members if isinstance(node, zarr.Array)]
 
     @override

@@ -15,6 +15,7 @@ from storage.schema import GAZE, PUPIL_PX, Domain, LabelSpec, PixelType, Preproc
 from storage.sources.array_file import open_array_file
 from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
 from storage.sources.gaze_angles import directions, directions_of_angles
+from storage.sources.image_file import MAX_SIDE_PX
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
@@ -136,6 +137,11 @@ class ArraysSource:
                 f"images {self._images!r} must be uint8 or uint16 [N, H, W] or [N, H, W, 1 or 3], "
                 f"all of one size; got {dtype} {list(shape)}"
             )
+        if not 0 < min(shape[1:3]) <= max(shape[1:3]) <= MAX_SIDE_PX:
+            raise SourceError(
+                f"images {self._images!r} must have 1 to {MAX_SIDE_PX} pixels a side, "
+                f"got {list(shape)}"
+            )
         if shape[0] == 0:
             raise SourceError(f"images {self._images!r} of {self._file.path} has no rows")
         return shape[0], Size(*shape[1:3]), 1 if channels == 1 else 3, pixel
@@ -205,5 +211,6 @@ class ArraysSource:
             labels["gaze"] = directions_of_angles(angles)
         if self._pupil is not None:
             points = self._file.rows(self._pupil, start, stop).astype(np.float64)
-            labels["pupil_px"] = to_crop(points, centre_box(self._frame, self._size), self._size)
+            pupils = to_crop(points, centre_box(self._frame, self._size), self._size)
+            labels["pupil_px"] = np.where(np.isfinite(pupils), pupils, np.float32(np.nan))
         return labels

@@ -79,10 +79,13 @@ def scaled(box: Box, frame: Size, decoded: Size) -> Box:
 
 
 def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[np.float32]:
-    """Return where points [..., 2] (x, y in pixels of an image) are in the resized box, float32."""
+    """Return where points [..., 2] (x, y in pixels of an image) are in the resized box, float32.
+
+    Those that are too far away for these numbers are infinite.
+    """
     scale = np.array([size.width / box.width, size.height / box.height])
-    moved = (points - np.array([box.left, box.top])) * scale
-    return np.asarray(moved, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        return np.asarray((points - np.array([box.left, box.top])) * scale, dtype=np.float32)
 
 
 def _cut(images: NDArray[Pixel], box: Box) -> tuple[NDArray[Pixel], Box]:

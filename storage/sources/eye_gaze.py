@@ -60,6 +60,8 @@ class EyeGazeSource:
                 f"{file} has no group `image` with a dataset a sample; groups: {sorted(groups)}"
             )
         self._keys = np.sort(np.array(keys, TEXT))
+        if (twice := np.flatnonzero(self._keys[1:] == self._keys[:-1])).size:
+            raise SourceError(f"{file} is damaged: it has {self._keys[twice[0]]!r} twice")
         labelled = "look_vec" in groups
         self.labels: tuple[LabelSpec, ...] = (GAZE,) if labelled else ()
         self.domain: Domain = "synthetic" if labelled else "real"

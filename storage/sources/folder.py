@@ -1,5 +1,6 @@
 """A folder of images, unlabelled or with a table of labels keyed by file name."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from storage.sources.listing import Listing
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 FIRST_IMAGES = 100
-"""So many are tried for one that opens and tells how the others are."""
+"""What most of so many are like, the others are taken to be."""
 
 TABLES = ("labels.csv", "labels.parquet")
 
@@ -24,7 +25,8 @@ class FolderSource:
     """The png, jpg, bmp and tiff images in a folder and the folders in it, named "a/12.png".
 
     Images are cut from the middle to the proportions of `size` and resized; without a size, to
-    that of the first image. They keep their 8 or 16 bits, all as the first. Where the folder has a
+    the most frequent one of the first 100. They keep their 8 or 16 bits, all as most of these.
+    Where the folder has a
     `labels.csv` or `labels.parquet` (see `LabelTable`), an image without a row in it is not valid.
     """
 
@@ -48,8 +50,8 @@ class FolderSource:
             raise SourceError(
                 f"folder {folder} holds no image; expected {', '.join(sorted(SUFFIXES))}"
             )
-        first, self._bits = self._look_at_first()
-        self._size = first if size is None else Size(*size)
+        usual, self._bits = self._look_at_first()
+        self._size = usual if size is None else Size(*size)
         self.image_shape = (*self._size, channels)
         self.dtype: PixelType = "uint16" if self._bits == 16 else "uint8"
         self._table = self._open_table()
@@ -78,7 +80,7 @@ class FolderSource:
         with opened_image(self._folder / name) as image:
             if image.bits != self._bits:
                 raise BadSampleError(
-                    f"the image has {image.bits} bits a grey level, the first {self._bits}"
+                    f"the image has {image.bits} bits a grey level, most have {self._bits}"
                 )
             size = image.size
             box = centre_box(size, self._size)
@@ -88,14 +90,18 @@ class FolderSource:
         return crop_and_resize(frame[None], here, self._size)[0], known
 
     def _look_at_first(self) -> tuple[Size, Bits]:
+        """Return the usual size and depth: one file with a damaged head does not decide them."""
+        seen: Counter[tuple[Size, Bits]] = Counter()
         reason = ""
-        for row in range(min(len(self), FIRST_IMAGES)):
+        for name in self.ids(0, FIRST_IMAGES):
             try:
-                with opened_image(self._folder / self.ids(row, row + 1)[0]) as image:
-                    return image.size, image.bits
+                with opened_image(self._folder / name) as image:
+                    seen[image.size, image.bits] += 1
             except BadSampleError as error:
                 reason = str(error)
-        raise SourceError(f"no image of {self._folder} can be read: {reason}")
+        if not seen:
+            raise SourceError(f"no image of {self._folder} can be read: {reason}")
+        return seen.most_common(1)[0][0]
 
     def _open_table(self) -> LabelTable | None:
         found = [path for name in TABLES if (path := self._folder / name).is_file()]

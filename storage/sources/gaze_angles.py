@@ -9,9 +9,11 @@ Floats = NDArray[np.floating[Any]]
 
 
 def directions(vectors: Floats) -> NDArray[np.float32]:
-    """Return vectors [..., 3] at length 1; NaN for those of no length."""
+    """Return vectors [..., 3] at length 1; NaN for those of no length, or of an infinite one."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+        # Squares of very large or small numbers are infinite or nothing.
+        moderate = vectors / np.abs(vectors).max(axis=-1, keepdims=True)
+        unit = moderate / np.linalg.norm(moderate, axis=-1, keepdims=True)
     return np.asarray(unit, dtype=np.float32)
 
 

@@ -54,12 +54,13 @@ class OpenImage:
 
     def __init__(self, image: Image.Image, path: Path) -> None:
         self._image, self._path = image, path
+        # First, since for the exif of a png Pillow decodes it, after which the bits are forgotten.
+        self.bits = _bits(image)
+        """Bits of a grey level."""
         width, height = image.size
         on_its_side = image.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE
         self.size = Size(width, height) if on_its_side else Size(height, width)
         """As a person views it."""
-        self.bits = _bits(image)
-        """Bits of a grey level."""
 
     def read(self, channels: Channels, at_least: Size | None = None) -> NDArray[Any]:
         """Return the image, uint8 or uint16 [H, W, channels], full scale.

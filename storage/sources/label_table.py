@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from storage.errors import SourceError
 from storage.schema import GAZE, HEAD_POSE, PUPIL_PX, LabelSpec
 from storage.sources.crop import Box, Size, to_crop
-from storage.sources.gaze_angles import directions_of_angles
+from storage.sources.gaze_angles import directions, directions_of_angles
 from storage.sources.listing import TEXT, Listing
 from storage.sources.rows import BadSampleError
 
@@ -87,12 +87,13 @@ class LabelTable:
                     raise BadSampleError("gaze_pitch and gaze_yaw are not in radians")
                 labels[spec.name] = directions_of_angles(values)
             elif spec is GAZE:
-                length = np.linalg.norm(values)
-                if not length > 0:
+                labels[spec.name] = directions(values)
+                if not np.isfinite(labels[spec.name]).all():
                     raise BadSampleError("the gaze is no direction")
-                labels[spec.name] = (values / length).astype(np.float32)
             else:
                 labels[spec.name] = values.astype(np.float32)
+        if not all(np.isfinite(label).all() for label in labels.values()):
+            raise BadSampleError("a label is of absurd size")
         return labels
 
     def _tell_of_others(self, columns: set[str], files: Listing) -> None:
@@ -108,14 +109,19 @@ def _read_table(path: Path) -> Any:
     try:
         if path.suffix == ".csv":
             as_text = pyarrow.csv.ConvertOptions(column_types={KEY: pa.string()})
-            return pyarrow.csv.read_csv(path, convert_options=as_text)
-        return pyarrow.parquet.read_table(path)
+            table = pyarrow.csv.read_csv(path, convert_options=as_text)
+        else:
+            table = pyarrow.parquet.read_table(path)
+        # Text that is none is found here, in the names of columns as in their values.
+        _ = table.column_names
+        table.validate(full=True)
     except OSError as error:
         if error.errno is not None:
             raise
         raise SourceError(f"{path} is damaged: {error}") from error
     except (pa.ArrowException, ValueError) as error:
         raise SourceError(f"{path} is damaged: {error}") from error
+    return table
 
 
 def _groups_of(path: Path, columns: set[str]) -> dict[tuple[str, ...], LabelSpec]:

@@ -29,6 +29,7 @@ from storage.errors import SourceError
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
+from storage.sources.gaze_angles import directions
 from storage.sources.head_pose import from_rotation_vectors, mirrored
 
 logger = logging.getLogger(__name__)
@@ -150,15 +151,14 @@ class MPIIGazeSource:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
         """Return images, gazes and head poses of these frames, right eyes mirrored."""
         images = eyes.image[frames][..., None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            gaze = eyes.gaze[frames] / np.linalg.norm(eyes.gaze[frames], axis=1, keepdims=True)
+        gaze = directions(eyes.gaze[frames])
         pose = from_rotation_vectors(eyes.pose[frames])
         if side == "right":
             images = images[:, :, ::-1]
-            gaze = gaze * [-1, 1, 1]
+            gaze = gaze * np.array([-1, 1, 1], np.float32)
             pose = mirrored(pose)
         box = centre_box(Size(*images.shape[1:3]), self._size)
-        return crop_and_resize(images, box, self._size), gaze.astype(np.float32), pose
+        return crop_and_resize(images, box, self._size), gaze, pose
 
 
 class _Row(NamedTuple):

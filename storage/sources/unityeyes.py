@@ -50,6 +50,7 @@ IRIS_TOLERANCE = 0.02
 
 MAX_DIGITS = 18
 MAX_LABEL_BYTES = 1 << 20
+MAX_NUMBER = 1e6
 
 _VECTOR = re.compile(r"\(([^()]*)\)")
 
@@ -262,7 +263,8 @@ def _numbers(vectors: Any, key: str) -> Points:
         numbers = np.array([[float(number) for number in text.split(",")] for text in texts])
     except (ValueError, TypeError) as error:
         raise BadSampleError(f"malformed vector in {key}") from error
-    if numbers.ndim != 2 or numbers.shape[1] < 3 or not np.isfinite(numbers).all():
+    # "Not under the limit" is also what no number is.
+    if numbers.ndim != 2 or numbers.shape[1] < 3 or not np.abs(numbers).max() < MAX_NUMBER:
         raise BadSampleError(f"malformed vector in {key}")
     return numbers
 
