@@ -21,15 +21,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import zarr
 from PIL import Image
 
@@ -51,6 +54,7 @@ ROUNDS = 5
 FEW, MANY = 20_000, 200_000
 NUM_DRAWN = 500
 """Pairs that are rendered for FEW and MANY; the others are links to them."""
+MEASURED = ("the process that writes", "a process that decodes", "all together")
 NUM_KILLS, KILLED_SHARD = 20, 256
 
 
@@ -264,7 +268,7 @@ def _raw_write(to: Path, images: np.ndarray, gaze: np.ndarray, pupil: np.ndarray
 
 
 def memory(folder: Path) -> None:
-    """Print peak memory of ingesting few and many pairs: of this process and of its largest."""
+    """Print peak memory of ingesting few and many pairs: of a process of its own, and of all."""
     peaks = {}
     for count in (FEW, MANY):
         pairs = link_pairs(folder, count)
@@ -277,22 +281,35 @@ def memory(folder: Path) -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds = time.perf_counter() - started
         peaks[count] = [int(words) for words in done.stdout.splitlines()[-1].split()]
-        own, child = peaks[count]
-        print(f"{count:7} pairs: {own} MB, a decoding process {child} MB, "
+        own, child, everyone = peaks[count]
+        print(f"{count:7} pairs: {own} MB, a decoding process {child} MB, all {everyone} MB, "
               f"{count / seconds:.0f} pairs a second", flush=True)  # fmt: skip
-    for name, few, many in zip(("this process", "decoding"), *peaks.values(), strict=True):
+    for name, few, many in zip(MEASURED, *peaks.values(), strict=True):
         print(f"{name}: {many / few - 1:+.1%}")
 
 
 def peak(pairs: Path, to: Path) -> None:
     """Ingest, and print the peaks of resident memory in MB: of this process and of its largest."""
     prepare(to.parent / "home")
+    sizes, over = [(0, 0)], threading.Event()
+    sampler = threading.Thread(target=_sample_memory, args=(sizes, over))
+    sampler.start()
     ingest(UnityEyesInput(folder=str(pairs)), to)
-    own, child = (
-        resource.getrusage(who).ru_maxrss // 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    print(own, child)
+    over.set()
+    sampler.join()
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(own, max(largest for _, largest in sizes), max(of_all for of_all, _ in sizes))
+
+
+def _sample_memory(sizes: list[tuple[int, int]], over: threading.Event) -> None:
+    """Note every 50 ms the memory in MB of this process with its children, and of the largest."""
+    this = psutil.Process()
+    while not over.wait(0.05):
+        found = []
+        for child in this.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found.append(child.memory_info().rss >> 20)
+        sizes.append((sum(found) + (this.memory_info().rss >> 20), max(found, default=0)))
 
 
 def link_pairs(folder: Path, count: int) -> Path:

@@ -53,7 +53,13 @@ def sole_ingestion(to: str) -> Iterator[None]:
             _close_reader()
 
 
-@task(name="plan-ingestion", cache_policy=CACHE)
+@task(
+    name="plan-ingestion",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
 def plan_ingestion(
     source: SourceInput,
     to: str,
@@ -109,7 +115,13 @@ def ingest_shards(
     return num_rows
 
 
-@task(name="finish-ingestion", cache_policy=CACHE)
+@task(
+    name="finish-ingestion",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
 def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
     """Close the dataset, unless more than the share `max_bad` of its new samples were bad."""
     writer = DatasetWriter.attach(to)

@@ -39,7 +39,8 @@ class S3Proxy:
         self.faults: Callable[[S3Request], Fault | None] = lambda _: None
         self.met: list[Fault] = []
         """The accidents so far."""
-        self._counted = 0
+        self.counted = 0
+        """Requests so far."""
         self._counting = threading.Lock()
         self._server = _Server(("127.0.0.1", port), self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -55,8 +56,8 @@ class S3Proxy:
     def fault_of(self, method: str, path: str) -> Fault | None:
         """Count a request and say what goes wrong with it."""
         with self._counting:
-            fault = self.faults(S3Request(self._counted, method, path))
-            self._counted += 1
+            fault = self.faults(S3Request(self.counted, method, path))
+            self.counted += 1
             if fault is not None:
                 self.met.append(fault)
         return fault

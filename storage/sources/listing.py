@@ -14,7 +14,7 @@ from storage.errors import SourceError
 Split = Callable[[str], tuple[str, int] | None]
 """From a file's name to its sample's name and its place among the sample's files, or None."""
 
-ENTRIES_AT_ONCE = 65_536
+ENTRIES_AT_ONCE = 8_192
 """So many names are Python objects at a time."""
 
 TEXT = np.dtypes.StringDType()
@@ -127,12 +127,20 @@ def _num_bytes(entry: "os.DirEntry[str]") -> int:
 
 
 def _merged(parts: list[_Found], by_number: bool) -> _Found:
-    """Return the samples of one folder in order, each once."""
-    names, rows = np.unique(np.concatenate([part.names for part in parts]), return_inverse=True)
-    of_files = np.concatenate([part.num_bytes for part in parts])
-    num_bytes = np.zeros((len(names), of_files.shape[1]), np.int64)
-    np.maximum.at(num_bytes, rows, of_files)
-    if by_number and len(names):
-        order = np.lexsort([np.strings.str_len(names), names.astype(np.int64)])
-        return _Found(names[order], num_bytes[order])
-    return _Found(names, num_bytes)
+    """Return the samples of one folder in order, each once; the parts are used up."""
+    names = np.concatenate([part.names for part in parts])
+    num_bytes = np.concatenate([part.num_bytes for part in parts])
+    parts.clear()
+    order = _order(names, by_number)
+    names, num_bytes = names[order], num_bytes[order]
+    del order
+    if not len(names):
+        return _Found(names, num_bytes)
+    firsts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+    return _Found(names[firsts], np.maximum.reduceat(num_bytes, firsts))
+
+
+def _order(names: NDArray[np.str_], by_number: bool) -> NDArray[np.intp]:
+    if by_number:
+        return np.lexsort([np.strings.str_len(names), names.astype(np.int64)])
+    return np.argsort(names, kind="stable")

@@ -1,0 +1,190 @@
+"""Ingestion without an orchestrator: as the flow does it, task by task."""
+
+import os
+import threading
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from source_samples import SAMPLES
+
+from storage.errors import DatasetBusyError, SourceError
+from storage.location import RETRIES
+from storage.manifest import block_digest
+from storage.reader import open_dataset
+from storage.schema import DatasetInfo
+from storage.sources.unityeyes import UnityEyesSource
+from storage.writer import DatasetWriter
+from tasks import reading
+from tasks.ingest import (
+    MAX_SHARD_BYTES,
+    finish_ingestion,
+    ingest_shards,
+    plan_ingestion,
+    sole_ingestion,
+)
+from tasks.inputs import ArraysInput, NyuHandInput, SourceInput, UnityEyesInput
+from tasks.reading import Reader
+from tests.s3_proxy import Fault, S3Proxy
+
+T = TypeVar("T")
+
+
+def ingested(source: SourceInput, to: object, rows_per_shard: int = 2, **how: bool) -> DatasetInfo:
+    """Ingest as the flow does, but for the threads."""
+    with sole_ingestion(str(to)):
+        plan = plan_ingestion.fn(source, str(to), rows_per_shard=rows_per_shard, **how)
+        for group in plan.groups:
+            ingest_shards.fn(group, source, plan.listing_digest, str(to), num_kept=plan.num_kept)
+        return finish_ingestion.fn(str(to), 0.01, plan.num_kept)
+
+
+def retried(step: Callable[..., T], *words: object, **named: object) -> T:
+    """Run a task as its retries do."""
+    for _ in range(5):
+        try:
+            return step(*words, **named)
+        except OSError:
+            continue
+    raise AssertionError("five times in vain")
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> UnityEyesInput:
+    """Five pairs of files."""
+    (tmp_path / "pairs").mkdir()
+    SAMPLES["unityeyes"].write(tmp_path / "pairs")
+    return UnityEyesInput(folder=str(tmp_path / "pairs"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ArraysInput:
+    """Five images without labels: few requests."""
+    np.save(tmp_path / "image.npy", np.arange(120, dtype=np.uint8).reshape(5, 4, 6))
+    return ArraysInput(file=str(tmp_path), images="image")
+
+
+@pytest.fixture
+def s3_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter pauses and fewer retries below the tasks' own."""
+    soon = timedelta(milliseconds=10)
+    backoff = {"init_backoff": soon, "max_backoff": soon, "base": 2}
+    monkeypatch.setitem(RETRIES, "max_retries", 2)
+    monkeypatch.setitem(RETRIES, "backoff", backoff)
+    monkeypatch.setattr("storage.location.RESEND_AFTER_S", (0.01, 0.01))
+
+
+def test_a_storm_of_faults_on_s3_changes_nothing(
+    images: ArraysInput, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch, s3_in_a_hurry: None,
+) -> None:  # fmt: skip
+    faults: tuple[Fault, ...] = ("error 500", "slow", "reset", "lost answer")
+    to = f"{s3_bucket}/ingested-in-a-storm/d.zarr"
+    s3_proxy.faults = lambda sent: None if sent.number % 8 else faults[sent.number // 8 % 4]
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+        plan = retried(plan_ingestion.fn, images, to, rows_per_shard=2)
+        for group in plan.groups:
+            retried(ingest_shards.fn, group, images, plan.listing_digest, to)
+        found = retried(finish_ingestion.fn, to, 0.01)
+    assert set(s3_proxy.met) == set(faults)
+    assert found.digest == ingested(images, tmp_path / "d.zarr").digest
+
+
+def test_a_server_that_dies_in_the_middle_is_gone_on_with(
+    images: ArraysInput, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
+    monkeypatch: pytest.MonkeyPatch, s3_in_a_hurry: None,
+) -> None:  # fmt: skip
+    to = f"{s3_bucket}/ingested-from-the-dead/d.zarr"
+    plan = plan_ingestion.fn(images, to, rows_per_shard=2)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
+        ingest_shards.fn([0], images, plan.listing_digest, to)
+        died = s3_proxy.counted + 5
+        s3_proxy.faults = lambda sent: "reset" if sent.number >= died else None
+        with pytest.raises(OSError, match="s3://"):
+            ingest_shards.fn([1, 2], images, plan.listing_digest, to)
+    assert DatasetWriter.attach(to).pending_shards() == [1, 2]
+    assert ingested(images, to).digest == ingested(images, tmp_path / "d.zarr").digest
+
+
+def test_the_second_into_one_place_is_told_who_holds_it(
+    pairs: UnityEyesInput, tmp_path: Path
+) -> None:
+    to, refused = str(tmp_path / "d.zarr"), []
+
+    def second() -> None:
+        with pytest.raises(DatasetBusyError, match=rf"process {os.getpid()} on .* is ingesting"):
+            ingested(pairs, to)
+        refused.append(True)
+
+    with sole_ingestion(to):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert refused
+
+
+def test_processes_read_what_this_one_reads(
+    pairs: UnityEyesInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 2 * 35 * 55)  # two rows a piece, then one
+    source = UnityEyesSource(pairs.folder)
+    reader = Reader(source, "none")
+    try:
+        assert block_digest(reader.read(0, 5)) == block_digest(source.read(0, 5))
+        assert block_digest(reader.read(3, 5)) == block_digest(source.read(3, 5))
+    finally:
+        reader.close()
+
+
+def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:
+    def peak(num_shards: int) -> int:
+        folder, num_rows = tmp_path / f"{num_shards}", num_shards * 1024
+        folder.mkdir()
+        np.save(folder / "image.npy", np.zeros((num_rows, 35, 55), np.uint8))
+        source = ArraysInput(file=str(folder), images="image")
+        tracemalloc.start()
+        ingested(source, folder / "d.zarr", rows_per_shard=1024)
+        _, found = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found
+
+    peak(1)  # what is loaded once
+    assert peak(12) < 1.1 * peak(3)
+
+
+def test_large_images_make_shorter_shards(tmp_path: Path) -> None:
+    SAMPLES["nyu-hand"].write(tmp_path)
+    source = NyuHandInput(folder=str(tmp_path), height=1024, width=1024)
+    plan_ingestion.fn(source, str(tmp_path / "d.zarr"))
+    spec = DatasetWriter.attach(str(tmp_path / "d.zarr")).spec
+    assert spec.rows_per_shard * 1024 * 1024 * 2 == MAX_SHARD_BYTES
+
+
+def test_eyes_left_out_by_choice_are_not_bad(pairs: UnityEyesInput, tmp_path: Path) -> None:
+    """The heads are turned by 0.1 and 0.2 radians: 5.7° and 11.5°."""
+    within = ingested(pairs.model_copy(update={"head_limit_deg": 12.0}), tmp_path / "within.zarr")
+    assert within.num_valid == 5
+    beyond = ingested(pairs.model_copy(update={"head_limit_deg": 11.0}), tmp_path / "beyond.zarr")
+    assert (beyond.num_valid, beyond.num_rejected) == (0, 5)
+    (reason,) = {r.reason for record in open_dataset(beyond.url).records()
+                 for r in record.rejections}  # fmt: skip
+    assert reason == "the head is turned by more than 11°"
+
+
+def test_too_many_bad_ones_are_told_by_what_most_had(tmp_path: Path) -> None:
+    gaze = np.tile(np.array([0.0, 0.0, -1.0]), (200, 1))
+    gaze[[3, 50, 120]] = 0
+    np.save(tmp_path / "image.npy", np.zeros((200, 4, 6), np.uint8))
+    np.save(tmp_path / "gaze.npy", gaze)
+    source = ArraysInput(file=str(tmp_path), images="image", gaze="gaze")
+    said = r"3 of 200 samples are bad \(1.5%\).*3 × the gaze is no direction \(first: 3, 50, 120\)"
+    with pytest.raises(SourceError, match=said):
+        ingested(source, tmp_path / "d.zarr", rows_per_shard=64)
+    assert not (tmp_path / "d.zarr").exists()
