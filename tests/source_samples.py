@@ -7,6 +7,9 @@ adds itself to SAMPLES; the contract and the picture of its labels are then test
 
 import json
 import pickle
+import re
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +186,9 @@ def nyu_hand(folder: Path) -> None:
     (folder / "labels.txt").write_text("\n".join(lines))
 
 
-def _cut_short(name: str) -> Callable[[Path], object]:
+def cut_short(name: str) -> Callable[[Path], object]:
+    """Return how to leave the first 60 bytes of a file."""
+
     def spoil(folder: Path) -> None:
         path = folder / name
         path.write_bytes(path.read_bytes()[:60])
@@ -251,13 +256,13 @@ SAMPLES = {
     "syntheseyes": Sample(
         syntheseyes,
         SynthesEyesSource,
-        _cut_short("f01/f01_2_0.2_0.1.pkl"),
+        cut_short("f01/f01_2_0.2_0.1.pkl"),
         "no pickle",
     ),
     "mpiigaze": Sample(
         mpiigaze,
         lambda folder: MPIIGazeSource(folder, subset="all"),
-        _cut_short("Data/Normalized/p00/day02.mat"),
+        cut_short("Data/Normalized/p00/day02.mat"),
         "cannot be read",
     ),
     "mpiigaze-lists": Sample(mpiigaze_lists, MPIIGazeSource, _stray_line, "the list's line is not"),
@@ -298,25 +303,41 @@ SAMPLES = {
     "folder-csv": Sample(
         folder_with_labels,
         FolderSource,
-        _cut_short("2.png"),
+        cut_short("2.png"),
         "does not decode",
     ),
     "folder-colour": Sample(
         folder_in_colour,
         lambda folder: FolderSource(folder, channels=3),
-        _cut_short("bmp/2.bmp"),
+        cut_short("bmp/2.bmp"),
         "does not decode",
     ),
     "folder-unlabelled": Sample(
         folder_unlabelled,
         FolderSource,
-        _cut_short("2.tiff"),
+        cut_short("2.tiff"),
         "does not decode",
     ),
     "nyu-hand": Sample(
         nyu_hand,
         lambda folder: NyuHandSource(folder, labels=folder / "labels.txt"),
-        _cut_short("depth_1_0000003.png"),
+        cut_short("depth_1_0000003.png"),
         "does not decode",
     ),
 }
+
+
+def _documented() -> Sample:
+    """The example of docs/sources.md, executed as it stands there."""
+    page = Path(__file__).resolve().parents[1] / "docs/sources.md"
+    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    # A module, so that its class can be pickled.
+    module = types.ModuleType("documented_source")
+    sys.modules[module.__name__] = module
+    exec("\n".join(code), vars(module))
+    sample = vars(module)["SAMPLE"]
+    assert isinstance(sample, Sample)
+    return sample
+
+
+SAMPLES["documented"] = _documented()
