@@ -92,8 +92,9 @@ def _train_plainly(images: torch.Tensor, gaze: np.ndarray, device: str, times: l
 def order(folder: str) -> None:
     """Print the comparison of the datasets in a folder: is real < refined < synthetic."""
     places = [f"--{name}={folder}/{name}.zarr" for name in ("synthetic", "refined", "real", "test")]
-    arms = ["--arms", "synthetic", "refined", "real", "--empty-methods", "--seeds", "5"]
-    command = [sys.executable, "-m", "flows.cli", "compare", *places, *arms, "--json"]
+    arms = [f"--arms={name}" for name in ("synthetic", "refined", "real")]
+    rest = ["--empty-methods", "--seeds=5", "--json"]
+    command = [sys.executable, "-m", "flows.cli", "compare", *places, *arms, *rest]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout)
     for name, arm in result["arms"].items():

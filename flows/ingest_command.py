@@ -228,6 +228,7 @@ def arrays(
     y_up: bool = False,
     pupil: str | None = None,
     id: str | None = None,
+    person: str | None = None,
     domain: Literal["synthetic", "real"] = "synthetic",
     size: str | None = None,
     storing: Stored,
@@ -250,6 +251,8 @@ def arrays(
         Name of the pupil centres in pixels from the top left, [N, 2].
     id
         Name of the samples' names; the row number when not given.
+    person
+        Name of whose images they are, [N]: comparisons group and leave out by it.
     domain
         Which domain the images belong to.
     size
@@ -263,6 +266,7 @@ def arrays(
         y_up=y_up,
         pupil=pupil,
         id=id,
+        person=person,
         domain=domain,
         size=None if size is None else _size(size),
     )

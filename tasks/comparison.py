@@ -1,5 +1,6 @@
 """What a comparison is made of: arms, jobs, and the answers that come out of them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ ARM_TITLES: dict[ArmName, str] = {
 _AUGMENTED = ("synthetic_augmented", "refined_augmented")
 _SIZED: tuple[ArmName, ...] = ("synthetic", "refined")
 _WITH_REAL: tuple[ArmName, ...] = ("real", "real_synthetic", "real_refined")
+
+_PERSON = re.compile(r"p\d+|person-.+")
 
 
 class _Model(BaseModel):
@@ -208,8 +211,14 @@ def _sized_arms(
 
 
 def person_of(sample_id: str) -> str:
-    """Name whose image it is: the first part of `p00/day01/0005/left`, or empty."""
-    return sample_id.split("/", maxsplit=1)[0] if "/" in sample_id else ""
+    """Name whose image it is, or nobody ("").
+
+    Whose it is says the first part of an id, if it is p and a number (`p00/day01/0005/left`) or
+    begins with `person-` (`person-anna/3`). Any other first part may be a day or a folder: images
+    that are grouped by those would look surer than they are, or less.
+    """
+    first, slash, _ = sample_id.partition("/")
+    return first if slash and _PERSON.fullmatch(first) else ""
 
 
 def people_in(ids: Iterable[str]) -> tuple[str, ...]:

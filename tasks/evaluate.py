@@ -192,8 +192,9 @@ def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetIn
     least = 2 if protocol.name == "leave-one-person-out" else 1
     if protocol.by_person and len(people) < least:
         raise InputError(
-            f"{protocol.title} needs a test set of at least {least} people, named before the first "
-            f"slash of every id (p00/day01/0005/left); {info.url} has {len(people)}"
+            f"{protocol.title} needs a test set of at least {least} people, with whose image it is "
+            "as the first part of every id (p00/day01/0005/left or person-anna/3; simgan ingest "
+            f"arrays --person KEY writes such ids); {info.url} has {len(people)}"
         )
     if protocol.name == "fine-tuning" and "gaze" not in {one.name for one in info.spec.labels}:
         raise InputError("fine-tuning is for gaze: joints have no recipe for it")

@@ -114,6 +114,9 @@ class ArraysInput(BaseModel):
     """Name of the pupil centres in pixels, origin top left: [N, 2]."""
     id: str | None = None
     """Name of the samples' names; the row number when there are none."""
+    person: str | None = None
+    """Name of whose images they are, text or whole numbers: comparisons group and leave out by
+    it."""
     domain: Literal["synthetic", "real"] = "synthetic"
     """Which domain the images belong to."""
     size: tuple[int, int] | None = None

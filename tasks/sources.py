@@ -65,6 +65,7 @@ def open_source(given: SourceInput) -> Source:  # noqa: PLR0911  one for each fo
                 y_up=given.y_up,
                 pupil=given.pupil,
                 id=given.id,
+                person=given.person,
                 domain=given.domain,
                 size=given.size,
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,8 @@ class ArraysSource:
         y_up: The gaze vectors have y up.
         pupil: Key of pupil centres [N, 2], x, y in pixels from the top left.
         id: Key of the samples' names [N], text or whole numbers; the row number without one.
+        person: Key of whose images they are [N], text or whole numbers: ids begin with it, 7 as
+            `p07/…`, anna as `person-anna/…`.
         domain: Which domain the images belong to.
         size: Height and width to cut (from the middle) and resize to; as they are without one.
 
@@ -59,6 +62,7 @@ class ArraysSource:
         y_up: bool = False,
         pupil: str | None = None,
         id: str | None = None,
+        person: str | None = None,
         domain: Literal["synthetic", "real"] = "synthetic",
         size: tuple[int, int] | None = None,
     ) -> None:
@@ -68,7 +72,7 @@ class ArraysSource:
             raise SourceError("y_up says how gaze vectors point; give their key as gaze")
         self._file = open_array_file(os.fspath(file))
         self._images, self._gaze, self._angles = images, gaze, gaze_pitchyaw
-        self._y_up, self._pupil, self._id = y_up, pupil, id
+        self._y_up, self._pupil, self._id, self._person = y_up, pupil, id, person
         self.domain: Domain = domain
         self._num_rows, self._frame, channels, self.dtype = self._look_at_images()
         self._size = self._frame if size is None else Size(*size)
@@ -82,6 +86,7 @@ class ArraysSource:
             "y_up": y_up,
             "pupil": pupil,
             "id": id,
+            "person": person,
             "size": [*self._size],
         }
         self._digest = self._digest_of_pieces()
@@ -92,9 +97,13 @@ class ArraysSource:
     def ids(self, start: int, stop: int) -> list[str]:
         """Return the names of rows start to stop − 1."""
         stop = min(stop, len(self))
-        if self._id is None:
-            return [str(row) for row in range(start, stop)]
-        return [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
+        names = [str(row) for row in range(start, stop)]
+        if self._id is not None:
+            names = [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
+        if self._person is None:
+            return names
+        people = self._file.rows(self._person, start, stop).tolist()
+        return [f"{_person(who)}/{name}" for who, name in zip(people, names, strict=True)]
 
     def content_digest(self) -> str:
         """Return a digest of the arrays' shapes and of up to 4,096 of their rows."""
@@ -120,7 +129,8 @@ class ArraysSource:
     def _digest_of_pieces(self) -> str:
         """Return the digest; of few pieces, since every one opens the file anew."""
         sha = hashlib.sha256()
-        for key in filter(None, (self._images, self._gaze, self._angles, self._pupil, self._id)):
+        keys = (self._images, self._gaze, self._angles, self._pupil, self._id, self._person)
+        for key in filter(None, keys):
             sha.update(f"{key} {self._file.look(key)}".encode())
             for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
                 rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
@@ -184,17 +194,22 @@ class ArraysSource:
             )
 
     def _require_distinct_names(self) -> None:
+        if self._person is not None:
+            self._require_names("person", self._person)
         if self._id is None:
             return
-        shape, dtype = self._file.look(self._id)
-        if len(shape) != 1 or dtype.kind not in "OSUiu":
-            raise SourceError(
-                f"id {self._id!r} must be text or whole numbers [N], got {dtype} {list(shape)}"
-            )
-        self._require_length("id", self._id, shape)
+        self._require_names("id", self._id)
         name, count = Counter(self.ids(0, len(self))).most_common(1)[0]
         if count > 1:
             raise SourceError(f"id {self._id!r} has {name!r} {count} times; names must be distinct")
+
+    def _require_names(self, role: str, key: str) -> None:
+        shape, dtype = self._file.look(key)
+        if len(shape) != 1 or dtype.kind not in "OSUiu":
+            raise SourceError(
+                f"{role} {key!r} must be text or whole numbers [N], got {dtype} {list(shape)}"
+            )
+        self._require_length(role, key, shape)
 
     def _read_images(self, start: int, stop: int) -> Images:
         images = self._file.rows(self._images, start, stop)
@@ -214,3 +229,11 @@ class ArraysSource:
             pupils = to_crop(points, centre_box(self._frame, self._size), self._size)
             labels["pupil_px"] = np.where(np.isfinite(pupils), pupils, np.float32(np.nan))
         return labels
+
+
+def _person(name: str | int) -> str:
+    """Write whose image it is so that it is told from a day or a folder."""
+    if isinstance(name, int):
+        return f"p{name:02d}"
+    whole = str(name).replace("/", "-")
+    return whole if re.fullmatch(r"p\d+", whole) else f"person-{whole}"

@@ -25,6 +25,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "name": np.array([f"eye/{row}" for row in range(NUM_ROWS)]),
     "bytes": np.array([f"é{row}".encode() for row in range(NUM_ROWS)]),
     "number": np.arange(100, 100 + NUM_ROWS),
+    "whose": np.array(["anna"] * (NUM_ROWS - 2) + ["p03", "x/y"]),
     "twins": np.array(["a", *(str(row) for row in range(NUM_ROWS - 2)), "a"]),
     "floats": np.zeros((NUM_ROWS, 8, 10)),
     "empty": np.zeros((0, 8, 10), np.uint8),
@@ -65,6 +66,22 @@ def test_names_are_row_numbers_without_a_key(file: Path) -> None:
 )
 def test_names_are_text_or_whole_numbers(file: Path, key: str, expected: str) -> None:
     assert ArraysSource(file, images="image", id=key).read(3, 4).ids == [expected]
+
+
+@pytest.mark.parametrize(
+    ("person", "row", "expected"),
+    [
+        ("whose", 3, "person-anna/eye/3"),
+        ("whose", 18, "p03/eye/18"),
+        ("whose", 19, "person-x-y/eye/19"),
+        ("number", 3, "p103/eye/3"),
+    ],
+)
+def test_names_begin_with_whose_images_they_are(
+    file: Path, person: str, row: int, expected: str
+) -> None:
+    source = ArraysSource(file, images="image", id="name", person=person)
+    assert source.ids(row, row + 1) == [expected]
 
 
 @pytest.mark.parametrize(("key", "channels"), [("depth", 1), ("colour", 3)])
@@ -128,6 +145,7 @@ def test_a_gaze_that_is_no_direction_is_rejected(tmp_path: Path) -> None:
         ({"images": "image", "pupil": "nothing"}, "no array 'nothing'"),
         ({"images": "image", "id": "pupil"}, "must be text or whole numbers"),
         ({"images": "image", "id": "short"}, "must be text or whole numbers"),
+        ({"images": "image", "person": "pupil"}, "person 'pupil' must be text or whole numbers"),
         ({"images": "image", "id": "twins"}, "has 'a' 2 times"),
         ({"images": "image", "gaze": "look_vec", "gaze_pitchyaw": "angles"}, "not both"),
         ({"images": "image", "gaze_pitchyaw": "pupil"}, "radians"),

@@ -1,6 +1,7 @@
 """Every protocol, in this process: planned, trained, joined and judged, without Prefect."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from mlflow import MlflowClient
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
-from tasks.comparison import Comparison, Estimate, read_answers
+from storage.writer import DatasetWriter
+from tasks.comparison import Comparison, Estimate, people_in, read_answers
 from tasks.evaluate import estimate, plan_comparison, plan_evaluation
 from tasks.findings import Findings, find, table, table_of_many
 from tasks.protocols import ComparisonConfig, Protocol
@@ -106,6 +108,30 @@ def test_protocols_by_person_want_people(eyes: dict[str, str], home: Path) -> No
     with pytest.raises(InputError, match="needs a test set of at least 2 people"):
         plan(nobody | {"synthetic": eyes["real"], "refined": eyes["real"], "real": eyes["real"]},
              protocol=Protocol(name="leave-one-person-out"))  # fmt: skip
+
+
+def test_only_ids_that_name_a_person_make_people() -> None:
+    assert people_in(["p00/day01/0005/left", "p14/3", "person-anna/day01/2"]) == (
+        *("p00", "p14", "person-anna"),
+    )
+    assert people_in(["day01/0001", "day02/0001"]) == ()
+    assert people_in(["p00/1", "set7/1"]) == ()
+    assert people_in(["p00", "p01"]) == ()
+
+
+def test_days_are_not_taken_for_people(eyes: dict[str, str], home: Path, tmp_path: Path) -> None:
+    block = open_dataset(eyes["test"]).load()
+    spec = open_dataset(eyes["test"]).info.spec
+    writer = DatasetWriter.open(str(tmp_path / "days.zarr"), spec)
+    days = [f"day{row % 3:02d}/{row}" for row in range(len(block.ids))]
+    writer.write_shard(0, replace(block, ids=days))
+    comparison = plan(eyes | {"test": writer.finish().url}, seeds=1, arms=PAIR)
+    assert comparison.people == ()
+    found = findings_of(comparison, run(comparison))
+    assert found.num_people is None
+    assert "people" not in found.verdict
+    with pytest.raises(InputError, match="--person KEY"):
+        plan(eyes | {"test": comparison.test}, protocol=Protocol(name="leave-one-person-out"))
 
 
 def test_a_size_is_a_part_of_the_next_larger_one_and_the_same_in_both_domains(
