@@ -156,9 +156,10 @@ class Team:
 
     def log_with_subflows(self, run_id: str) -> str:
         """The run's log with those of the flows that it called."""
-        query = {"flow_runs": {"root_id": {"any_": [run_id]}}}
-        children = [child["id"] for child in self.ask("POST", "flow_runs/filter", query)]
-        return "\n".join(self.log(each) for each in [run_id, *children])
+        query = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
+        children = self.ask("POST", "flow_runs/filter", query)
+        logs = [self.log(run_id), *(self.log_with_subflows(child["id"]) for child in children)]
+        return "\n".join(logs)
 
     def artifacts(self, run_id: str) -> dict[str, Any]:
         """The run's artifacts, by key."""
@@ -235,13 +236,12 @@ def write_eyes(path: Path, num_rows: int, rows_per_shard: int) -> Path:
     return path
 
 
-def make_work(team: Team) -> dict[str, str]:
+def make_work(team: Team, num_shards: int = NUM_SHARDS) -> dict[str, str]:
     """A dataset of many small shards, and a refiner slow enough to be interrupted."""
     torch.manual_seed(0)
     config = TrainingConfig(refiner=RefinerConfig(num_features=64, num_blocks=4))
-    dataset = write_eyes(
-        team.folder / "data" / "eyes.zarr", NUM_SHARDS * ROWS_PER_SHARD, ROWS_PER_SHARD
-    )
+    dataset = team.folder / "data" / "eyes.zarr"
+    write_eyes(dataset, num_shards * ROWS_PER_SHARD, ROWS_PER_SHARD)
     weights = team.folder / "refiner.pt"
     metadata = {
         "refiner": "refiner-000000000000",
@@ -265,11 +265,13 @@ class Refinement(NamedTuple):
     to: str
 
 
-def start_refinement(team: Team, work: dict[str, str], name: str) -> Refinement:
-    """Press Run for a bulk refinement, and wait until it is in the middle of its work."""
+def start_refinement(
+    team: Team, work: dict[str, str], name: str, num_shards: int = 3
+) -> Refinement:
+    """Press Run for a bulk refinement, and wait until it has done its first shards."""
     to = f"data/{name}.zarr"
     run_id = team.run("bulk-refine", {**work, "to": to})
-    team.until(lambda: team.num_done(to) >= 3, 240, "the first shards")
+    team.until(lambda: team.num_done(to) >= num_shards, 240, "the first shards")
     return Refinement(run_id, to)
 
 

@@ -12,11 +12,17 @@ from storage.reader import open_dataset
 pytestmark = pytest.mark.drill
 
 RAISE_ALARM = """
-import sys
-from pathlib import Path
-from tasks.findings import ComparisonResult
+from tasks.findings import ComparisonResult, Difference
 from tasks.nightly import raise_alarm
-raise_alarm(ComparisonResult.model_validate_json(Path(sys.argv[1]).read_bytes()))
+worse = Difference(measure="gaze", error=1.0, ci95=(0.4, 1.6))
+raise_alarm(
+    ComparisonResult.model_construct(
+        comparison="comparison-1",
+        verdict="refined is worse",
+        differences={"refined_minus_synthetic": worse},
+        mlflow_run_id="1",
+    )
+)
 """
 
 
@@ -45,9 +51,8 @@ def test_refined_that_got_worse_pauses_the_nights_until_a_person_has_looked(
     team: Any, nights: Any
 ) -> None:
     assert not team.deployment("nightly-pipeline")["paused"]
-    (result, *_) = (team.folder / "home" / "comparisons").glob("*/result.json")
     surroundings = {**team.environment, "PREFECT_API_URL": f"{team.prefect}/api"}
-    subprocess.run([sys.executable, "-c", RAISE_ALARM, str(result)], env=surroundings, check=True)
+    subprocess.run([sys.executable, "-c", RAISE_ALARM], env=surroundings, check=True)
     team.until(lambda: team.deployment("nightly-pipeline")["paused"], 60, "the automation")
     (alarm,) = team.events("simgan.refined.got-worse")
-    assert "refined" in alarm["payload"]["verdict"]
+    assert alarm["payload"]["verdict"] == "refined is worse"
