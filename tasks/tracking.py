@@ -30,8 +30,6 @@ POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
 DATASETS_EXPERIMENT = "datasets"
-# MLflow's UI opens an experiment of no kind as one of language models, which shows no runs.
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
@@ -337,7 +335,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     local = tracking_uri().startswith("sqlite:")
     location = (home() / "mlartifacts" / name).as_uri() if local else None
     try:
-        return str(client.create_experiment(name, location, EXPERIMENT_TAGS))
+        return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
         # Another process was faster.
         made = client.get_experiment_by_name(name)

@@ -30,7 +30,7 @@ def page() -> Iterator[Any]:
     complaints: list[str] = []
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=args)
-        page = chromium.new_page(viewport={"width": 1180, "height": 760})
+        page = chromium.new_page(viewport={"width": 1180, "height": 1000})
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
@@ -67,13 +67,15 @@ def test_bulk_refinement_from_the_form_to_its_artifacts(
         page.locator("form textarea").nth(place).fill(text)
     picture("form")
     page.get_by_role("button", name="Submit").click()
-    page.get_by_text("View run").first.click()
+    page.get_by_role("button", name="View run").first.click()
     page.get_by_text("Completed", exact=True).first.wait_for()
+    page.reload()  # the name that the run gave itself
     page.get_by_text("refine synthetic into by-hand").first.wait_for()
     picture("run")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).first.click()
     for key in ("refinement", "refined-images", "mlflow-dataset", "mlflow-refiner"):
         page.get_by_text(key, exact=True).first.wait_for()
+    page.get_by_text("mlflow-refiner", exact=True).first.scroll_into_view_if_needed()
     picture("artifacts")
     page.get_by_text("refined-images", exact=True).first.click()
     page.locator("img[src^='data:image/png']").first.wait_for()
@@ -84,6 +86,8 @@ def test_both_errors_of_a_comparison_in_mlflow(
     team: Any, nights: Any, page: Any, picture: Callable[[str], None]
 ) -> None:
     page.goto(team.mlflow)
+    # MLflow shows language models until it is told otherwise.
+    page.get_by_text("Model training", exact=True).first.click()
     page.get_by_text("comparisons", exact=True).first.click()
     page.get_by_role("link", name=re.compile("comparison-[0-9a-f]{12}")).first.click()
     page.get_by_text("synthetic.error_deg", exact=True).first.wait_for()
