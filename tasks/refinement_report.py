@@ -54,9 +54,7 @@ def show_refinement(dataset: str, to: str, plan: RefinementPlan) -> None:
         reasons=dict(reasons.most_common()),
         figures=[(record.num_valid, record.figures) for record in refined.records()],
     )
-    create_markdown_artifact(
-        markdown(summary), key="refinement", description=f"Refined into {refined.info.url}"
-    )
+    create_markdown_artifact(markdown(summary), key="refinement", description=f"Refined into {to}")
     create_image_artifact(
         data_uri(png(before_after(open_dataset(dataset), refined))),
         key="refined-images",

@@ -67,7 +67,8 @@ def test_bulk_refinement_from_the_form_to_its_artifacts(
         page.locator("form textarea").nth(place).fill(text)
     picture("form")
     page.get_by_role("button", name="Submit").click()
-    page.get_by_role("button", name="View run").first.click()
+    # It slides in and goes by itself, too fast for a click that waits for it to lie still.
+    page.get_by_role("button", name="View run").first.dispatch_event("click")
     page.get_by_text("Completed", exact=True).first.wait_for()
     page.reload()  # the name that the run gave itself
     page.get_by_text("refine synthetic into by-hand").first.wait_for()
@@ -92,4 +93,5 @@ def test_both_errors_of_a_comparison_in_mlflow(
     page.get_by_role("link", name=re.compile("comparison-[0-9a-f]{12}")).first.click()
     page.get_by_text("synthetic.error_deg", exact=True).first.wait_for()
     page.get_by_text("refined.error_deg", exact=True).first.wait_for()
+    page.get_by_text("synthetic.error_deg", exact=True).first.scroll_into_view_if_needed()
     picture("mlflow")
