@@ -30,7 +30,7 @@ from tests.operating_team import (
 )
 
 ROUNDS = 5
-RUNS = 10
+RUNS = 5
 
 
 def main() -> None:

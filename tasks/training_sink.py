@@ -48,8 +48,8 @@ class TrackedSink:
             return
         self._last_said = now
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
-        left = f", {(total - step) / rate:.0f} s left" if rate > 0 else ""
-        words = f"step {step:,} of {total:,}, {rate:.1f} a second{left}"
+        pace = f", {rate:.1f} a second, {(total - step) / rate:.0f} s left" if rate > 0 else ""
+        words = f"step {step:,} of {total:,}{pace}"
         logger.info("training: %s", words)
         if self._has_page:
             self._show(100.0 * step / total, words)

@@ -172,6 +172,10 @@ def _mlflow(place: Workplace) -> Service:
         command += ["--app-name", "basic-auth"]
     # Jobs are for judging language models; their runners cost memory.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if place.host not in (*LOOPBACK, "0.0.0.0") and "MLFLOW_SERVER_ALLOWED_HOSTS" not in os.environ:
+        # It answers under these names alone, so that no web page can reach it by a name of its own.
+        names = (place.host, *LOOPBACK)
+        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{n},{n}:*" for n in names)
     return Service(MLFLOW, command, environment, 200)
 
 

@@ -76,7 +76,7 @@ def test_a_finished_dataset_is_returned_at_once(
     assert result_of(simgan(*words(inputs, inputs / "refined.zarr"))) == undisturbed
     with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
         newest = client.read_flow_runs(sort="START_TIME_DESC", limit=1)[0]
-    assert newest.name
+    assert newest.name == "refine synthetic into refined"
     assert subflows_of(newest.id, environment) == []
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--discriminator-pretraining-steps", 2)  # fmt: skip
@@ -103,6 +105,18 @@ def test_mlflow_remembers_the_training_with_its_datasets_curves_and_model(
         "real",
     }
     assert len(client.get_metric_history(run.info.run_id, "refiner/loss")) >= 1
+
+
+def test_prefect_shows_the_training_under_its_name_with_progress_and_pictures(
+    datasets: dict[str, str], environment: dict[str, str]
+) -> None:
+    name = FlowRunFilterName(any_=["train a refiner from synthetic to real"])
+    with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=name))
+        found = {each.key: each for each in client.read_artifacts() if each.flow_run_id == run.id}
+    assert found["training-progress"].data == 100.0
+    assert "step 8 of 8" in (found["training-progress"].description or "")
+    assert str(found["refined-samples"].data).startswith("data:image/png;base64,")
 
 
 def test_a_registered_model_uri_names_the_same_refiner(

@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Workplace:
 @pytest.fixture(autouse=True)
 def no_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is set but what a test sets."""
-    for name in PASSWORDS:
+    for name in (*PASSWORDS, "MLFLOW_SERVER_ALLOWED_HOSTS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -53,6 +53,12 @@ def test_passwords_reach_servers_by_their_environment_alone(
     written = (place.home / "services" / "mlflow-auth.ini").read_text()
     assert "secret" not in written + str(services(place))
     assert services(place)[1].command[-2:] == ["--app-name", "basic-auth"]
+
+
+def test_mlflow_answers_under_the_name_that_it_listens_at(place: Workplace) -> None:
+    assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in services(place)[1].environment
+    elsewhere = services(place._replace(host="gpu-box"))[1].environment
+    assert "gpu-box:*" in elsewhere["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
 
 def test_every_gpu_has_a_worker_of_its_own(place: Workplace) -> None:

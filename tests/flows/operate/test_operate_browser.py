@@ -76,7 +76,7 @@ def test_bulk_refinement_from_the_form_to_its_artifacts(
     page.get_by_text("Artifacts", exact=True).first.click()
     for key in ("refinement", "refined-images", "mlflow-dataset", "mlflow-refiner"):
         page.get_by_text(key, exact=True).first.wait_for()
-    page.get_by_text("mlflow-refiner", exact=True).first.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 1000)
     picture("artifacts")
     page.get_by_text("refined-images", exact=True).first.click()
     page.locator("img[src^='data:image/png']").first.wait_for()
