@@ -45,10 +45,13 @@ class Reader:
         self._rows_a_piece = min(ROWS_A_PIECE, max(1, PIECE_BYTES // image_bytes))
         self._pool = None
         if source.decodes and len(rows) > WORTH_PROCESSES:
+            # A fork of this process, which has threads, could hang; a fork of a bare one not.
+            context = multiprocessing.get_context("forkserver")
+            # Loaded once, and not by every process.
+            context.set_forkserver_preload([__name__, type(source).__module__])
             self._pool = ProcessPoolExecutor(
                 num_cores(),
-                # A fork of this process, which has threads, could hang; a fork of a bare one not.
-                mp_context=multiprocessing.get_context("forkserver"),
+                mp_context=context,
                 initializer=_begin,
                 initargs=(rows, kind),
             )

@@ -43,7 +43,7 @@ _TWO_BYTES = re.compile(r"(I|LA|RGB|RGBA|RGBX);16([BLN])")
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 _ORIENTATION = 0x0112
-_FIRST_ON_ITS_SIDE = 5
+_UPRIGHT, _FIRST_ON_ITS_SIDE = 1, 5
 
 _GREY_WEIGHTS = np.array([299, 587, 114]) / 1000
 """ITU-R 601, as Pillow has it for 8 bits."""
@@ -58,7 +58,8 @@ class OpenImage:
         self.bits = _bits(image)
         """Bits of a grey level."""
         width, height = image.size
-        on_its_side = image.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE
+        self._orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
+        on_its_side = self._orientation >= _FIRST_ON_ITS_SIDE
         self.size = Size(width, height) if on_its_side else Size(height, width)
         """As a person views it."""
 
@@ -74,7 +75,11 @@ class OpenImage:
         mode = "L" if channels == 1 else "RGB"
         # A jpg holds brightness by itself: for grey, colours are not decoded at all.
         self._image.draft(mode, None if at_least is None else (at_least.width, at_least.height))
-        pixels = np.asarray(ImageOps.exif_transpose(self._image).convert(mode))
+        image: Image.Image = self._image
+        # Pillow copies an image where there is nothing to turn or to convert, too.
+        if self._orientation != _UPRIGHT:
+            image = ImageOps.exif_transpose(image)
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         return pixels.reshape(*pixels.shape[:2], channels)
 
 

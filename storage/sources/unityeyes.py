@@ -120,13 +120,12 @@ class UnityEyesSource:
         return read_rows(self, start, stop, self._read_one)
 
     def _read_one(self, name: str) -> Sample:
-        path = self._folder / name
-        eye = _read_eye(path.with_suffix(".json"))
+        eye = _read_eye(self._folder / f"{name}.json")
         head_pose = from_unityeyes(eye.head_deg)
         limit = self._head_limit_deg
         if limit is not None and np.abs(np.degrees(head_pose[:2])).max() > limit:
             raise LeftOutError(f"the head is turned by more than {limit:g}°")
-        with opened_image(path.with_suffix(".jpg")) as image:
+        with opened_image(self._folder / f"{name}.jpg") as image:
             _require_paired(eye, image.size)
             upright = eye.with_origin_at_top(image.size.height)
             box = self._box(upright, image.size)
@@ -260,11 +259,13 @@ def _numbers(vectors: Any, key: str) -> Points:
     try:
         # Where the pattern does not match, None has no group 1: a TypeError, as for no text.
         texts = [_VECTOR.fullmatch(text)[1] for text in vectors]  # type: ignore[index]
-        numbers = np.array([[float(number) for number in text.split(",")] for text in texts])
+        (num_commas,) = {text.count(",") for text in texts}
+        flat = [float(number) for text in texts for number in text.split(",")]
     except (ValueError, TypeError) as error:
         raise BadSampleError(f"malformed vector in {key}") from error
+    numbers = np.array(flat).reshape(len(texts), num_commas + 1)
     # "Not under the limit" is also what no number is.
-    if numbers.ndim != 2 or numbers.shape[1] < 3 or not np.abs(numbers).max() < MAX_NUMBER:
+    if num_commas < 2 or not np.abs(numbers).max() < MAX_NUMBER:
         raise BadSampleError(f"malformed vector in {key}")
     return numbers
 
