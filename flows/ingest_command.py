@@ -46,32 +46,36 @@ class Storing(BaseModel):
 
 
 Stored = Annotated[Storing, Parameter(name="*")]
+Folder = Annotated[Path, Parameter(help="The folder; nested folders are read too.")]
+Channels = Annotated[Literal[1, 3], Parameter(help="1: grey, 3: colour.")]
+Size = Annotated[str, Parameter(help="Height x width of the stored images, in pixels.")]
+CropSize = Annotated[
+    str | None,
+    Parameter(help="Height x width to crop and resize to, such as 35x55; as most are without."),
+]
+Domain = Annotated[
+    Literal["synthetic", "real"], Parameter(help="Which domain the images belong to.")
+]
 
 
 @app.command(name="unityeyes")
 def unityeyes(
-    folder: Path,
+    folder: Folder,
     *,
     crop: Literal["eye-width", "margin"] = "eye-width",
-    channels: Literal[1, 3] = 1,
+    channels: Channels = 1,
     head_limit: float | None = None,
-    size: str = "35x55",
+    size: Size = "35x55",
     storing: Stored,
 ) -> Outcome:
     """Read a folder of N.jpg + N.json.
 
     Parameters
     ----------
-    folder
-        The folder; nested folders are read too.
     crop
         How the eye is cut out of the frame.
-    channels
-        1: grey, 3: colour.
     head_limit
         Leave out eyes of heads turned by more, in pitch or yaw, in degrees.
-    size
-        Height x width of the stored images, in pixels.
     """
     height, width = _size(size)
     source = UnityEyesInput(
@@ -87,19 +91,9 @@ def unityeyes(
 
 @app.command(name="syntheseyes")
 def syntheseyes(
-    folder: Path, *, channels: Literal[1, 3] = 1, size: str = "35x55", storing: Stored
+    folder: Folder, *, channels: Channels = 1, size: Size = "35x55", storing: Stored
 ) -> Outcome:
-    """Read a folder of X.png + X.pkl; the pickles are read without running anything in them.
-
-    Parameters
-    ----------
-    folder
-        The folder; nested folders are read too.
-    channels
-        1: grey, 3: colour.
-    size
-        Height x width of the stored images, in pixels.
-    """
+    """Read a folder of X.png + X.pkl; the pickles are read without running anything in them."""
     height, width = _size(size)
     source = SynthesEyesInput(folder=str(folder), channels=channels, height=height, width=width)
     return _ingest(source, storing)
@@ -111,7 +105,7 @@ def mpiigaze(
     *,
     subset: Literal["evaluation", "all"] = "evaluation",
     people: str | None = None,
-    size: str = "35x55",
+    size: Size = "35x55",
     storing: Stored,
 ) -> Outcome:
     """Read the folder of MPIIGaze; its images are histogram-equalised and recorded so.
@@ -124,8 +118,6 @@ def mpiigaze(
         The official evaluation lists (right eyes mirrored), or every eye there is.
     people
         Only these, separated by commas: p00,p03.
-    size
-        Height x width of the stored images, in pixels.
     """
     height, width = _size(size)
     chosen = None if people is None else tuple(filter(None, map(str.strip, people.split(","))))
@@ -136,15 +128,13 @@ def mpiigaze(
 
 
 @app.command(name="eye-gaze")
-def eye_gaze(file: Path, *, size: str = "35x55", storing: Stored) -> Outcome:
+def eye_gaze(file: Path, *, size: Size = "35x55", storing: Stored) -> Outcome:
     """Read gaze.h5 or real_gaze.h5 of Kaggle's 4quant/eye-gaze.
 
     Parameters
     ----------
     file
         The file.
-    size
-        Height x width of the stored images, in pixels.
     """
     height, width = _size(size)
     return _ingest(EyeGazeInput(file=str(file), height=height, width=width), storing)
@@ -152,26 +142,14 @@ def eye_gaze(file: Path, *, size: str = "35x55", storing: Stored) -> Outcome:
 
 @app.command(name="folder")
 def folder(
-    folder: Path,
+    folder: Folder,
     *,
-    channels: Literal[1, 3] = 1,
-    domain: Literal["synthetic", "real"] = "real",
-    size: str | None = None,
+    channels: Channels = 1,
+    domain: Domain = "real",
+    size: CropSize = None,
     storing: Stored,
 ) -> Outcome:
-    """Read a folder of images: png, jpg, bmp, tiff; 8 or 16 bits; labels.csv or labels.parquet.
-
-    Parameters
-    ----------
-    folder
-        The folder; nested folders are read too.
-    channels
-        1: grey, 3: colour.
-    domain
-        Which domain the images belong to.
-    size
-        Height x width to crop and resize to, such as 35x55; those of the first when not given.
-    """
+    """Read a folder of images: png, jpg, bmp, tiff; 8 or 16 bits; labels.csv or labels.parquet."""
     source = FolderInput(
         folder=str(folder),
         channels=channels,
@@ -188,7 +166,7 @@ def nyu_hand(
     labels: Path | None = None,
     domain: Literal["synthetic", "real"] = "real",
     view: int = 1,
-    size: str = "224x224",
+    size: Size = "224x224",
     storing: Stored,
 ) -> Outcome:
     """Read depth frames of NYU Hand Pose, cut to a cube of 300 mm round the hand.
@@ -203,8 +181,6 @@ def nyu_hand(
         real: the frames depth_…, synthetic: synthdepth_….
     view
         Which of the three cameras.
-    size
-        Height x width of the stored images, in pixels.
     """
     height, width = _size(size)
     source = NyuHandInput(
@@ -229,8 +205,8 @@ def arrays(
     pupil: str | None = None,
     id: str | None = None,
     person: str | None = None,
-    domain: Literal["synthetic", "real"] = "synthetic",
-    size: str | None = None,
+    domain: Domain = "synthetic",
+    size: CropSize = None,
     storing: Stored,
 ) -> Outcome:
     """Read named arrays: h5, npz, npy or zarr.
@@ -253,10 +229,6 @@ def arrays(
         Name of the samples' names; the row number when not given.
     person
         Name of whose images they are, [N]: comparisons group and leave out by it.
-    domain
-        Which domain the images belong to.
-    size
-        Height x width to crop and resize to, such as 35x55; as they are when not given.
     """
     source = ArraysInput(
         file=file,

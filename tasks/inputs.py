@@ -71,7 +71,7 @@ class FolderInput(BaseModel):
     domain: Literal["synthetic", "real"] = "real"
     """Which domain the images belong to."""
     size: tuple[int, int] | None = None
-    """Height and width to crop and resize to; those of the first image when empty."""
+    """Height and width to crop and resize to; those that most images have when empty."""
 
 
 class NyuHandInput(BaseModel):

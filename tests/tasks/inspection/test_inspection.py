@@ -14,7 +14,7 @@ from storage.schema import DatasetSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
 from tasks.inspection import inspect_dataset, verify_dataset
-from tasks.label_marks import CAPTION_HEIGHT, GAZE, HEAD, JOINT, PUPIL, draw_sample
+from tasks.label_marks import CAPTION_HEIGHT, GAZE, HEAD, IRIS, JOINT, LID, PUPIL, draw_sample
 
 WIDTH = 220
 
@@ -69,6 +69,12 @@ def centre_of(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.array([columns.mean() + 0.5, rows.mean() + 0.5])
 
 
+def extent_of(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Least and greatest y, x of what is drawn in a colour."""
+    places = np.argwhere((picture == np.array(colour)).all(axis=2))
+    return np.stack([places.min(axis=0), places.max(axis=0)])
+
+
 @pytest.fixture(params=SAMPLES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -83,6 +89,11 @@ def test_marks_lie_on_what_the_image_shows(name: str, tmp_path: Path) -> None:
         if "pupil_px" in block.labels:
             assert centre_of(picture, PUPIL) == pytest.approx(disc, abs=0.6 * scale)
             num_checked += 1
+        if "iris_px" in block.labels:
+            assert centre_of(picture, IRIS) == pytest.approx(disc, abs=1.5 * scale)
+            (low, left), (high, right) = extent_of(picture, LID)
+            assert left < disc[0] < right
+            assert low < disc[1] < high
         if "joints_uvd" in block.labels:
             assert centre_of(picture, JOINT) == pytest.approx(disc, abs=1.5 * scale + 1)
             num_checked += 1
