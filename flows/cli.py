@@ -84,6 +84,36 @@ def simulate_real(*, out: Path, count: int = 4000, seed: int = 2) -> Outcome:
     return _simulate("real", out, count, seed)
 
 
+@simulate_app.command(name="hand")
+def simulate_hand(
+    *,
+    out: Path,
+    domain: Literal["synthetic", "real"] = "synthetic",
+    count: int = 1000,
+    seed: int = 3,
+) -> Outcome:
+    """Render depth frames of hands in NYU's layout, with labels.txt; `ingest nyu-hand` reads them.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
+    domain
+        synthetic: clean depth; real: what a structured-light camera makes of it.
+    count
+        Frames.
+    seed
+        The same seed gives the same files.
+    """
+    from flows.simulate import simulate_hands
+
+    simulate_hands(domain, str(out), count, seed)
+    return Outcome(
+        {"out": str(out), "count": count, "seed": seed},
+        f"{count} rendered {domain} hands are in {out}",
+    )
+
+
 def _simulate(domain: Literal["synthetic", "real"], out: Path, count: int, seed: int) -> Outcome:
     from flows.simulate import simulate
 

@@ -1,10 +1,10 @@
-"""Render the built-in simulator's domains into folders laid out like UnityEyes and MPIIGaze."""
+"""Render the built-in simulators' domains in the layouts of UnityEyes, MPIIGaze and NYU hands."""
 
 from typing import Literal
 
 from prefect import flow
 
-from tasks.simulate import simulate_real, simulate_synthetic
+from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 
 
 @flow(name="simulate", flow_run_name="simulate-{domain}-{count}")
@@ -13,3 +13,9 @@ def simulate(domain: Literal["synthetic", "real"], out: str, count: int, seed: i
     if domain == "synthetic":
         return simulate_synthetic(out, count, seed)
     return simulate_real(out, count, seed)
+
+
+@flow(name="simulate-hands", flow_run_name="simulate-{domain}-hands-{count}")
+def simulate_hands(domain: Literal["synthetic", "real"], out: str, count: int, seed: int) -> str:
+    """Render `count` depth frames of hands into the folder `out`; the same seed, the same files."""
+    return simulate_hand(out, domain, count, seed)

@@ -54,6 +54,18 @@ class Hands:
     """Whose hand it is [N]: 0 to 14 in the real domain, everyone another in the synthetic one."""
 
 
+@dataclass(frozen=True)
+class HandDepths:
+    """N hands in their cubes, in millimetres."""
+
+    depth_mm: NDArray[np.float32]
+    """[N, H, W]: z of the nearest surface from the cube's middle; infinite where nothing is."""
+    joints_mm: FloatArray
+    """[N, 14, 3]: x, y and z from the cube's middle."""
+    person: NDArray[np.int64]
+    """As of `Hands`."""
+
+
 def render_hands(
     domain: Literal["synthetic", "real"], count: int, seed: int, height: int = 64, width: int = 64
 ) -> Hands:
@@ -61,23 +73,39 @@ def render_hands(
 
     Raises InputError where count is below 1 or seed below 0.
     """
-    if count < 1 or seed < 0:
-        raise InputError(f"hands need count ≥ 1 and seed ≥ 0, got {count} and {seed}")
-    index = np.arange(count)
+    hands = render_hand_depths(domain, count, seed, height, width)
+    scale = np.array([width / CUBE_MM, height / CUBE_MM, 1.0])
+    uvd = ((hands.joints_mm + CUBE_MM / 2) * scale).astype(np.float32)
+    return Hands(_as_grey(hands.depth_mm)[..., None], uvd, hands.person)
+
+
+def render_hand_depths(
+    domain: Literal["synthetic", "real"],
+    count: int,
+    seed: int,
+    height: int = 64,
+    width: int = 64,
+    start: int = 0,
+) -> HandDepths:
+    """Draw and render hands start … start + count − 1 of a domain and seed.
+
+    Raises InputError where count is below 1, or seed or start below 0.
+    """
+    if count < 1 or seed < 0 or start < 0:
+        raise InputError(
+            f"hands need count ≥ 1, seed ≥ 0 and start ≥ 0, got {count}, {seed} and {start}"
+        )
+    index = np.arange(start, start + count)
     person = index % NUM_REAL_PEOPLE if domain == "real" else index
     people = scene_random.derive_keys(seed, f"hand {domain} person", person)
     shots = scene_random.derive_keys(seed, f"hand {domain} shot", index)
-    joints, starts, ends, radii = _posed(people, shots)
-    images = np.empty((count, height, width, 1), np.uint8)
+    joints_mm, starts, ends, radii = _posed(people, shots)
+    depth_mm = np.empty((count, height, width), np.float32)
     for first in range(0, count, _BLOCK):
         rows = slice(first, first + _BLOCK)
-        depth_mm = depth_of_capsules(starts[rows], ends[rows], radii[rows], height, width)
-        if domain == "real":
-            depth_mm = _sensed(depth_mm, shots[rows])
-        images[rows, ..., 0] = _as_grey(depth_mm)
-    scale = np.array([width / CUBE_MM, height / CUBE_MM, 1.0])
-    uvd = ((joints + CUBE_MM / 2) * scale).astype(np.float32)
-    return Hands(images, uvd, person)
+        clean = depth_of_capsules(starts[rows], ends[rows], radii[rows], height, width)
+        depth_mm[rows] = _sensed(clean, shots[rows]) if domain == "real" else clean
+    return HandDepths(depth_mm, joints_mm, person)
 
 
 def _posed(

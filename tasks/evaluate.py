@@ -21,7 +21,7 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
 from tasks.comparison import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
-from tasks.compatibility import as_uint8, require_no_shared_images, require_same_images
+from tasks.compatibility import require_no_shared_images, require_same_images
 from tasks.devices import default_device
 from tasks.home import home
 from tasks.identity import code_version, content_id
@@ -44,7 +44,8 @@ tested on the same others."""
 class Lessons:
     """What an estimator learns from."""
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.uint16]
+    """[N, H, W, C]"""
     labels: dict[str, NDArray[np.float32]]
     """By name, [N, …]."""
 
@@ -65,8 +66,11 @@ def plan_comparison(
 ) -> Comparison:
     """Check that the datasets may be compared, and name the comparison by their content."""
     reference = _tone_reference(refined, real) if "tone_matched" in config.arms else None
-    num_rows = open_dataset(synthetic).info.num_valid
-    arms = choose_arms(config, synthetic, refined, real, reference, num_rows)
+    info = open_dataset(synthetic).info
+    if "gaze" not in {label.name for label in info.spec.labels}:
+        logger.info("no other methods than networks: they estimate gaze, which is not labelled")
+        config = config.model_copy(update={"methods": ()})
+    arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid)
     return _begin("comparison", arms, test, seeds, estimator, config.protocol)
 
 
@@ -267,7 +271,7 @@ def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArr
     """Train, and ask about the images of the test set that the protocol leaves to be asked."""
     test_set = open_dataset(comparison.test)
     block = test_set.load()
-    images, ids = as_uint8(block.images, test_set.info), np.array(block.ids)
+    images, ids = block.images, np.array(block.ids)
     label = MEASURES[comparison.measure].label
     asked = _asked_rows(block.ids, job, comparison.protocol)
     if job.arm.method is not None:
@@ -337,7 +341,7 @@ def _trained(job: Job, comparison: Comparison, test: SampleBlock, weights: Path)
 
 
 def _joints(
-    lessons: Lessons, asked: NDArray[np.uint8], job: Job, comparison: Comparison
+    lessons: Lessons, asked: NDArray[Any], job: Job, comparison: Comparison
 ) -> NDArray[np.float32]:
     config = comparison.estimator
     network = train_joint_estimator(
@@ -396,8 +400,7 @@ def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
     parts = [_part(open_dataset(url), job) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
-        images = as_uint8(test.images, open_dataset(comparison.test).info)
-        parts.append(Lessons(images, test.labels).of_rows(np.array(others)))
+        parts.append(Lessons(test.images, test.labels).of_rows(np.array(others)))
     shared = set.intersection(*(set(part.labels) for part in parts))
     return Lessons(
         np.concatenate([part.images for part in parts]),
@@ -408,14 +411,13 @@ def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
 def _part(dataset: Dataset, job: Job) -> Lessons:
     """Read the valid rows of a dataset, so many as the arm has, tone-matched where it says so."""
     block = dataset.load()
-    lessons = Lessons(as_uint8(block.images, dataset.info), block.labels)
+    lessons = Lessons(block.images, block.labels)
     if job.arm.num_rows is not None:
         # Sizes are nested: a smaller set is part of a larger one of the same seed.
         order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
         lessons = lessons.of_rows(np.sort(order[: job.arm.num_rows]))
     if job.arm.tone_reference is not None:
-        reference = open_dataset(job.arm.tone_reference)
-        real = as_uint8(reference.load().images, reference.info)
+        real = open_dataset(job.arm.tone_reference).load().images
         lessons = replace(lessons, images=match_histograms(lessons.images, real, job.seed))
     return lessons
 

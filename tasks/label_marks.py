@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from storage.samples import SampleBlock
+from tasks.pictures import as_8_bits
 
 GAZE, PUPIL, IRIS, LID, HEAD, JOINT = (
     (230, 30, 30), (0, 200, 0), (0, 160, 255), (255, 160, 0), (200, 0, 220), (255, 220, 0),
@@ -24,7 +25,8 @@ def draw_sample(block: SampleBlock, width: int) -> Image.Image:
     corner, for where the face points. pupil_px: a green cross. iris_px and lid_px: contours in
     blue and orange. joints_uvd: yellow dots.
     """
-    pixels = _as_uint8(block.images[0])
+    pixels = as_8_bits(block.images[0])
+    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     scale = width / pixels.shape[1]
     size = (width, round(pixels.shape[0] * scale))
     shown = Image.fromarray(pixels).convert("RGB").resize(size, Image.Resampling.NEAREST)
@@ -81,9 +83,3 @@ def _draw_arrow(
 
 def _is_known(label: NDArray[Any]) -> bool:
     return bool(np.isfinite(label).all())
-
-
-def _as_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return an image [H, W, C] as 8 bits: one fixed map, the same for every image."""
-    small = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
-    return small[..., 0] if small.shape[2] == 1 else small

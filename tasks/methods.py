@@ -17,6 +17,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVR
 
+from simgan_core.baselines import Pixels
 from simgan_core.gaze import gaze_from_pitchyaw, pitchyaw_from_gaze
 from tasks.protocols import MethodName
 
@@ -44,9 +45,9 @@ class _Regressor(Protocol):
 
 def predict_by(
     method: MethodName,
-    images: NDArray[np.uint8],
+    images: Pixels,
     gaze: NDArray[np.floating[Any]],
-    test_images: NDArray[np.uint8],
+    test_images: Pixels,
     seed: int,
 ) -> NDArray[np.float32]:
     """Fit a method to images [N, H, W, C] and their gaze [N, 3]; return that in others, [M, 3].
@@ -66,8 +67,9 @@ def predict_by(
     return gaze_from_pitchyaw(np.concatenate(angles)).astype(np.float32)
 
 
-def _features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+def _features(images: Pixels) -> NDArray[np.float32]:
+    white = np.float32(np.iinfo(images.dtype).max)
+    return images.reshape(len(images), -1).astype(np.float32) / white
 
 
 def _regressor(method: MethodName, seed: int, num_rows: int) -> _Regressor:

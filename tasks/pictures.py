@@ -14,6 +14,11 @@ GAP_PX = 2
 PAPER = 255
 
 
+def as_8_bits(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Pixels:
+    """Return images of 8 or 16 bits as 8 bits, to look at: one fixed map, the same for all."""
+    return (images >> 8).astype(np.uint8) if images.dtype == np.uint16 else images.astype(np.uint8)
+
+
 def grid(images: Pixels, num_columns: int = 8, zoom: int = 2) -> Pixels:
     """Lay out uint8 [N,H,W,C] row by row in one picture, uint8 [H',W'] or [H',W',3]."""
     rows = [images[start : start + num_columns] for start in range(0, len(images), num_columns)]

@@ -18,7 +18,6 @@ from storage.reader import open_dataset
 from tasks.comparison import Comparison, Estimate, read_answers
 from tasks.comparison_charts import Chart, draw_charts
 from tasks.comparison_page import comparison_page
-from tasks.compatibility import as_uint8
 from tasks.evaluate import EXPERIMENT
 from tasks.findings import (
     ArmResult,
@@ -32,7 +31,7 @@ from tasks.findings import (
 from tasks.home import comparison_folder
 from tasks.links import link_to_mlflow
 from tasks.measures import MEASURES
-from tasks.pictures import before_after, data_uri, png
+from tasks.pictures import as_8_bits, before_after, data_uri, png
 from tasks.policies import CACHE
 from tasks.tracking import (
     TrackedRun,
@@ -166,7 +165,7 @@ def _test_images(comparison: Comparison) -> dict[str, NDArray[np.uint8]]:
     """The test images by id."""
     dataset = open_dataset(comparison.test)
     block = dataset.load()
-    return dict(zip(block.ids, as_uint8(block.images, dataset.info), strict=True))
+    return dict(zip(block.ids, as_8_bits(block.images), strict=True))
 
 
 def _num_rows(datasets: Sequence[str]) -> int:
@@ -191,9 +190,7 @@ def _before_after(comparison: Comparison) -> NDArray[np.uint8]:
     first = comparison.arms[0].datasets or (comparison.test,)
     urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
     shown = [open_dataset(url) for url in urls]
-    images = [
-        as_uint8(dataset.load(max_rows=MAX_TEST_PICTURES).images, dataset.info) for dataset in shown
-    ]
+    images = [as_8_bits(each.load(max_rows=MAX_TEST_PICTURES).images) for each in shown]
     return before_after(images[0], images[1], images[2])
 
 

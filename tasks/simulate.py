@@ -4,15 +4,24 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.errors import InputError
+from simgan_core.hand_simulator import render_hand_depths
 from simgan_core.simulator import NUM_REAL_PEOPLE, Scenes, render, sample_scenes
 from storage.sources.head_pose import to_unityeyes
 from storage.sources.mpiigaze import EyeArrays, write_evaluation_list, write_mpiigaze_day
+from storage.sources.nyu_hand import (
+    CUBE_MM,
+    FX,
+    frame_path,
+    write_nyu_frame,
+    write_nyu_labels,
+)
 from storage.sources.unityeyes import write_unityeyes_pair
 from tasks.identity import code_version
 from tasks.policies import CACHE
@@ -21,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 500
 FRAMES_PER_DAY = 50
+FRAMES_AT_ONCE = 64
+FRAME_HEIGHT, FRAME_WIDTH = 480, 640
+# NYU's camera sees the cube of a hand at this distance so wide.
+HAND_MM, WALL_MM = 700, 1500
+CUBE_PX = 2 * round(CUBE_MM * FX / HAND_MM / 2)
 # Says what a folder holds; its name keeps it out of the way of the layouts' readers.
 MARK = ".simulation"
 
@@ -58,6 +72,44 @@ def simulate_real(out: str, count: int, seed: int) -> str:
         _write_list(folder, person, len(frames))
         _say_progress("real", (person + 1) * 2 * len(frames), count, started)
     return out
+
+
+@task(name="simulate-hand", cache_policy=CACHE)
+def simulate_hand(out: str, domain: Literal["synthetic", "real"], count: int, seed: int) -> str:
+    """Write depth frames 1 … count and labels.txt; frames that an earlier run left are kept.
+
+    The hand is as far away as makes its cube fill a good part of the frame, and is drawn without
+    perspective within it, as the simulator has it.
+    """
+    folder = _claim(Path(out), f"{domain} hands", count, seed)
+    started = time.monotonic()
+    joints = []
+    for start in range(0, count, FRAMES_AT_ONCE):
+        numbers = range(start + 1, min(start + FRAMES_AT_ONCE, count) + 1)
+        hands = render_hand_depths(domain, len(numbers), seed, CUBE_PX, CUBE_PX, start)
+        for row, number in enumerate(numbers):
+            if not frame_path(folder, number, domain).exists():
+                write_nyu_frame(folder, number, _hand_frame_mm(hands.depth_mm[row]), domain)
+        joints.append(_joints_uvd(hands.joints_mm))
+        _say_progress(f"{domain} hand", start + FRAMES_AT_ONCE, count, started)
+    write_nyu_labels(folder / "labels.txt", np.concatenate(joints))
+    return out
+
+
+def _hand_frame_mm(depth_mm: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
+    """Return the camera's frame [480, 640], in mm: the cube [S, S] in its middle, a wall behind."""
+    frame = np.full((FRAME_HEIGHT, FRAME_WIDTH), WALL_MM, np.int32)
+    top, left = FRAME_HEIGHT // 2 - CUBE_PX // 2, FRAME_WIDTH // 2 - CUBE_PX // 2
+    known = np.where(np.isfinite(depth_mm), depth_mm + HAND_MM, WALL_MM)
+    frame[top : top + CUBE_PX, left : left + CUBE_PX] = np.rint(known)
+    return frame
+
+
+def _joints_uvd(joints_mm: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return u, v in pixels, the first pixel's middle at 0, and the distance in mm [N, J, 3]."""
+    middle = np.array([FRAME_WIDTH / 2, FRAME_HEIGHT / 2]) - 0.5
+    uv = joints_mm[..., :2] * (CUBE_PX / CUBE_MM) + middle
+    return np.concatenate([uv, joints_mm[..., 2:] + HAND_MM], axis=2)
 
 
 def _claim(folder: Path, domain: str, count: int, seed: int) -> Path:

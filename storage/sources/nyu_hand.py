@@ -6,11 +6,13 @@ labels.txt                 a line a frame: u v d of each joint; pixels from 0, d
 
 import hashlib
 import re
+import uuid
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import JsonValue
 
 from storage.errors import SourceError
@@ -80,7 +82,7 @@ class NyuHandSource:
         self._folder = Path(folder)
         self._size = Size(*size)
         self.domain: Domain = domain
-        prefix = f"{'synth' if domain == 'synthetic' else ''}depth_{view}_"
+        prefix = _prefix(domain, view)
         pattern = re.compile(rf"({prefix}\d{{1,9}})\.png")
         self._files = Listing(self._folder, _Split(pattern))
         if not len(self._files):
@@ -134,6 +136,42 @@ class NyuHandSource:
         if not np.isfinite(joints).all():
             raise BadSampleError("the line of labels is not all numbers")
         return joints
+
+
+def write_nyu_frame(
+    folder: Path | str,
+    number: int,
+    depth_mm: NDArray[np.integer[Any]],
+    domain: Literal["synthetic", "real"],
+) -> Path:
+    """Write one depth frame of the first camera [480, 640], in mm, 0 where there is none.
+
+    Where the file is, it is whole.
+    """
+    depth = depth_mm.astype(np.uint16)
+    colours = np.stack([np.zeros_like(depth), depth >> 8, depth & 255], axis=2).astype(np.uint8)
+    path = frame_path(folder, number, domain)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial")
+    Image.fromarray(colours).save(partial, format="PNG")
+    partial.replace(path)
+    return path
+
+
+def write_nyu_labels(path: Path, joints_uvd: NDArray[np.floating[Any]]) -> None:
+    """Write the joints [frames, J, 3] of frames 1, 2, …: u, v in pixels from 0, d in mm."""
+    lines = (" ".join(f"{value:.3f}" for value in frame.ravel()) for frame in joints_uvd)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial.write_text("\n".join(lines) + "\n")
+    partial.replace(path)
+
+
+def frame_path(folder: Path | str, number: int, domain: Literal["synthetic", "real"]) -> Path:
+    """Return where a frame of the first camera is."""
+    return Path(folder) / f"{_prefix(domain, view=1)}{number:07d}.png"
+
+
+def _prefix(domain: str, view: int) -> str:
+    return f"{'synth' if domain == 'synthetic' else ''}depth_{view}_"
 
 
 class _Centre(NamedTuple):

@@ -131,3 +131,45 @@ def test_the_report_reads_well_without_a_network(
     assert np.min(sizes) >= 14
     assert complaints == []
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "rules"),
+    [
+        (("--protocol.name", "leave-one-person-out"), "leave-one-person-out"),
+        (
+            ("--protocol.name", "fine-tuning", "--protocol.samples-per-person", 2),
+            "fine-tuning on 2 samples a person",
+        ),
+    ],
+)
+def test_the_other_protocols_run_from_the_command_line(
+    simgan: Any, compared: dict[str, Any], workplace: Path, options: tuple[Any, ...], rules: str
+) -> None:
+    folder = workplace / "compared"
+    done = simgan("compare", "--synthetic", folder / "s.zarr", "--refined", folder / "f.zarr",
+                  "--test", folder / "test.zarr", "--seeds", 1, "--steps", 2, "--batch-size", 4,
+                  "--fine-tuning-steps", 2, "--empty-methods", *options, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert rules in found["verdict"]
+    assert found["num_people"] == 2
+
+
+def test_depth_hands_are_simulated_ingested_and_compared(simgan: Any, workplace: Path) -> None:
+    folder = workplace / "hands"
+    for domain in ("synthetic", "real"):
+        simgan("simulate", "hand", "--out", folder / domain, "--domain", domain, "--count", 8)
+        done = simgan("ingest", "nyu-hand", folder / domain, "--labels",
+                      folder / domain / "labels.txt", "--domain", domain, "--size", "32x32", "--to",
+                      folder / f"{domain}.zarr")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    synthetic = folder / "synthetic.zarr"
+    done = simgan("compare", "--synthetic", synthetic, "--refined", synthetic, "--test",
+                  folder / "real.zarr", "--seeds", 1, "--architecture", "hourglass",
+                  "--num-features", 4, "--steps", 1, "--batch-size", 4, "--empty-shares",
+                  "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["num_test"] == 8
+    assert "joints_within_5px" in found["arms"]["synthetic_augmented"]

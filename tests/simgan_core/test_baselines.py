@@ -66,3 +66,17 @@ def test_a_reference_of_another_size_is_taken():
 def test_a_reference_that_does_not_fit_is_refused(reference, message):
     with pytest.raises(InputError, match=message):
         match_histograms(random_images(0, 2), reference, seed=0)
+
+
+def test_16_bits_are_matched_as_8_bits_are() -> None:
+    rng = np.random.default_rng(0)
+    images, reference = rng.integers(0, 256, (2, 9, 6, 7, 1), dtype=np.uint8)
+    wide = match_histograms(images.astype(np.uint16) * 257, reference.astype(np.uint16) * 257, 5)
+    assert wide.dtype == np.uint16
+    np.testing.assert_array_equal(wide, match_histograms(images, reference, 5).astype(int) * 257)
+
+
+def test_8_bits_are_not_matched_to_16() -> None:
+    images = np.zeros((2, 3, 4, 1), np.uint8)
+    with pytest.raises(InputError, match="images of one type"):
+        match_histograms(images, images.astype(np.uint16), 0)

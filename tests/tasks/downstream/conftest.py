@@ -1,11 +1,13 @@
 """Small datasets of rendered eyes and hands, and an MLflow of each test's own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from simgan_core.hand_simulator import JOINTS, render_hands
 from simgan_core.simulator import render, sample_scenes
@@ -27,12 +29,23 @@ def _quick() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow in which nothing is; setting one up takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path) -> Path:
     """SIMGAN_HOME of this test, with MLflow on SQLite in it."""
-    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(empty_mlflow, folder)
+    monkeypatch.setenv("SIMGAN_HOME", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path / "home"
+    return folder
 
 
 def write_dataset(
