@@ -96,11 +96,18 @@ class Team:
         self.api.close()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Speak to Prefect's API; a server that is being restarted is asked again."""
+        """Speak to Prefect's API.
+
+        A server that is being restarted, or whose SQLite is locked (503), is asked again, as
+        Prefect's own clients do.
+        """
         for _ in range(600):
             try:
                 reply = self.api.request(method, path, json=body)
             except httpx.TransportError:
+                time.sleep(0.2)
+                continue
+            if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
                 time.sleep(0.2)
                 continue
             assert reply.status_code < 400, reply.text

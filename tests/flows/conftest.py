@@ -1,5 +1,6 @@
 """A real Prefect server for the session, and small simulated data that flows run on."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tasks.orchestration import prepare_server
 
 SECONDS_TO_START = 90
 
@@ -57,6 +60,13 @@ def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
     raise AssertionError("the Prefect server did not start")
+
+
+@pytest.fixture(scope="session")
+def api_with_deployments(environment: dict[str, str]) -> str:
+    """Prefect's API where the pools, limits, automations and deployments of `simgan up` are."""
+    asyncio.run(prepare_server(environment["PREFECT_API_URL"], num_gpus=0))
+    return environment["PREFECT_API_URL"]
 
 
 class Simgan:

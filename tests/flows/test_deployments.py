@@ -24,11 +24,9 @@ DEPLOYMENTS = {
 
 
 @pytest.fixture(scope="module")
-def deployed(environment: dict[str, str]) -> dict[str, DeploymentResponse]:
+def deployed(api_with_deployments: str) -> dict[str, DeploymentResponse]:
     """Every deployment on the server, by name."""
-    api = environment["PREFECT_API_URL"]
-    asyncio.run(prepare_server(api, num_gpus=0))
-    return read(api)
+    return read(api_with_deployments)
 
 
 def read(api: str) -> dict[str, DeploymentResponse]:
