@@ -58,8 +58,9 @@ def predict_by(
     if len(images) > limit:
         rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:limit])
         images, gaze = images[rows], gaze[rows]
-    regressor = _regressor(method, seed, len(images))
-    regressor.fit(_features(images), pitchyaw_from_gaze(gaze))
+    features = _features(images)
+    regressor = _regressor(method, seed, *features.shape)
+    regressor.fit(features, pitchyaw_from_gaze(gaze))
     angles = [
         regressor.predict(_features(test_images[first : first + _ROWS_AT_ONCE]))
         for first in range(0, len(test_images), _ROWS_AT_ONCE)
@@ -72,7 +73,9 @@ def _features(images: Pixels) -> NDArray[np.float32]:
     return images.reshape(len(images), -1).astype(np.float32) / white
 
 
-def _regressor(method: MethodName, seed: int, num_rows: int) -> _Regressor:
+def _regressor(method: MethodName, seed: int, num_rows: int, num_pixels: int) -> _Regressor:
+    # Both give the same components; the eigenvectors of all pixels cost more than a few rows do.
+    solver = "full" if 2 * num_rows < num_pixels else "covariance_eigh"
     regressors = {
         "knn": lambda: KNeighborsRegressor(min(NUM_NEIGHBOURS, num_rows), algorithm="brute"),
         "forest": lambda: RandomForestRegressor(
@@ -80,7 +83,7 @@ def _regressor(method: MethodName, seed: int, num_rows: int) -> _Regressor:
         ),
         # Kernels of a hundred components cost a twentieth of those of all pixels.
         "svr": lambda: make_pipeline(
-            PCA(min(NUM_SVR_COMPONENTS, num_rows), svd_solver="covariance_eigh"),
+            PCA(min(NUM_SVR_COMPONENTS, num_rows), svd_solver=solver),
             MultiOutputRegressor(SVR(C=1.0, epsilon=0.02)),
         ),
         "ridge": lambda: Ridge(alpha=100.0),

@@ -12,7 +12,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--discriminator-pretraining-steps", 2)  # fmt: skip
-ESTIMATOR = ("--seeds", 2, "--steps", 20)
+ESTIMATOR = ("--seeds", 2, "--steps", 4, "--batch-size", 8)
+ARMS = ("--arms", "synthetic", "--arms", "tone_matched", "--arms", "refined", "--arms", "real",
+        "--empty-methods", "--empty-shares")  # fmt: skip
 
 
 def result_of(done: "CompletedProcess[str]") -> dict[str, Any]:
@@ -59,7 +61,7 @@ def test_refine_keeps_every_row_and_says_so(simgan: Any, datasets: dict[str, str
 def test_compare_prints_every_arm_and_the_difference(simgan: Any, datasets: dict[str, str]) -> None:
     done = simgan("compare", "--synthetic", datasets["synthetic"], "--refined",
                   datasets["refined"], "--real", datasets["real"], "--test", datasets["test"],
-                  *ESTIMATOR, "--json")  # fmt: skip
+                  *ESTIMATOR, *ARMS, "--json")  # fmt: skip
     result = result_of(done)
     for arm in ("synthetic", "refined", "tone_matched", "real"):
         low, high = result[arm]["ci95"]
@@ -80,7 +82,7 @@ def test_compare_without_real_has_no_ceiling_but_still_tone_matches(
 ) -> None:
     result = result_of(
         simgan("compare", "--synthetic", datasets["synthetic"], "--refined", datasets["refined"],
-               "--test", datasets["test"], *ESTIMATOR, "--json")
+               "--test", datasets["test"], *ESTIMATOR, *ARMS, "--json")
     )  # fmt: skip
     assert result["real"] is None
     assert result["tone_matched"] is not None
