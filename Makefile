@@ -16,6 +16,7 @@ test: install-dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
 # What goes wrong in operation, on real servers and workers; some of it takes minutes to happen.
+# Without Debian's chromium and postgresql, what needs them is skipped.
 drill: install-dev
 	$(BIN)/pytest -m drill tests/flows/operate
 

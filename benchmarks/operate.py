@@ -89,18 +89,20 @@ def soak(folder: Path) -> None:
             run = start_refinement(team, work, f"cancelled{number}")
             to_stop.append(cancel(team, run))
             assert finish_by_retry(team, run) == expected
-
+            print(f"cancelled and retried: {number + 1}", flush=True)
+        for number in range(ROUNDS):
             run = start_refinement(team, work, f"server{number}")
             team.kill("prefect server start")
-            assert team.wait(run.run_id) == "COMPLETED"
+            assert team.wait(run.run_id) == "COMPLETED", team.history(run.run_id)
             assert digest_of(team, run.to) == expected
-
+            print(f"server killed, the run went on: {number + 1}", flush=True)
+        for number in range(ROUNDS):
             run = start_refinement(team, work, f"dead{number}")
             kill_worker_with_its_runs(team)
             take_a_small_run(team)
             to_find.append(wait_until_found_dead(team, run))
             assert finish_by_retry(team, run) == expected
-            print(f"round {number + 1}: cancelled, server killed, worker killed", flush=True)
+            print(f"worker and run killed, found and retried: {number + 1}", flush=True)
         say("Cancel to the end of the work", to_stop)
         say("death to Crashed, its slot free", to_find)
         rows = open_dataset(str(team.folder / run.to)).info.spec.num_rows
