@@ -86,7 +86,7 @@ def rates(folder: Path) -> None:
         "plain loop: fp32, NCHW, batch 512, eager": (len(few), lambda: _plain(refiner, few)),
         "computing alone, fp32": (len(few), lambda: bulk["fp32"](few)),
         "computing alone, bf16": (len(few), lambda: bulk["bf16"](few)),
-        "end to end, zarr to zarr": (num_rows, lambda: _end_to_end(folder)),
+        "end to end, zarr to zarr": (num_rows, lambda: end_to_end(folder)),
     }
     for dtype in (torch.bfloat16, torch.float32):
         cases[f"matrix products, {dtype}, GFLOP"] = _matrix_products(dtype)
@@ -159,7 +159,7 @@ def load_copy(refiner: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(refiner).cpu().float()
 
 
-def _end_to_end(folder: Path) -> None:
+def end_to_end(folder: Path) -> None:
     """Refine the folder's dataset into a new one, without an orchestrator."""
     # Prefect reads its settings when it is imported, so only after `prepare`.
     from tasks.refine import (  # noqa: PLC0415
@@ -215,13 +215,13 @@ def memory(folder: Path) -> None:
         make_synthetic(str(place / "synthetic.zarr"), num_rows, 16384, pupils=False)
         (place / "refiner.pt").hardlink_to(folder / "refiner.pt")
         program = (
-            "import resource, sys; from pathlib import Path; from benchmarks.refine import *\n"
-            f"_end_to_end(Path({str(place)!r}))\n"
+            "import resource; from pathlib import Path; from benchmarks.refine import end_to_end\n"
+            f"end_to_end(Path({str(place)!r}))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
         )
         peaks[num_rows] = int(done.stdout.split()[-1]) / 1024
         print(f"{num_rows:9,} images: {peaks[num_rows]:6.0f} MiB at most, "
@@ -304,7 +304,7 @@ def orchestration(folder: Path) -> None:
             refine(source, weights, str(to))
             subprocess.run(["rm", "-rf", str(to)], check=True)
 
-        seconds = _interleaved({"bodies": lambda: _end_to_end(folder), "flow": flow})
+        seconds = _interleaved({"bodies": lambda: end_to_end(folder), "flow": flow})
     over = seconds["flow"] - seconds["bodies"]
     print(f"bodies {seconds['bodies']:.2f} s, flow {seconds['flow']:.2f} s: {over:.2f} s more")
     for rate in (100, 1000, 5000):

@@ -302,9 +302,12 @@ class DatasetWriter:
         for shard in range(self.num_shards):
             rows = self.shard_rows(shard)
             hashes[rows.start : rows.stop] = [hash(name) for name in self._ids(rows)]
-        values, counts = np.unique(hashes, return_counts=True)
+        in_order = np.sort(hashes)
+        suspected = in_order[1:][in_order[1:] == in_order[:-1]]
+        if len(suspected) == 0:  # before `isin`, which takes five times as much memory
+            return
         seen: dict[str, int] = {}
-        for row in np.flatnonzero(np.isin(hashes, values[counts > 1])).tolist():
+        for row in np.flatnonzero(np.isin(hashes, suspected)).tolist():
             name = self._ids(range(row, row + 1))[0]
             if name in seen:
                 raise DuplicateIdError(

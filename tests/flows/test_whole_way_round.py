@@ -1,20 +1,33 @@
 """From the simulators' files to the verdict, by the commands that a user types."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+from tests.flows.conftest import Simgan
 
 TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--discriminator-pretraining-steps", 2)  # fmt: skip
 ESTIMATOR = ("--seeds", 2, "--steps", 4, "--batch-size", 8)
 ARMS = ("--arms", "synthetic", "--arms", "tone_matched", "--arms", "refined", "--arms", "real",
         "--empty-methods", "--empty-shares")  # fmt: skip
+LESS = {"train": TRAINING, "compare": (*ESTIMATOR, *ARMS)}
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+COMMANDS = re.findall(
+    r"^    (simgan .*)$",
+    README.split("## On your own data")[1].split("\n## ")[0],
+    re.MULTILINE,
+)
 
 
 def result_of(done: "CompletedProcess[str]") -> dict[str, Any]:
@@ -24,29 +37,49 @@ def result_of(done: "CompletedProcess[str]") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def datasets(simgan: Any, workplace: Path) -> dict[str, str]:
-    """Both domains rendered and ingested, and the synthetic one refined."""
+def of_readme(environment: dict[str, str], workplace: Path) -> list[dict[str, Any]]:
+    """What README's commands find on rendered files, run in its order, with less to do."""
     folder = workplace / "round"
-    simgan("simulate", "synthetic", "--out", folder / "s", "--count", 60, "--seed", 1)
-    simgan("simulate", "real", "--out", folder / "r", "--count", 120, "--seed", 2)
-    paths = {
-        name: str(folder / f"{name}.zarr") for name in ("synthetic", "real", "test", "refined")
+    folder.mkdir()
+    simgan = Simgan(environment, folder)
+    simgan("simulate", "synthetic", "--out", "UnityEyes/imgs", "--count", 60, "--seed", 1)
+    simgan("simulate", "real", "--out", "MPIIGaze", "--count", 120, "--seed", 2)
+    with h5py.File(folder / "eyes.h5", "w") as eyes:
+        eyes["image"] = np.random.default_rng(0).integers(0, 255, (9, 70, 110), np.uint8)
+        eyes["look_vec"] = np.tile([0.0, 0.0, -1.0], (9, 1))
+        eyes["pupil_2d"] = np.tile([55.0, 35.0], (9, 1))
+    found: list[dict[str, Any]] = []
+    for command in COMMANDS:
+        _, *words = shlex.split(command, comments=True)
+        if "--refiner" in words:
+            words[words.index("--refiner") + 1] = found[-1]["refiner"]
+        less = () if "--from-mlflow" in words else LESS.get(words[0], ())
+        found.append(result_of(simgan(*words, *less, "--json")))
+    return found
+
+
+@pytest.fixture(scope="module")
+def datasets(of_readme: list[dict[str, Any]], workplace: Path) -> dict[str, str]:
+    """Both domains rendered and ingested, and the synthetic one refined."""
+    data = workplace / "round" / "data"
+    trained = next(found for found in of_readme if "model_version" in found)
+    return {
+        **{name: str(data / f"{name}.zarr") for name in ("synthetic", "real", "test", "refined")},
+        "refiner": trained["refiner"],
+        "model": f"models:/refiner/{trained['model_version']}",
     }
-    equalize = ("--preprocess", "equalize", "--json")
-    result_of(simgan("ingest", "unityeyes", folder / "s", "--to", paths["synthetic"], *equalize))
-    people = ("--people", "p00,p01,p02,p03,p04,p05,p06,p07,p08,p09")
-    result_of(simgan("ingest", "mpiigaze", folder / "r", "--to", paths["real"], *people, "--json"))
-    people = ("--people", "p10,p11,p12,p13,p14")
-    result_of(simgan("ingest", "mpiigaze", folder / "r", "--to", paths["test"], *people, "--json"))
-    trained = result_of(
-        simgan("train", "--synthetic", paths["synthetic"], "--real", paths["real"], *TRAINING,
-               "--json")
-    )  # fmt: skip
-    paths["refiner"] = trained["refiner"]
-    paths["model"] = f"models:/refiner/{trained['model_version']}"
-    result_of(simgan("refine", paths["synthetic"], "--refiner", trained["refiner"], "--to",
-                     paths["refined"], "--json"))  # fmt: skip
-    return paths
+
+
+def test_every_command_of_readme_does_what_it_says(
+    of_readme: list[dict[str, Any]], workplace: Path
+) -> None:
+    told = dict(zip(COMMANDS, of_readme, strict=True))
+    rows = [found["num_rows"] for line, found in told.items() if " ingest " in line]
+    assert rows == [60, 24, 16, 9]
+    assert (workplace / "round" / "sheet.png").exists()
+    compared, recollected = (found for line, found in told.items() if " compare " in line)
+    assert compared["num_test"] == 16
+    assert compared["comparison"] in {each["comparison"] for each in recollected["comparisons"]}
 
 
 def test_refine_keeps_every_row_and_says_so(simgan: Any, datasets: dict[str, str]) -> None:
@@ -71,7 +104,7 @@ def test_compare_prints_every_arm_and_the_difference(simgan: Any, datasets: dict
     expected = result["refined"]["error_deg"] - result["synthetic"]["error_deg"]
     assert difference == pytest.approx(expected, abs=1e-9)
     assert set(result["pupil_shift_px"]) == {"mean", "sd", "median"}
-    assert result["num_test"] == 40
+    assert result["num_test"] == 16
     assert result["seeds"] == 2
     assert Path(result["report"]).exists()
     assert len(done.stdout.splitlines()) == 1
@@ -137,8 +170,9 @@ def test_pipeline_goes_the_whole_way_round_in_one_command(
     folder = workplace / "round"
     training = [f"--training.{word[2:]}" if str(word)[:2] == "--" else word for word in TRAINING]
     done = simgan(
-        "pipeline", "--synthetic", folder / "s", "--real", folder / "r", "--real-people", "p00,p01",
-        "--test-people", "p02,p03", "--out", workplace / "piped", *training, "--seeds", 1,
+        "pipeline", "--synthetic", folder / "UnityEyes/imgs", "--real", folder / "MPIIGaze",
+        "--real-people", "p00,p01", "--test-people", "p02,p03", "--out", workplace / "piped",
+        *training, "--seeds", 1,
         "--estimator.steps", 20, "--comparison.arms", "synthetic", "--comparison.arms", "refined",
         "--comparison.shares", 0.5, "--comparison.methods", "ridge", "--json",
     )  # fmt: skip
