@@ -21,7 +21,7 @@ TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.nu
 ESTIMATOR = ("--seeds", 2, "--steps", 4, "--batch-size", 8)
 ARMS = ("--arms", "synthetic", "--arms", "tone_matched", "--arms", "refined", "--arms", "real",
         "--empty-methods", "--empty-shares")  # fmt: skip
-LESS = {"train": TRAINING, "compare": (*ESTIMATOR, *ARMS)}
+LESS = {"train": TRAINING, "compare": (*ESTIMATOR, *ARMS), "simulate": ("--count", 20)}
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 COMMANDS = re.findall(
     r"^    (simgan .*)$",
@@ -75,7 +75,7 @@ def test_every_command_of_readme_does_what_it_says(
 ) -> None:
     told = dict(zip(COMMANDS, of_readme, strict=True))
     rows = [found["num_rows"] for line, found in told.items() if " ingest " in line]
-    assert rows == [60, 24, 16, 9]
+    assert rows == [60, 24, 16, 9, 20]
     assert (workplace / "round" / "sheet.png").exists()
     compared, recollected = (found for line, found in told.items() if " compare " in line)
     assert compared["num_test"] == 16
