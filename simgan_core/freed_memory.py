@@ -1,4 +1,4 @@
-"""What becomes of memory that a network's layers gave back: glibc's thresholds."""
+"""What becomes of memory that a process freed: glibc's thresholds."""
 
 import ctypes
 import os
@@ -10,6 +10,8 @@ _KEPT_BYTES = 512 * 2**20
 """How much freed memory stays with the process at most."""
 _MAPPED_BYTES = 32 * 2**20
 """Blocks from this size on are still given back at once."""
+_RETURNED_BYTES = 4 * 2**20
+"""Of shards, blocks from this size on are given back."""
 
 
 @cache
@@ -22,11 +24,25 @@ def keep_freed_memory() -> None:
     clears the pages anew when the next one asks: a tenth to a quarter of a training step of a small
     network. It changes no result.
     """
+    _set_threshold(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    _set_threshold(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def return_freed_blocks() -> None:
+    """Let this process give blocks of some megabytes back to the kernel when it frees them.
+
+    For work on shards, of which one follows another: glibc raises its threshold to the first one
+    that is freed and keeps the next ones in its heaps, in pieces. Of 200,000 rows of 35×55 the peak
+    was 412 MB, with this threshold 330; of 33,000 (two shards) it is 327.
+    """
+    _set_threshold(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
+
+
+def _set_threshold(number: int, value: int) -> None:
     if not sys.platform.startswith("linux") or any(
         name.startswith("MALLOC_") for name in os.environ
     ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(number, value)

@@ -13,6 +13,7 @@ import numpy as np
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
+from simgan_core.freed_memory import return_freed_blocks
 from simgan_core.preprocess import Preprocess
 from storage.appending import open_to_append, select_new
 from storage.errors import SourceError
@@ -46,6 +47,7 @@ class IngestionPlan(NamedTuple):
 @contextmanager
 def sole_ingestion(to: str) -> Iterator[None]:
     """Keep others from ingesting into one place meanwhile; raises DatasetBusyError naming them."""
+    return_freed_blocks()
     with held(to, "ingesting"):
         try:
             yield
