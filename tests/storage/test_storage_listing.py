@@ -9,7 +9,7 @@ from storage.errors import SourceError
 from storage.sources import listing
 from storage.sources.listing import Listing
 
-NUM_FILES = 4000
+NUM_FILES = 2000
 
 
 def split(name: str) -> tuple[str, int] | None:
@@ -31,7 +31,9 @@ def test_few_names_are_objects_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
         return most
 
     one_object = 90  # bytes of such a name, and of its place in a list
-    assert peak(NUM_FILES) - peak(100) > 0.5 * one_object * NUM_FILES
+    # The least of three: other threads of the tests allocate now and then, too.
+    many, few = (min(peak(at_once) for _ in range(3)) for at_once in (NUM_FILES, 100))
+    assert many - few > 0.5 * one_object * NUM_FILES
 
 
 def test_samples_are_in_order_of_numbers_or_names_each_once(tmp_path: Path) -> None:
