@@ -335,13 +335,18 @@ def kills(folder: Path) -> None:
     words += ["--rows-per-shard", str(KILLED_SHARD)]
     command = [sys.executable, "-m", "flows.cli", *words]
     for num_done in sorted(draw.sample(range(FEW // KILLED_SHARD - 4), NUM_KILLS)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         while _num_records(to) <= num_done and process.poll() is None:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.2))
         process.kill()
         if process.wait() != -signal.SIGKILL:
             print(f"it ended before it had more than {num_done} shards: {process.returncode}")
+        # The embedded Prefect server outlives its command, and is of no use to the next one.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     subprocess.run(command, check=True, capture_output=True)
     same = open_dataset(str(to)).info.digest == undisturbed
     print(f"killed {NUM_KILLS} times, {_num_records(to)} shards; the same digest: {same}")
