@@ -3,7 +3,6 @@
 import ctypes
 import os
 import sys
-from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of glibc's malloc.h
 _KEPT_BYTES = 512 * 2**20
@@ -14,7 +13,6 @@ _RETURNED_BYTES = 4 * 2**20
 """Of shards, blocks from this size on are given back."""
 
 
-@cache
 def keep_freed_memory() -> None:
     """Let this process keep what it freed for its next allocations.
 
@@ -22,7 +20,7 @@ def keep_freed_memory() -> None:
 
     By default glibc gives maps of a few megabytes back to the kernel after every layer, which
     clears the pages anew when the next one asks: a tenth to a quarter of a training step of a small
-    network. It changes no result.
+    network. It changes no result. It holds until `return_freed_blocks` says otherwise.
     """
     _set_threshold(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
     _set_threshold(_M_TRIM_THRESHOLD, _KEPT_BYTES)
@@ -33,7 +31,8 @@ def return_freed_blocks() -> None:
 
     For work on shards, of which one follows another: glibc raises its threshold to the first one
     that is freed and keeps the next ones in its heaps, in pieces. Of 200,000 rows of 35×55 the peak
-    was 412 MB, with this threshold 363 to 375; of 33,000, which are two shards, 316 to 322.
+    was 412 MB, with this threshold 363 to 375; of 33,000, which are two shards, 316 to 322. It
+    holds until `keep_freed_memory` says otherwise.
     """
     _set_threshold(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
 

@@ -23,6 +23,7 @@ from simgan_core.domain import Domain, require_same_kind
 from simgan_core.errors import InputError
 from simgan_core.estimator import Estimator
 from simgan_core.examination import Examiner, Figures
+from simgan_core.freed_memory import keep_freed_memory
 from simgan_core.psi import SelfRegularization, emphasis_on_iris
 from simgan_core.ranks import ALONE, Ranks
 from simgan_core.refinement import refine_pixels
@@ -169,6 +170,8 @@ class Trainer:
         `NonFiniteLossError` where the training diverged.
         """
         state, config = self._state, self._config
+        if self._arithmetic.device.type == "cpu":
+            keep_freed_memory()
         if checkpoint_path is not None and checkpoint_path.exists():
             self._resume(checkpoint_path)
         self._show_samples()
