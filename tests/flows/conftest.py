@@ -43,7 +43,7 @@ def environment(workplace: Path) -> Iterator[dict[str, str]]:
     log = (workplace / "prefect-server.log").open("w")
     server = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log)
     try:
-        _wait_until_healthy(own["PREFECT_API_URL"], server)
+        wait_until_healthy(own["PREFECT_API_URL"], server)
         yield surroundings
     finally:
         server.terminate()
@@ -51,15 +51,16 @@ def environment(workplace: Path) -> Iterator[dict[str, str]]:
         log.close()
 
 
-def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
+def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
+    """Wait for a server whose url/health answers."""
     for _ in range(SECONDS_TO_START * 4):
-        assert server.poll() is None, "the Prefect server ended while it was starting"
+        assert server.poll() is None, f"the server of {url} ended while it was starting"
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
-    raise AssertionError("the Prefect server did not start")
+    raise AssertionError(f"the server of {url} did not start")
 
 
 @pytest.fixture(scope="session")

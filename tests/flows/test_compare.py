@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ from mlflow import MlflowClient
 from playwright.sync_api import sync_playwright
 
 from tasks.simulate import simulate_hand
+from tests.flows.conftest import wait_until_healthy
 
 CHROMIUM = shutil.which("chromium")
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,42 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def mlflow_url(compared: dict[str, Any], environment: dict[str, str]) -> Iterator[str]:
+    """MLflow's pages, served by the command that README names."""
+    store = f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", port]
+    own = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen([*command, "--workers", "1"], env=own) as server:
+        try:
+            wait_until_healthy(f"http://127.0.0.1:{port}", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def test_mlflows_pages_show_both_errors_of_the_comparison(
+    chromium: Any, mlflow_url: str, compared: dict[str, Any]
+) -> None:
+    page = chromium.new_page(viewport={"width": 1180, "height": 760})
+    page.goto(mlflow_url)
+    # MLflow shows language models until it is told otherwise.
+    page.get_by_text("Model training", exact=True).first.click()
+    page.get_by_text("comparisons", exact=True).first.click()
+    page.get_by_role("link", name=compared["comparison"]).first.click()
+    for arm in ("refined", "synthetic"):
+        shown = page.get_by_text(f"{arm}.error_deg", exact=True).first
+        shown.wait_for()
+        assert page.get_by_text(str(compared[arm]["error_deg"])[:7]).count() > 0
+        shown.scroll_into_view_if_needed()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "mlflow-comparison.png")
+    page.close()
 
 
 @pytest.mark.parametrize("width", [375, 1440])
