@@ -1,6 +1,7 @@
 """What a comparison found: figures with intervals, paired differences and the verdict in words."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -199,8 +200,16 @@ def _difference(first: ArmAnswers, second: ArmAnswers, comparison: Comparison) -
 
 
 def _size_pairs(comparison: Comparison) -> list[tuple[str, str]]:
-    """Pair all rows with each smaller size."""
-    return [(arm.training_set, arm.name) for arm in comparison.arms if arm.num_rows is not None]
+    """Pair all rows with each smaller size, and each of those with the next smaller one."""
+    parts = [arm for arm in comparison.arms if arm.num_rows is not None]
+    steps = []
+    for training_set in dict.fromkeys(arm.training_set for arm in parts):
+        sizes = sorted(
+            (arm for arm in parts if arm.training_set == training_set),
+            key=lambda arm: arm.num_rows or 0,
+        )
+        steps += [(larger.name, smaller.name) for smaller, larger in pairwise(sizes)]
+    return [(arm.training_set, arm.name) for arm in parts] + steps
 
 
 def verdict(

@@ -143,6 +143,7 @@ def test_a_size_is_a_part_of_the_next_larger_one_and_the_same_in_both_domains(
     ]  # fmt: skip
     findings = findings_of(comparison, run(comparison))
     assert "refined_minus_refined_20" in findings.differences
+    assert "refined_40_minus_refined_20" in findings.differences
     with pytest.raises(InputError, match=r"between 0 and 1, found 1\.5"):
         plan(eyes, shares=(1.5,))
 
