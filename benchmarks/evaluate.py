@@ -4,29 +4,26 @@ python -m benchmarks.evaluate speed      # training against a plain loop; k-NN a
 python -m benchmarks.evaluate order DIR  # rendered, refined and compared in DIR
 """
 
-import json
 import subprocess
 import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.built_in_domains import run_simgan, write_domains
 from simgan_core.config import EstimatorConfig
 from simgan_core.estimator import build_estimator
 from simgan_core.estimator_training import train_estimator
 from simgan_core.images import to_network
-from simgan_core.simulator import render, sample_scenes
 from tasks.methods import predict_by
 
 PAPER = EstimatorConfig(architecture="paper", steps=4, batch_size=512, validation_share=0)
 ROUNDS = 5
-NUM_IMAGES = 6000
 
 
 def speed() -> None:
@@ -96,54 +93,24 @@ def _train_plainly(images: torch.Tensor, gaze: np.ndarray, device: str, times: l
 def order(folder: str) -> None:
     """Print the comparison on the built-in domains: is real < refined < synthetic, are 4× better.
 
-    Real images are of 60 people, and other 30 people test: with few people an interval says more of
-    them than of what was trained on. Datasets that are there already are used again.
+    Datasets that are there already are used again.
     """
     place = Path(folder)
-    _simgan("simulate", "synthetic", "--out", place / "frames", "--count", NUM_IMAGES, "--seed", 1)
-    _simgan(
-        *("ingest", "unityeyes", place / "frames", "--to", place / "synthetic.zarr"),
-        *("--preprocess", "equalize"),
-    )
-    for name, seeds in (("real", (2, 3, 4, 5)), ("test", (6, 7))):
-        _write_people(place / f"{name}.npz", seeds, NUM_IMAGES // 4)
-        _simgan(
-            *("ingest", "arrays", place / f"{name}.npz", "--to", place / f"{name}.zarr"),
-            *("--images", "image", "--gaze", "gaze", "--id", "id", "--person", "person"),
-            *("--domain", "real", "--preprocess", "equalize"),
-        )
-    domains = ("--synthetic", place / "synthetic.zarr", "--real", place / "real.zarr")
-    refiner = _simgan("train", *domains, "--preset", "demo")["refiner"]
+    synthetic, real, test = write_domains(place)
+    domains = ("--synthetic", synthetic, "--real", real)
+    refiner = run_simgan("train", *domains, "--preset", "demo")["refiner"]
     refined = place / "refined.zarr"
-    _simgan("refine", place / "synthetic.zarr", "--refiner", refiner, "--to", refined)
+    run_simgan("refine", synthetic, "--refiner", refiner, "--to", refined)
     arms = [f"--arms={name}" for name in ("synthetic", "refined", "real")]
     shares = [f"--shares={share}" for share in (1 / 16, 1 / 4)]
-    tested = ("--refined", refined, "--test", place / "test.zarr")
-    result = _simgan("compare", *domains, *tested, *arms, *shares, "--empty-methods", "--seeds=5")
+    tested = ("--refined", refined, "--test", test)
+    result = run_simgan(
+        "compare", *domains, *tested, *arms, *shares, "--empty-methods", "--seeds=5"
+    )
     for name, arm in result["arms"].items():
         print(name, f"{arm['error_deg']:.2f}", "to".join(f" {end:.2f} " for end in arm["ci95"]))
     for name, each in result["differences"].items():
         print(name, f"{each['error_deg']:+.2f}", "to".join(f" {end:+.2f} " for end in each["ci95"]))
-
-
-def _write_people(path: Path, seeds: tuple[int, ...], count: int) -> None:
-    """Write `count` real eyes of the 15 people of each seed, right ones mirrored."""
-    parts = [sample_scenes("real", count, seed) for seed in seeds]
-    images = np.concatenate([render(scenes, "crop", 35, 55).images[..., 0] for scenes in parts])
-    gaze = np.concatenate([scenes.gaze for scenes in parts])
-    mirrored = np.concatenate([scenes.is_right for scenes in parts])
-    images[mirrored] = images[mirrored, :, ::-1]
-    gaze[mirrored, 0] *= -1
-    person = [f"p{seed}-{who:02d}" for seed, part in zip(seeds, parts, strict=True)
-              for who in part.person]  # fmt: skip
-    names = [f"{path.stem}-{row:05d}" for row in range(len(images))]
-    np.savez(path, image=images, gaze=gaze, person=np.array(person), id=np.array(names))
-
-
-def _simgan(*words: object) -> dict[str, Any]:
-    command = [sys.executable, "-m", "flows.cli", *map(str, words), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from flows.evaluate import Seeds, evaluate
 from flows.refine import refine
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
-from tasks.ablation import Ablation, measure_variant, tabulate, variants
+from tasks.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
 
 
 @flow(name="ablate")
@@ -32,12 +32,13 @@ def ablate(
         estimator_seeds: Estimators trained on what each refiner made.
         estimator: Network and recipe, the same for all.
     """
-    baseline = evaluate(synthetic, test, estimator_seeds, estimator).arm.error
-    measured: dict[str, list[dict[str, float]]] = {}
-    for name, config in variants(training).items():
+    baseline = evaluate(synthetic, test, estimator_seeds, estimator)
+    matching = baseline.estimators[0] if baseline.estimators else None
+    measured: dict[str, list[VariantSeed]] = {}
+    for name, config in variants(training, matching).items():
         for seed in range(training.seed, training.seed + seeds):
             trained = train(synthetic, real, config.model_copy(update={"seed": seed}))
             refined = refine(synthetic, trained.refiner, f"{out}/{trained.refiner}.zarr")
-            error_deg = evaluate(refined.url, test, estimator_seeds, estimator).arm.error
-            measured.setdefault(name, []).append(measure_variant(trained.path, error_deg))
+            evaluation = evaluate(refined.url, test, estimator_seeds, estimator)
+            measured.setdefault(name, []).append(measure_variant(trained.path, evaluation))
     return tabulate(measured, baseline)

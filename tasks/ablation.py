@@ -5,13 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from simgan_core.checkpoint import load_refiner
 from simgan_core.config import RegularizationConfig, TrainingConfig
+from simgan_core.metrics import bootstrap_difference
+from tasks.comparison import ArmAnswers, Estimate, read_answers
+from tasks.findings import BOOTSTRAP_SEED, Difference
+from tasks.measures import MEASURES, MeasureName
 from tasks.policies import CACHE
+from tasks.report import EvaluationResult
 
 logger = logging.getLogger(__name__)
 
@@ -19,39 +26,57 @@ FIGURES = {
     "realism/kid": "KID",
     "realism/classifier_accuracy": "classifier",
     "labels/pupil_shift_px.mean": "shift, px",
-    "error_deg": "error, °",
+    "error": "error,",
 }
-"""What the table shows, and how it calls it."""
+"""What the table shows, and how it calls it; the error's unit follows its name."""
+AS_IT_IS = "as it is"
 
 
-class AblationRow(BaseModel):
-    """One way of training, over all its seeds."""
-
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class VariantSeed(_Model):
+    """What is known of one refiner of a variant."""
+
+    figures: dict[str, float]
+    """Of its last examination, and "error": the mean of its estimators."""
+    answers: tuple[str, ...]
+    """Files of what its estimators answered about the test set."""
+
+
+class AblationRow(_Model):
+    """One way of training, over all its seeds."""
 
     variant: str
     figures: dict[str, tuple[float, ...]]
     """By name, a value for each seed of the refiner that has one."""
+    minus_as_it_is: Difference | None
+    """Error of this way minus that of the training as it is, paired over refiners' seeds, people
+    and images; None for the training as it is."""
 
 
-class Ablation(BaseModel):
+class Ablation(_Model):
     """All ways of training, in one table."""
 
-    model_config = ConfigDict(frozen=True)
-
-    synthetic_error_deg: float
+    measure: MeasureName
+    synthetic_error: float
     """Of estimators trained on synthetic images as they are."""
     rows: tuple[AblationRow, ...]
 
 
-def variants(config: TrainingConfig) -> dict[str, TrainingConfig]:
-    """Return the training as it is, and once without each part that it has."""
+def variants(config: TrainingConfig, estimator: str | None) -> dict[str, TrainingConfig]:
+    """Return the training as it is, and once without each part that it has.
+
+    Label matching needs an estimator: where the training has none, it is added instead of left out,
+    by `estimator`, the file of one that learnt from the synthetic images.
+    """
 
     def changed(**parts: object) -> TrainingConfig:
         return TrainingConfig.model_validate({**config.model_dump(), **parts})
 
     discriminator, psi = config.discriminator, config.regularization
-    found = {"as it is": config}
+    found = {AS_IT_IS: config}
     if config.history_size > 0:
         found["no history"] = changed(history_size=0)
     if discriminator.scope == "local":
@@ -63,6 +88,8 @@ def variants(config: TrainingConfig) -> dict[str, TrainingConfig]:
         found["identity-only ψ"] = changed(regularization=identity_only.model_dump())
     if config.match_labels_by is not None:
         found["no label matching"] = changed(match_labels_by=None)
+    elif estimator is not None:
+        found["with label matching"] = changed(match_labels_by=estimator)
     if config.ema_decay > 0:
         found["no averaging"] = changed(ema_decay=0.0)
     if config.refiner.residual:
@@ -74,39 +101,77 @@ def variants(config: TrainingConfig) -> dict[str, TrainingConfig]:
 
 
 @task(name="measure-variant", cache_policy=CACHE)
-def measure_variant(refiner_path: str, error_deg: float) -> dict[str, float]:
-    """Gather what is known of one refiner: its last examination, and the estimator's error."""
+def measure_variant(refiner_path: str, evaluation: EvaluationResult) -> VariantSeed:
+    """Gather what is known of one refiner: its last examination, and its estimators' answers."""
     figures: Mapping[str, float] = load_refiner(Path(refiner_path)).metadata["figures"]
-    return {"error_deg": error_deg, **{name: figures[name] for name in FIGURES if name in figures}}
+    known = {name: figures[name] for name in FIGURES if name in figures}
+    return VariantSeed(figures=known | {"error": evaluation.arm.error}, answers=evaluation.answers)
 
 
 @task(name="tabulate-ablation", cache_policy=CACHE)
-def tabulate(measured: dict[str, list[dict[str, float]]], synthetic_error_deg: float) -> Ablation:
-    """Lay all figures out, in Prefect too."""
+def tabulate(measured: dict[str, list[VariantSeed]], synthetic: EvaluationResult) -> Ablation:
+    """Lay all figures out, in Prefect too; intervals as comparisons have them."""
+    measure = synthetic.arm.measure
+    errors = {variant: _errors(seeds, measure) for variant, seeds in measured.items()}
     rows = tuple(
         AblationRow(
             variant=variant,
             figures={
-                name: tuple(seed[name] for seed in of_seeds if name in seed) for name in FIGURES
+                name: tuple(seed.figures[name] for seed in seeds if name in seed.figures)
+                for name in FIGURES
             },
+            minus_as_it_is=None
+            if variant == AS_IT_IS
+            else _difference(errors[variant], errors[AS_IT_IS], measure),
         )
-        for variant, of_seeds in measured.items()
+        for variant, seeds in measured.items()
     )
-    ablation = Ablation(synthetic_error_deg=synthetic_error_deg, rows=rows)
+    ablation = Ablation(measure=measure, synthetic_error=synthetic.arm.error, rows=rows)
     create_markdown_artifact(table(ablation), key="ablation", description="Ablation")
     return ablation
 
 
+def _errors(
+    seeds: list[VariantSeed], measure: MeasureName
+) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
+    """Return the error of each refiner's estimators, their mean, on each image [S, N]; and who.
+
+    A refiner is one draw, however many estimators learnt from it: that is what seeds are here.
+    """
+    found: dict[str, ArmAnswers] = read_answers(
+        (
+            Estimate(f"{number}", seed, "", path, None, float("nan"))
+            for number, of_refiner in enumerate(seeds)
+            for seed, path in enumerate(of_refiner.answers)
+        ),
+        measure,
+    )
+    groups = next(iter(found.values())).groups
+    return np.stack([answers.errors.mean(axis=0) for answers in found.values()]), groups
+
+
+def _difference(
+    ours: tuple[NDArray[np.float64], NDArray[np.int64] | None],
+    theirs: tuple[NDArray[np.float64], NDArray[np.int64] | None],
+    measure: MeasureName,
+) -> Difference:
+    (errors, groups), (others, _) = ours, theirs
+    interval = bootstrap_difference(errors, others, groups, BOOTSTRAP_SEED)
+    return Difference(measure=measure, error=interval.mean, ci95=(interval.low, interval.high))
+
+
 def table(ablation: Ablation) -> str:
     """Return the table in Markdown: means ± standard deviations over the refiner's seeds."""
+    unit = MEASURES[ablation.measure].unit
+    titles = [title + unit if name == "error" else title for name, title in FIGURES.items()]
     lines = [
-        "| training | " + " | ".join(FIGURES.values()) + " |",
-        "|---|" + "---:|" * len(FIGURES),
+        "| training | " + " | ".join(titles) + f" | minus {AS_IT_IS} |",
+        "|---|" + "---:|" * (len(FIGURES) + 1),
     ]
     for row in ablation.rows:
         cells = [_cell(row.figures.get(name, ())) for name in FIGURES]
-        lines.append(f"| {row.variant} | " + " | ".join(cells) + " |")
-    lines.append(f"\nestimators on synthetic images: {ablation.synthetic_error_deg:.2f}°")
+        lines.append(f"| {row.variant} | " + " | ".join([*cells, _gap(row.minus_as_it_is)]) + " |")
+    lines.append(f"\nestimators on synthetic images: {ablation.synthetic_error:.2f}{unit}")
     return "\n".join(lines)
 
 
@@ -115,3 +180,10 @@ def _cell(values: tuple[float, ...]) -> str:
         return ""
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{fmean(values):.3f}{spread}"
+
+
+def _gap(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    low, high = difference.ci95
+    return f"{difference.error:+.2f} ({low:+.2f} to {high:+.2f})"

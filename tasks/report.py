@@ -62,6 +62,11 @@ class EvaluationResult(BaseModel):
     num_people: int | None
     test_evaluations: int
     mlflow_run_id: str
+    answers: tuple[str, ...]
+    """Files of what each estimator answered."""
+    estimators: tuple[str, ...]
+    """Files of the estimators of gaze: what trainings take as match_labels_by, stopping.estimator
+    and regularization.features_from."""
 
     def __str__(self) -> str:
         measure = MEASURES[self.arm.measure]
@@ -94,6 +99,8 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
         num_people=None if groups is None else int(groups.max()) + 1,
         test_evaluations=_count_evaluations(evaluation),
         mlflow_run_id=evaluation.mlflow_run_id,
+        answers=tuple(each.path for each in estimates),
+        estimators=tuple(each.model for each in estimates if each.model is not None),
     )
 
 

@@ -1,7 +1,9 @@
+import itertools
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ CONFIG = TrainingConfig(
     history_size=6,
     stopping=StoppingConfig(evaluate_every=5, num_images=8, patience=100),
     log_every=4,
-    checkpoint_every=1,
+    checkpoint_every=2,
 )
 SYNTHETIC = torch.randint(
     0, 256, (9, 12, 14, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -87,15 +89,19 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path: Path, undisturbed: dict) 
     assert_same_bits(train(path), undisturbed)
 
 
-def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path, undisturbed: dict) -> None:
+def test_killed_in_every_phase_it_resumes_to_the_same_bits(
+    tmp_path: Path, undisturbed: dict
+) -> None:
     path = tmp_path / "training.ckpt"
-    killed = subprocess.run(
-        [sys.executable, __file__, str(path)],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert 0 < load_checkpoint(path)["state"]["step"] < 13
+    # In the pretraining of either network, and with both in turn; each time a step is lost.
+    for num_done, saved in ((3, 2), (5, 4), (11, 10)):
+        killed = subprocess.run(
+            [sys.executable, __file__, str(path), str(num_done)],
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        assert killed.returncode == -signal.SIGKILL
+        assert load_checkpoint(path)["state"]["step"] == saved
     assert_same_bits(train(path), undisturbed)
 
 
@@ -133,18 +139,19 @@ def test_a_checkpoint_with_a_part_missing_is_refused(tmp_path: Path) -> None:
         Trainer(CONFIG, SYNTHETIC, REAL).run(path)
 
 
-class KillerSink:
-    """Kills its own process, as `kill -9` does, in the middle of training."""
+def killer(after: int, path: Path) -> Callable[[], bool]:
+    """Answer whether to stop by killing the own process, as `kill -9` does, `after` this step."""
+    done = itertools.count(load_checkpoint(path)["state"]["step"] if path.exists() else 0)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        if step == 8:
+    def should_stop() -> bool:
+        if next(done) == after:
             os.kill(os.getpid(), signal.SIGKILL)
+        return False
 
-    def samples(self, step: int, images: torch.Tensor) -> None: ...
-
-    def progress(self, step: int, total: int) -> None: ...
+    return should_stop
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    Trainer(CONFIG, SYNTHETIC, REAL, sink=KillerSink()).run(Path(sys.argv[1]))
+    to = Path(sys.argv[1])
+    Trainer(CONFIG, SYNTHETIC, REAL).run(to, killer(int(sys.argv[2]), to))

@@ -1,0 +1,95 @@
+"""`simgan ablate`: what is left out, what is added, and what is found after a kill."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simgan_core.checkpoint import load_refiner
+from simgan_core.config import PRESETS
+from simgan_core.simulator import Scenes, render, sample_scenes
+from storage.schema import GAZE, PUPIL_PX
+from tasks.ablation import variants
+from tests.tasks.downstream.conftest import write_dataset
+
+# One that lacks most parts already, so that two trainings are all variants.
+TRAINING = {
+    "steps": 4, "batch-size": 8, "history-size": 0, "ema-decay": 0.0,
+    "discriminator-pretraining-steps": 2, "discriminator.scope": "global",
+    "regularization.identity": 1.0, "regularization.gradient": 0.0,
+    "refiner.num-features": 4, "refiner.num-blocks": 1,
+    "stopping.evaluate-every": 4, "stopping.num-images": 20,
+}  # fmt: skip
+ESTIMATOR = {"steps": 4, "batch-size": 8}
+
+
+def write(to: Path, domain: Any, scenes: Scenes) -> str:
+    eyes = render(scenes, "crop", 35, 55)
+    labels = {"gaze": (GAZE, scenes.gaze), "pupil_px": (PUPIL_PX, eyes.pupil_px)}
+    ids = [f"p{person:02d}/{row}" for row, person in enumerate(scenes.person)]
+    return write_dataset(to, domain, eyes.images, ids, labels)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The command on small datasets: the real images of ten people train, those of five test."""
+    folder = tmp_path_factory.mktemp("ablation")
+    synthetic, real = (sample_scenes(domain, 60, seed=1) for domain in ("synthetic", "real"))
+    tested = real.person >= 10
+    places = {
+        "synthetic": write(folder / "synthetic.zarr", "synthetic", synthetic),
+        "real": write(folder / "real.zarr", "real", real[~tested]),
+        "test": write(folder / "test.zarr", "real", real[tested]),
+    }
+    return (
+        *("ablate", "--synthetic", places["synthetic"], "--real", places["real"]),
+        *("--test", places["test"], "--out", folder / "refined"),
+        *("--seeds", 1, "--estimator-seeds", 1, "--training.refiner.no-residual"),
+        *(word for name, value in TRAINING.items() for word in (f"--training.{name}", value)),
+        *(word for name, value in ESTIMATOR.items() for word in (f"--estimator.{name}", value)),
+    )
+
+
+def test_each_part_that_a_training_has_is_left_out_once() -> None:
+    found = variants(PRESETS["stable"], None)
+    assert list(found) == ["as it is", "no history", "global adversary", "identity-only ψ",
+                           "no averaging", "no residual"]  # fmt: skip
+    assert found["no history"].history_size == 0
+    assert found["global adversary"].discriminator.scope == "global"
+    assert len(set(found.values())) == len(found)
+
+
+def test_label_matching_is_added_where_a_training_has_none_and_else_left_out() -> None:
+    added = variants(PRESETS["stable"], "estimator.pt")["with label matching"]
+    assert added == PRESETS["stable"].model_copy(update={"match_labels_by": "estimator.pt"})
+    assert variants(added, "other.pt")["no label matching"] == PRESETS["stable"]
+
+
+def test_killed_it_goes_on_and_tabulates_every_variant(
+    simgan: Any, words: tuple[object, ...]
+) -> None:
+    refiners = Path(simgan.environment["SIMGAN_HOME"]) / "refiners"
+    known = set(refiners.glob("*/refiner.pt"))
+    process = simgan.start(*words)
+    while not (made := set(refiners.glob("*/refiner.pt")) - known):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    (first,) = made
+    made_at = first.stat().st_mtime_ns
+
+    done = simgan(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert first.stat().st_mtime_ns == made_at
+    as_it_is, matched = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert (as_it_is["variant"], matched["variant"]) == ("as it is", "with label matching")
+    assert as_it_is["minus_as_it_is"] is None
+    low, high = matched["minus_as_it_is"]["ci95"]
+    difference = matched["figures"]["error"][0] - as_it_is["figures"]["error"][0]
+    assert matched["minus_as_it_is"]["error_deg"] == pytest.approx(difference)
+    assert low <= difference <= high
+    (second,) = set(refiners.glob("*/refiner.pt")) - known - made
+    assert load_refiner(second).config.match_labels_by is not None
