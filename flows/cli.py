@@ -226,10 +226,8 @@ def evaluate(
     from flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(train, test, seeds, estimator)
-    return Outcome(
-        result.model_dump(mode="json"),
-        f"{result}",
-    )
+    estimators = "".join(f"\nestimator: {path}" for path in result.estimators)
+    return Outcome(result.model_dump(mode="json"), f"{result}{estimators}")
 
 
 @app.command

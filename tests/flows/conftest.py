@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from simgan_core.simulator import Scenes, render
+from storage.schema import GAZE, PUPIL_PX, Domain
 from tasks.orchestration import prepare_server
+from tests.tasks.downstream.conftest import write_dataset
 
 SECONDS_TO_START = 90
 
@@ -99,3 +102,11 @@ class Simgan:
 def simgan(environment: dict[str, str], workplace: Path) -> Simgan:
     """The `simgan` command in this session's surroundings."""
     return Simgan(environment, workplace)
+
+
+def write_eyes(to: Path, domain: Domain, scenes: Scenes) -> str:
+    """Render eyes with gaze and pupils as a dataset, ids by person; returns its place."""
+    eyes = render(scenes, "crop", 35, 55)
+    labels = {"gaze": (GAZE, scenes.gaze), "pupil_px": (PUPIL_PX, eyes.pupil_px)}
+    ids = [f"p{person:02d}/{row}" for row, person in enumerate(scenes.person)]
+    return write_dataset(to, domain, eyes.images, ids, labels)

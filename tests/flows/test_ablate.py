@@ -9,10 +9,9 @@ import pytest
 
 from simgan_core.checkpoint import load_refiner
 from simgan_core.config import PRESETS
-from simgan_core.simulator import Scenes, render, sample_scenes
-from storage.schema import GAZE, PUPIL_PX
+from simgan_core.simulator import sample_scenes
 from tasks.ablation import variants
-from tests.tasks.downstream.conftest import write_dataset
+from tests.flows.conftest import write_eyes
 
 # One that lacks most parts already, so that two trainings are all variants.
 TRAINING = {
@@ -25,13 +24,6 @@ TRAINING = {
 ESTIMATOR = {"steps": 4, "batch-size": 8}
 
 
-def write(to: Path, domain: Any, scenes: Scenes) -> str:
-    eyes = render(scenes, "crop", 35, 55)
-    labels = {"gaze": (GAZE, scenes.gaze), "pupil_px": (PUPIL_PX, eyes.pupil_px)}
-    ids = [f"p{person:02d}/{row}" for row, person in enumerate(scenes.person)]
-    return write_dataset(to, domain, eyes.images, ids, labels)
-
-
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     """The command on small datasets: the real images of ten people train, those of five test."""
@@ -39,9 +31,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     synthetic, real = (sample_scenes(domain, 60, seed=1) for domain in ("synthetic", "real"))
     tested = real.person >= 10
     places = {
-        "synthetic": write(folder / "synthetic.zarr", "synthetic", synthetic),
-        "real": write(folder / "real.zarr", "real", real[~tested]),
-        "test": write(folder / "test.zarr", "real", real[tested]),
+        "synthetic": write_eyes(folder / "synthetic.zarr", "synthetic", synthetic),
+        "real": write_eyes(folder / "real.zarr", "real", real[~tested]),
+        "test": write_eyes(folder / "test.zarr", "real", real[tested]),
     }
     return (
         *("ablate", "--synthetic", places["synthetic"], "--real", places["real"]),
