@@ -52,7 +52,7 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
     height, width = images.shape[1:3]
     if box == Box(0, 0, width, height) and size == (height, width):
         return images
-    images, box = _cut(images, box)
+    images, box = cut(images, box)
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
     for start in range(0, len(images), IMAGES_AT_ONCE):
         batch = images[start : start + IMAGES_AT_ONCE]
@@ -61,6 +61,18 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
         # Halves go up, also where rounding errors left a little less than a half.
         resized[start : start + len(batch)] = np.floor(small + (0.5 + 1e-6))
     return resized
+
+
+def cut(images: NDArray[Pixel], box: Box) -> tuple[NDArray[Pixel], Box]:
+    """Return the pixels of images [N, H, W, C] that a box touches, at least one, with the box."""
+    height, width = images.shape[1:3]
+    top, left = (
+        int(np.clip(math.floor(start), 0, end - 1))
+        for start, end in ((box.top, height), (box.left, width))
+    )
+    bottom, right = math.ceil(box.top + box.height), math.ceil(box.left + box.width)
+    cut = images[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+    return cut, box._replace(top=box.top - top, left=box.left - left)
 
 
 def sufficient(frame: Size, box: Box, size: Size) -> Size:
@@ -83,21 +95,19 @@ def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[
 
     Those that are too far away for these numbers are infinite.
     """
-    scale = np.array([size.width / box.width, size.height / box.height])
-    with np.errstate(over="ignore"):
-        return np.asarray((points - np.array([box.left, box.top])) * scale, dtype=np.float32)
+    return np.asarray(to_crops(points[None], np.array([box]), size)[0])
 
 
-def _cut(images: NDArray[Pixel], box: Box) -> tuple[NDArray[Pixel], Box]:
-    """Return the pixels that a box touches, at least one, and the box in them."""
-    height, width = images.shape[1:3]
-    top, left = (
-        int(np.clip(math.floor(start), 0, end - 1))
-        for start, end in ((box.top, height), (box.left, width))
+def to_crops(
+    points: NDArray[np.floating[Any]], boxes: NDArray[np.float64], size: Size
+) -> NDArray[np.float32]:
+    """Return where points [N, ..., 2] of N images are, each in its box, [N, 4] as `Box` has it."""
+    corners, extents = (
+        part.reshape(-1, *[1] * (points.ndim - 2), 2) for part in (boxes[:, :2], boxes[:, 2:])
     )
-    bottom, right = math.ceil(box.top + box.height), math.ceil(box.left + box.width)
-    cut = images[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    return cut, box._replace(top=box.top - top, left=box.left - left)
+    with np.errstate(over="ignore"):
+        scales = np.array([size.width, size.height]) / extents
+        return np.asarray((points - corners) * scales, dtype=np.float32)
 
 
 def _mean_over_steps(

@@ -32,9 +32,9 @@ def from_rotation_vectors(vectors: Floats) -> NDArray[np.float32]:
 def from_unityeyes(angles_deg: Floats) -> NDArray[np.float32]:
     """Return pitch, yaw and roll [..., 3] of UnityEyes' `head_pose` [..., 3] in degrees."""
     radians = np.radians(angles_deg)
-    (sin_x, sin_y, sin_z), (cos_x, cos_y, cos_z) = (
-        np.moveaxis(of(radians), -1, 0) for of in (np.sin, np.cos)
-    )
+    sines, cosines = np.sin(radians), np.cos(radians)
+    sin_x, sin_y, sin_z = sines[..., 0], sines[..., 1], sines[..., 2]
+    cos_x, cos_y, cos_z = cosines[..., 0], cosines[..., 1], cosines[..., 2]
     # The entries that count of _FLIP · (Ry(y) · Rx(x) · Rz(z))ᵀ, the head's turn: to multiply
     # matrices of one sample takes longer than to decode its image.
     pitch = np.arcsin(np.clip(sin_y * sin_z + cos_y * sin_x * cos_z, -1, 1))

@@ -1,6 +1,7 @@
 """Reading samples one by one: good ones become rows, bad ones rows with a reason."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,45 @@ def read_rows(
 
     Those for which it raises BadSampleError are not valid, and rejected for its message.
     """
+    block = blank_rows(source, start, stop)
+
+    def read_into_block(place: int, name: str) -> None:
+        block.images[place], known = read_one(name)
+        for label, value in known.items():
+            block.labels[label][place] = value
+
+    return tried(block, start, read_into_block)
+
+
+def blank_rows(source: Source, start: int, stop: int) -> SampleBlock:
+    """Return rows for samples start to stop − 1 of a source: nothing wrong, but all still to do."""
     ids = source.ids(start, stop)
-    num_rows = len(ids)
-    images = np.zeros((num_rows, *source.image_shape), source.dtype)
-    labels = {spec.name: np.full((num_rows, *spec.shape), np.nan, np.float32)
-              for spec in source.labels}  # fmt: skip
-    rejections = []
-    for place, name in enumerate(ids):
+    return SampleBlock(
+        images=np.zeros((len(ids), *source.image_shape), source.dtype),
+        valid=np.ones(len(ids), bool),
+        ids=ids,
+        labels={
+            spec.name: np.full((len(ids), *spec.shape), np.nan, np.float32)
+            for spec in source.labels
+        },
+    )
+
+
+def tried(block: SampleBlock, start: int, try_one: Callable[[int, str], None]) -> SampleBlock:
+    """Call `try_one` with the place and the name of every valid row of a block.
+
+    Those for which it raises BadSampleError are rejected for its message; the block's first row is
+    row `start` of its source.
+    """
+    rejections = list(block.rejections)
+    valid = block.valid.copy()
+    for place in np.flatnonzero(valid).tolist():
+        name = block.ids[place]
         try:
-            image, known = read_one(name)
+            try_one(place, name)
         except BadSampleError as error:
             by_choice = isinstance(error, LeftOutError)
             rejections.append(Rejection(start + place, name, str(error), by_choice))
-            continue
-        images[place] = image
-        for label, value in known.items():
-            labels[label][place] = value
-    valid = np.ones(num_rows, bool)
-    valid[[rejection.row - start for rejection in rejections]] = False
-    return SampleBlock(images, valid, ids, labels, tuple(rejections))
+            valid[place] = False
+    rejections.sort(key=lambda rejection: rejection.row)
+    return replace(block, valid=valid, rejections=tuple(rejections))

@@ -5,10 +5,12 @@ left, and `look_vec` has y up.
 """
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,14 +26,15 @@ from storage.sources.crop import (
     Size,
     box_around,
     crop_and_resize,
+    cut,
     scaled,
     sufficient,
-    to_crop,
+    to_crops,
 )
 from storage.sources.head_pose import from_unityeyes
 from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
-from storage.sources.rows import BadSampleError, LeftOutError, Sample, read_rows
+from storage.sources.rows import BadSampleError, LeftOutError, blank_rows, tried
 
 Crop = Literal["eye-width", "margin"]
 Points = NDArray[np.float64]
@@ -117,56 +120,98 @@ class UnityEyesSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return pairs start to stop − 1."""
-        return read_rows(self, start, stop, self._read_one)
+        # Labels of all, frames of all, crops of all: what takes turns with decoding finds its code
+        # and data gone from the processor's caches, and takes twice as long.
+        eyes: dict[int, _Eye] = {}
+        found: dict[int, _Found] = {}
 
-    def _read_one(self, name: str) -> Sample:
-        eye = _read_eye(self._folder / f"{name}.json")
-        head_pose = from_unityeyes(eye.head_deg)
+        def read_eye(place: int, name: str) -> None:
+            eyes[place] = _read_eye(f"{self._folder}/{name}.json")
+
+        def find(place: int, name: str) -> None:
+            found[place] = self._find(name, eyes[place])
+
+        block = tried(tried(blank_rows(self, start, stop), start, read_eye), start, find)
+        for place, one in found.items():
+            block.images[place] = crop_and_resize(one.pixels, one.box_in_pixels, self._size)[0]
+        if found:
+            for label, values in self._labels(list(found.values())).items():
+                block.labels[label][block.valid] = values
+        return block
+
+    def _find(self, name: str, eye: "_Eye") -> "_Found":
+        """Find the eye in its frame."""
         limit = self._head_limit_deg
-        if limit is not None and np.abs(np.degrees(head_pose[:2])).max() > limit:
+        if limit is not None and np.abs(np.degrees(_head_pose([eye])[0, :2])).max() > limit:
             raise LeftOutError(f"the head is turned by more than {limit:g}°")
-        with opened_image(self._folder / f"{name}.jpg") as image:
+        with opened_image(Path(f"{self._folder}/{name}.jpg")) as image:
             _require_paired(eye, image.size)
-            upright = eye.with_origin_at_top(image.size.height)
-            box = self._box(upright, image.size)
+            box = self._box(eye, image.size)
             frame = image.read(self._channels, sufficient(image.size, box, self._size))
-            box_here = scaled(box, image.size, Size(*frame.shape[:2]))
-        iris = to_crop(upright.iris, box, self._size)
-        labels = {
-            "gaze": (eye.look / np.linalg.norm(eye.look) * [1, -1, 1]).astype(np.float32),
-            "head_pose": head_pose,
-            "pupil_px": iris.mean(axis=0),
-            "iris_px": _along(iris, IRIS_PX.shape[0]),
-            "lid_px": _along(to_crop(upright.margin, box, self._size), LID_PX.shape[0]),
-        }
-        return crop_and_resize(frame[None], box_here, self._size)[0], labels
+        box_here = scaled(box, image.size, Size(*frame.shape[:2]))
+        pixels, box_in_them = cut(frame[None], box_here)
+        return _Found(eye, box, image.size.height, pixels.copy(), box_in_them)
 
     def _box(self, eye: "_Eye", frame: Size) -> Box:
-        x, y = (eye.margin.min(axis=0) + eye.margin.max(axis=0)) / 2
-        inner = eye.caruncle.mean(axis=0)
+        (xs, ys), (inner_x, inner_y) = eye.margin, eye.inner
         # The outer corner is the point of the lids that is farthest from the inner one.
-        eye_width = float(np.linalg.norm(eye.margin - inner, axis=1).max())
+        eye_width = max(
+            math.sqrt((x - inner_x) ** 2 + (y - inner_y) ** 2) for x, y in zip(xs, ys, strict=True)
+        )
         if not 4 <= eye_width <= 2 * frame.width:
             raise BadSampleError("the lids are of no plausible size")
         wide = EYE_WIDTHS * eye_width if self._crop == "eye-width" else MARGIN_SHARE * frame.width
+        x, y = (min(xs) + max(xs)) / 2, frame.height - (min(ys) + max(ys)) / 2
         return box_around(x, y, wide, self._size)
+
+    def _labels(self, found: list["_Found"]) -> dict[str, NDArray[np.float32]]:
+        """Return the labels of n eyes as they are in their crops."""
+        eyes = [one.eye for one in found]
+        boxes = np.array([one.box for one in found])
+        heights = np.array([[one.frame_height] for one in found])
+        iris, margin = (
+            to_crops(np.stack([points[:, 0], heights - points[:, 1]], axis=-1), boxes, self._size)
+            for points in (
+                np.array([_along(eye.iris, IRIS_PX.shape[0]) for eye in eyes]),
+                np.array([_along(eye.margin, LID_PX.shape[0]) for eye in eyes]),
+            )
+        )
+        look = np.array([eye.look for eye in eyes])
+        look /= np.linalg.norm(look, axis=1, keepdims=True)
+        return {
+            "gaze": (look * [1, -1, 1]).astype(np.float32),
+            "head_pose": _head_pose(eyes),
+            "pupil_px": iris.mean(axis=1),
+            "iris_px": iris,
+            "lid_px": margin,
+        }
+
+
+Contour = tuple[list[float], list[float]]
+"""The x and the y of its points, in pixels, origin bottom left."""
 
 
 class _Eye(NamedTuple):
-    """What a label file says that we use; points [K, 2] in pixels."""
+    """What a label file says that we use."""
 
-    look: Points
-    head_deg: Points
-    iris: Points
-    margin: Points
-    caruncle: Points
+    look: list[float]
+    head_deg: list[float]
+    iris: Contour
+    margin: Contour
+    inner: tuple[float, float]
+    """The inner corner: the middle of the caruncle's points."""
 
-    def with_origin_at_top(self, height: int) -> "_Eye":
-        """Return the eye with its points measured from the frame's top."""
-        iris, margin, caruncle = (
-            points * [1, -1] + [0, height] for points in (self.iris, self.margin, self.caruncle)
-        )
-        return self._replace(iris=iris, margin=margin, caruncle=caruncle)
+
+class _Found(NamedTuple):
+    """An eye in its frame."""
+
+    eye: _Eye
+    box: Box
+    """What is cut out of the frame."""
+    frame_height: int
+    pixels: NDArray[np.uint8]
+    """[1, h, w, C] of what the frame was decoded to: what holds the box."""
+    box_in_pixels: Box
 
 
 def write_unityeyes_pair(
@@ -222,28 +267,40 @@ def _split_name(name: str) -> tuple[str, int] | None:
     return {"jpg": (stem, 0), "json": (stem, 1)}.get(suffix)
 
 
-def _read_eye(path: Path) -> _Eye:
+def _read_eye(path: str) -> _Eye:
+    document = _read_json(path)
+    look, head_deg = (
+        [of_axis[0] for of_axis in _numbers([_entry(document, *keys)], keys[-1])[:3]]
+        for keys in (("eye_details", "look_vec"), ("head_pose",))
+    )
+    if not 0.9 <= math.hypot(*look) <= 1.1:
+        raise BadSampleError("look_vec is no unit vector")
+    iris, margin, caruncle = (
+        _numbers(_entry(document, key), key)
+        for key in ("iris_2d", "interior_margin_2d", "caruncle_2d")
+    )
+    return _Eye(
+        look=look,
+        head_deg=head_deg,
+        iris=(iris[0], iris[1]),
+        margin=(margin[0], margin[1]),
+        inner=(fmean(caruncle[0]), fmean(caruncle[1])),
+    )
+
+
+def _read_json(path: str) -> Any:
     try:
-        with path.open("rb") as file:
+        # Path.open would take as long as the reading; the file is not read bit by bit.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             text = file.read(MAX_LABEL_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
         raise BadSampleError("the label file is missing") from None
     if len(text) > MAX_LABEL_BYTES:
         raise BadSampleError("the label file is too long")
     try:
-        document = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadSampleError("the label file is no json") from error
-    look = _numbers([_entry(document, "eye_details", "look_vec")], "look_vec")[0, :3]
-    if not 0.9 <= np.linalg.norm(look) <= 1.1:
-        raise BadSampleError("look_vec is no unit vector")
-    return _Eye(
-        look=look,
-        head_deg=_numbers([_entry(document, "head_pose")], "head_pose")[0, :3],
-        iris=_numbers(_entry(document, "iris_2d"), "iris_2d")[:, :2],
-        margin=_numbers(_entry(document, "interior_margin_2d"), "interior_margin_2d")[:, :2],
-        caruncle=_numbers(_entry(document, "caruncle_2d"), "caruncle_2d")[:, :2],
-    )
 
 
 def _entry(document: Any, *keys: str) -> Any:
@@ -254,20 +311,20 @@ def _entry(document: Any, *keys: str) -> Any:
     return document
 
 
-def _numbers(vectors: Any, key: str) -> Points:
-    """Return the numbers [K, 3 or more] of a list of "(x, y, z)"."""
+def _numbers(vectors: Any, key: str) -> list[list[float]]:
+    """Return the numbers of a list of "(x, y, z)", or of longer ones, by axis."""
     try:
         # All at once: a sample has some sixty vectors, and would take as long as its image.
         text = "\n".join(vectors)
         (num_commas,) = {vector.count(",") for vector in vectors}
-        numbers = np.array([float(number) for number in _bare(text).split(",")])
-        numbers = numbers.reshape(len(vectors), num_commas + 1)
+        numbers = [float(number) for number in _bare(text).split(",")]
     except (ValueError, TypeError) as error:
         raise BadSampleError(f"malformed vector in {key}") from error
-    # "Not under the limit" is also what no number is.
-    if num_commas < 2 or not np.abs(numbers).max() < MAX_NUMBER:
+    # The sum of what holds something that is no number is none either.
+    small = max(numbers) < MAX_NUMBER and min(numbers) > -MAX_NUMBER
+    if num_commas < 2 or not small or math.isnan(sum(numbers)):
         raise BadSampleError(f"malformed vector in {key}")
-    return numbers
+    return [numbers[axis :: num_commas + 1] for axis in range(num_commas + 1)]
 
 
 def _bare(text: str) -> str:
@@ -279,19 +336,27 @@ def _bare(text: str) -> str:
 
 def _require_paired(eye: _Eye, frame: Size) -> None:
     """Refuse labels whose iris is not where their own gaze puts it in this frame."""
-    centre = np.array([frame.width, frame.height]) / 2 + IRIS_WAY * frame.height * eye.look[:2]
-    if np.abs(eye.iris.mean(axis=0) - centre).max() > IRIS_TOLERANCE * frame.height:
-        raise BadSampleError("image and labels do not belong together: the iris is elsewhere")
+    middle = frame.width / 2, frame.height / 2
+    for points, centre, look in zip(eye.iris, middle, eye.look, strict=False):
+        from_there = fmean(points) - centre - IRIS_WAY * frame.height * look
+        if abs(from_there) > IRIS_TOLERANCE * frame.height:
+            raise BadSampleError("image and labels do not belong together: the iris is elsewhere")
 
 
-def _along(contour: NDArray[np.float32], num_points: int) -> NDArray[np.float32]:
-    """Return `num_points` points along a closed contour [K, 2], beginning at its first."""
-    if len(contour) == num_points:
+def _head_pose(eyes: list[_Eye]) -> NDArray[np.float32]:
+    return from_unityeyes(np.array([eye.head_deg for eye in eyes]))
+
+
+def _along(contour: Contour, num_points: int) -> Contour:
+    """Return `num_points` points along a closed contour, beginning at its first."""
+    if len(contour[0]) == num_points:
         return contour
-    places = np.arange(num_points) * (len(contour) / num_points)
-    closed = np.concatenate([contour, contour[:1]])
-    axes = [np.interp(places, np.arange(len(closed)), axis) for axis in closed.T]
-    return np.stack(axes, axis=-1).astype(np.float32)
+    places = np.arange(num_points) * (len(contour[0]) / num_points)
+    x, y = (
+        np.interp(places, np.arange(len(of_axis) + 1), [*of_axis, of_axis[0]]).tolist()
+        for of_axis in contour
+    )
+    return x, y
 
 
 def _vectors(points_px: NDArray[np.floating[Any]], height: int) -> list[str]:
