@@ -1,11 +1,14 @@
 """What each part of the method is worth: the training as it is, and without each part in turn."""
 
+from typing import Annotated
+
 from prefect import flow
+from pydantic import Field
 
 from flows.evaluate import Seeds, evaluate
 from flows.refine import refine
 from flows.train import train
-from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from simgan_core.config import PARTS, PRESETS, EstimatorConfig, Part, TrainingConfig
 from tasks.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
 
 
@@ -19,6 +22,7 @@ def ablate(
     seeds: Seeds = 3,
     estimator_seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)] = PARTS,
 ) -> Ablation:
     """Train, refine and evaluate each variant; run again, it goes on where it was.
 
@@ -31,11 +35,12 @@ def ablate(
         seeds: Refiners trained for each variant.
         estimator_seeds: Estimators trained on what each refiner made.
         estimator: Network and recipe, the same for all.
+        parts: What to do without, each in turn: a training for each of them and each seed.
     """
     baseline = evaluate(synthetic, test, estimator_seeds, estimator)
     matching = baseline.estimators[0] if baseline.estimators else None
     measured: dict[str, list[VariantSeed]] = {}
-    for name, config in variants(training, matching).items():
+    for name, config in variants(training, matching, parts).items():
         for seed in range(training.seed, training.seed + seeds):
             trained = train(synthetic, real, config.model_copy(update={"seed": seed}))
             refined = refine(synthetic, trained.refiner, f"{out}/{trained.refiner}.zarr")

@@ -9,7 +9,7 @@ from cyclopts import App
 
 from flows.outcome import Outcome
 from flows.preset import Preset, with_preset
-from simgan_core.config import EstimatorConfig, TrainingConfig
+from simgan_core.config import PARTS, EstimatorConfig, Part, TrainingConfig
 
 app = App(name="ablate", help="Train without each part of the method in turn, and measure.")
 
@@ -26,6 +26,7 @@ def ablate(
     estimator_seeds: int = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
+    parts: tuple[Part, ...] = PARTS,
 ) -> Outcome:
     """Tabulate realism, label shift and downstream error of a training and of its ablations.
 
@@ -45,6 +46,8 @@ def ablate(
         Refiners trained for each variant.
     estimator_seeds
         Estimators trained on what each refiner made.
+    parts
+        What to do without, each in turn: a training for each of them and each seed.
     """
     from flows.ablate import ablate as ablate_flow
     from tasks.ablation import table
@@ -58,5 +61,6 @@ def ablate(
         seeds,
         estimator_seeds,
         estimator,
+        parts,
     )
     return Outcome(result.model_dump(mode="json"), table(result))

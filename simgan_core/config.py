@@ -8,6 +8,12 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Part = Literal["history", "local-adversary", "psi", "label-matching", "averaging", "residual"]
+PARTS: tuple[Part, ...] = (
+    *("history", "local-adversary", "psi", "label-matching", "averaging", "residual"),
+)
+"""Parts of the method that an ablation can do without."""
+
 
 class Config(BaseModel):
     """The common base: frozen, closed to unknown fields, field docstrings as help texts."""

@@ -1,7 +1,6 @@
 """What each part of the method is worth: the same training without it, and what that costs."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -12,15 +11,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from simgan_core.checkpoint import load_refiner
-from simgan_core.config import RegularizationConfig, TrainingConfig
+from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
 from simgan_core.metrics import bootstrap_difference
 from tasks.comparison import ArmAnswers, Estimate, read_answers
 from tasks.findings import BOOTSTRAP_SEED, Difference
 from tasks.measures import MEASURES, MeasureName
 from tasks.policies import CACHE
 from tasks.report import EvaluationResult
-
-logger = logging.getLogger(__name__)
 
 FIGURES = {
     "realism/kid": "KID",
@@ -40,7 +37,7 @@ class VariantSeed(_Model):
     """What is known of one refiner of a variant."""
 
     figures: dict[str, float]
-    """Of its last examination, and "error": the mean of its estimators."""
+    """Of the examination that it was chosen by, and "error": the mean of its estimators."""
     answers: tuple[str, ...]
     """Files of what its estimators answered about the test set."""
 
@@ -65,44 +62,50 @@ class Ablation(_Model):
     rows: tuple[AblationRow, ...]
 
 
-def variants(config: TrainingConfig, estimator: str | None) -> dict[str, TrainingConfig]:
-    """Return the training as it is, and once without each part that it has.
+def variants(
+    config: TrainingConfig, estimator: str | None, parts: Sequence[Part] = PARTS
+) -> dict[str, TrainingConfig]:
+    """Return the training as it is, and once without each of these parts that it has.
 
     Label matching needs an estimator: where the training has none, it is added instead of left out,
     by `estimator`, the file of one that learnt from the synthetic images.
     """
+    without = (_without(part, config, estimator) for part in parts)
+    return {AS_IT_IS: config} | {name: changed for name, changed in without if changed != config}
 
-    def changed(**parts: object) -> TrainingConfig:
-        return TrainingConfig.model_validate({**config.model_dump(), **parts})
 
-    discriminator, psi = config.discriminator, config.regularization
-    found = {AS_IT_IS: config}
-    if config.history_size > 0:
-        found["no history"] = changed(history_size=0)
-    if discriminator.scope == "local":
-        found["global adversary"] = changed(
-            discriminator={**discriminator.model_dump(), "scope": "global"}
-        )
-    identity_only = RegularizationConfig(identity=psi.identity or 1.0, gradient=0.0)
-    if psi != identity_only:
-        found["identity-only ψ"] = changed(regularization=identity_only.model_dump())
-    if config.match_labels_by is not None:
-        found["no label matching"] = changed(match_labels_by=None)
-    elif estimator is not None:
-        found["with label matching"] = changed(match_labels_by=estimator)
-    if config.ema_decay > 0:
-        found["no averaging"] = changed(ema_decay=0.0)
-    if config.refiner.residual:
-        found["no residual"] = changed(
-            refiner={**config.refiner.model_dump(), "residual": False},
-            refiner_pretraining_steps=max(config.refiner_pretraining_steps, 500),
-        )
-    return found
+def _without(
+    part: Part, config: TrainingConfig, estimator: str | None
+) -> tuple[str, TrainingConfig]:
+    """Name the training without a part, and return it; the same one where it lacks the part."""
+    changed: dict[str, object] = {}
+    match part:
+        case "history":
+            name, changed = "no history", {"history_size": 0}
+        case "local-adversary":
+            scope = {**config.discriminator.model_dump(), "scope": "global"}
+            name, changed = "global adversary", {"discriminator": scope}
+        case "psi":
+            identity = config.regularization.identity or 1.0
+            psi = RegularizationConfig(identity=identity, gradient=0.0)
+            name, changed = "identity-only ψ", {"regularization": psi.model_dump()}
+        case "label-matching":
+            name = f"{'with' if config.match_labels_by is None else 'no'} label matching"
+            changed = {"match_labels_by": estimator if config.match_labels_by is None else None}
+        case "averaging":
+            name, changed = "no averaging", {"ema_decay": 0.0}
+        case "residual":
+            name, refiner = "no residual", {**config.refiner.model_dump(), "residual": False}
+            if config.refiner.residual:
+                # One that does not start by returning its input has to learn that first.
+                steps = max(config.refiner_pretraining_steps, 500)
+                changed = {"refiner": refiner, "refiner_pretraining_steps": steps}
+    return name, TrainingConfig.model_validate({**config.model_dump(), **changed})
 
 
 @task(name="measure-variant", cache_policy=CACHE)
 def measure_variant(refiner_path: str, evaluation: EvaluationResult) -> VariantSeed:
-    """Gather what is known of one refiner: its last examination, and its estimators' answers."""
+    """Gather what is known of one refiner: how it was found to be, and its estimators' answers."""
     figures: Mapping[str, float] = load_refiner(Path(refiner_path)).metadata["figures"]
     known = {name: figures[name] for name in FIGURES if name in figures}
     return VariantSeed(figures=known | {"error": evaluation.arm.error}, answers=evaluation.answers)
