@@ -20,7 +20,7 @@ from zarr.abc.buffer import Buffer
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import BufferPrototype
 from zarr.core.dtype import VariableLengthUTF8
-from zarr.storage import WrapperStore
+from zarr.storage import StorePath, WrapperStore
 
 from storage.errors import CorruptDatasetError, UnsupportedDatasetError
 from storage.location import ROOT_DOCUMENT, Claim, Location
@@ -171,6 +171,19 @@ def open_arrays(store: Store, spec: DatasetSpec) -> dict[str, Array]:
         # Looking for chunks that are all zero, in order to leave them out, costs 4 times the write.
         arrays[name] = array.with_config({"write_empty_chunks": True})
     return arrays
+
+
+def moved_arrays(arrays: dict[str, Array], store: Store) -> dict[str, Array]:
+    """Return arrays as they are in another store of the same dataset, without opening them there.
+
+    To open five arrays takes a fifth of what a shard takes to write.
+    """
+    return {
+        name: zarr.Array.from_dict(StorePath(store, name), array.metadata.to_dict()).with_config(
+            {"write_empty_chunks": True}
+        )
+        for name, array in arrays.items()
+    }
 
 
 def _array_specs(

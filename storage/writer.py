@@ -32,6 +32,7 @@ from storage.layout import (
     Array,
     claim_key,
     create_arrays,
+    moved_arrays,
     open_arrays,
     read_record,
     read_root,
@@ -60,6 +61,8 @@ class DatasetWriter:
         self._place = place
         self._info = info
         self.spec = spec
+        self._hashes: dict[int, NDArray[np.int64]] = {}
+        """Of the names of the shards that this writer wrote, 8 bytes each."""
 
     @classmethod
     def open(cls, url: str, spec: DatasetSpec, *, overwrite: bool = False) -> Self:
@@ -217,6 +220,7 @@ class DatasetWriter:
                     digest = self._write_arrays(claim, rows, block)
                     record = record_of(shard, rows, block, digest, figures or {})
                     write_record(claim, record)
+                    self._hashes[shard] = _hashes_of(block.ids)
                     return record
             except ClaimLostError as lost:
                 logger.warning("shard %d: %s; its record counts", shard, lost)
@@ -270,7 +274,7 @@ class DatasetWriter:
         }
         with ThreadPoolExecutor(max_workers=1) as pool, self._place.os_errors():
             digest = pool.submit(block_digest, block)
-            for name, array in open_arrays(claim.store(), self.spec).items():
+            for name, array in moved_arrays(self._arrays, claim.store()).items():
                 array[rows.start : rows.stop] = values[name]
             return digest.result()
 
@@ -301,7 +305,8 @@ class DatasetWriter:
         hashes = np.empty(self.spec.num_rows, dtype=np.int64)
         for shard in range(self.num_shards):
             rows = self.shard_rows(shard)
-            hashes[rows.start : rows.stop] = [hash(name) for name in self._ids(rows)]
+            known = self._hashes.get(shard)
+            hashes[rows.start : rows.stop] = _hashes_of(self._ids(rows)) if known is None else known
         in_order = np.sort(hashes)
         suspected = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(suspected) == 0:  # before `isin`, which takes five times as much memory
@@ -319,6 +324,10 @@ class DatasetWriter:
     def _ids(self, rows: range) -> list[str]:
         with self._place.os_errors():
             return list(np.asarray(self._arrays["id"][rows.start : rows.stop]).tolist())
+
+
+def _hashes_of(names: list[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, names), np.int64, len(names))
 
 
 def _check_block(spec: DatasetSpec, rows: range, block: SampleBlock) -> None:

@@ -8,6 +8,7 @@ whose end of the pipe is closed then.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class DecodingProcess:
         with there:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, str(there.fileno())],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
                 pass_fds=[there.fileno()],
             )
@@ -46,7 +47,10 @@ class DecodingProcess:
         """Return rows start to stop − 1; raises what reading them raised there."""
         try:
             if self._rows is not None:
-                self._pipe.send((self._rows, self._kind))
+                # Not through the pipe, whose other end would hold a long listing three times.
+                assert self._process.stdin is not None
+                with self._process.stdin as stdin:
+                    pickle.dump((self._rows, self._kind), stdin, pickle.HIGHEST_PROTOCOL)
                 self._rows = None
             self._pipe.send((start, stop))
             answer: SampleBlock | Exception = self._pipe.recv()
@@ -63,7 +67,7 @@ class DecodingProcess:
     def close(self) -> None:
         """End the process, once it has answered."""
         self._pipe.close()
-        self._process.wait()
+        self._process.communicate()
 
 
 def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> SampleBlock:
@@ -79,7 +83,7 @@ def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> Sa
 
 def answer_all(asking: Connection) -> None:
     """Answer until nobody asks any more."""
-    rows, kind = asking.recv()
+    rows, kind = pickle.load(sys.stdin.buffer)  # noqa: S301  from the process that asks
     while True:
         start, stop = asking.recv()
         answer: SampleBlock | Exception

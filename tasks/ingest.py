@@ -73,7 +73,7 @@ def plan_ingestion(
     """List the source and open the dataset for it, new, to append, or where a run left it."""
     if overwrite and append:
         raise SourceError("--overwrite replaces a dataset, --append adds to it: give one of them")
-    opened = open_source(source)
+    opened = _list(source)
     spec = _spec(opened, preprocess, rows_per_shard)
     if append:
         writer, num_kept = open_to_append(to, spec, opened)
@@ -103,8 +103,7 @@ def ingest_shards(
 
     Their rows before `num_kept` are in the dataset that is being extended, and come from there.
     """
-    reader = _reader(source, listing_digest, to, preprocess, num_kept)
-    writer = DatasetWriter.attach(to)
+    reader, writer = _opened(source, listing_digest, to, preprocess, num_kept)
     num_rows = 0
     for shard in shards:
         rows = writer.shard_rows(shard)
@@ -126,7 +125,7 @@ def ingest_shards(
 )
 def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
     """Close the dataset, unless more than the share `max_bad` of its new samples were bad."""
-    writer = DatasetWriter.attach(to)
+    writer = _writer(to)
     rejections = [
         rejection
         for record in writer.records()
@@ -170,41 +169,61 @@ def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> Datase
 
 
 _OPENING = threading.Lock()
-_OPEN: dict[tuple[object, ...], Reader] = {}
-"""The reader that this process has open: one, since its processes and its listing take memory."""
+_LISTED: dict[SourceInput, Source] = {}
+"""The source that was listed last, for its shards: listing a million files takes seconds."""
+_OPEN: dict[tuple[object, ...], tuple[Reader, DatasetWriter]] = {}
+"""What this process has open: one of each, since processes and a listing take memory."""
 
 
-def _reader(
+def _list(source: SourceInput) -> Source:
+    opened = open_source(source)
+    with _OPENING:
+        _close_all()
+        _LISTED[source] = opened
+    return opened
+
+
+def _opened(
     source: SourceInput, listing_digest: str, to: str, preprocess: Preprocess, num_kept: int
-) -> Reader:
-    """Open a source once a process for all its shards, as long as its listing stays the same.
+) -> tuple[Reader, DatasetWriter]:
+    """Open a source and its dataset once a process for all shards, as long as the listing is one.
 
     Raises ValueError when the files are no longer those that were listed at the start of the run.
     """
     key = (source, listing_digest, to, preprocess, num_kept)
     with _OPENING:
         if key not in _OPEN:
-            _close_readers()
-            opened = open_source(source)
+            opened = _LISTED.get(source) or open_source(source)
+            _close_all()
             if opened.content_digest() != listing_digest:
                 raise ValueError(
                     f"the files of {source} changed while they were being ingested; "
                     "run the same command again, with --overwrite if it says that the dataset "
                     "differs"
                 )
-            _OPEN[key] = Reader(select_new(to, opened) if num_kept else opened, preprocess)
+            rows = select_new(to, opened) if num_kept else opened
+            _OPEN[key] = Reader(rows, preprocess), DatasetWriter.attach(to)
         return _OPEN[key]
+
+
+def _writer(to: str) -> DatasetWriter:
+    """Return the writer that the shards were written by, which knows their names, or another."""
+    with _OPENING:
+        return next(
+            (writer for key, (_, writer) in _OPEN.items() if to in key), DatasetWriter.attach(to)
+        )
 
 
 def _close_reader() -> None:
     with _OPENING:
-        _close_readers()
+        _close_all()
 
 
-def _close_readers() -> None:
-    for reader in _OPEN.values():
+def _close_all() -> None:
+    for reader, _ in _OPEN.values():
         reader.close()
     _OPEN.clear()
+    _LISTED.clear()
 
 
 def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBlock:

@@ -82,7 +82,7 @@ class ArrayFile(ABC):
             return found
 
     def rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows start to stop − 1 of an array, in an array of their own; text as str."""
+        """Return rows start to stop − 1 of an array, perhaps not to be written to; text as str."""
         with self._errors():
             return self._rows(key, start, stop)
 
@@ -164,7 +164,7 @@ class NpzFile(ArrayFile):
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        return _own(self._array(key)[start:stop])
+        return _text(self._array(key)[start:stop])
 
     def _array(self, key: str) -> NDArray[Any]:
         if key not in self._loaded:
@@ -180,7 +180,7 @@ class NpzFile(ArrayFile):
 
 
 class NpyFolder(ArrayFile):
-    """The .npy files of a folder, by their names without the suffix; mapped, never read whole."""
+    """The .npy files of a folder, by their names without the suffix; mapped, and not copied."""
 
     @override
     def _keys(self) -> list[str]:
@@ -195,7 +195,7 @@ class NpyFolder(ArrayFile):
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        return _own(self._array(key)[start:stop])
+        return _text(np.asarray(self._array(key)[start:stop]))
 
     def _array(self, key: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(
@@ -210,6 +210,8 @@ class ZarrGroup(ArrayFile):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._place = locate(path)
+        # To open an array takes as long as to read some thousand images of it.
+        self._opened: dict[str, zarr.Array[Any]] = {}
 
     def __reduce__(self) -> tuple[type["ZarrGroup"], tuple[str]]:
         return ZarrGroup, (self.path,)
@@ -227,21 +229,20 @@ class ZarrGroup(ArrayFile):
         node = self._group().get(key)
         if not isinstance(node, zarr.Array):
             return None
+        self._opened[key] = node
         return node.shape, np.dtype(node.dtype)
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        array = self._group()[key]
-        assert isinstance(array, zarr.Array)
-        return _own(np.asarray(array[start:stop]))
+        if key not in self._opened and self._look(key) is None:
+            raise KeyError(key)
+        return _text(np.asarray(self._opened[key][start:stop]))
 
     def _group(self) -> "zarr.Group":
         with self._place.os_errors():
             return zarr.open_group(self._place.store(read_only=True), mode="r")
 
 
-def _own(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return rows in memory of their own, text as str."""
-    if rows.dtype.kind == "S":
-        return np.char.decode(rows, errors="backslashreplace")
-    return np.array(rows)
+def _text(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return rows with text as str."""
+    return np.char.decode(rows, errors="backslashreplace") if rows.dtype.kind == "S" else rows

@@ -20,8 +20,8 @@ from storage.sources.image_file import MAX_SIDE_PX
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
-PIECES = 64
-PIECE_ROWS = 64
+PIECES = 16
+PIECE_ROWS = 256
 """The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
 
 
@@ -97,7 +97,7 @@ class ArraysSource:
     def ids(self, start: int, stop: int) -> list[str]:
         """Return the names of rows start to stop − 1."""
         stop = min(stop, len(self))
-        names = [str(row) for row in range(start, stop)]
+        names = list(map(str, range(start, stop)))
         if self._id is not None:
             names = [str(name) for name in self._file.rows(self._id, start, stop).tolist()]
         if self._person is None:
@@ -117,7 +117,8 @@ class ArraysSource:
         valid = np.ones(len(ids), bool)
         if "gaze" in labels:
             valid = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
-        images[~valid] = 0
+        if not valid.all():
+            images = np.where(valid[:, None, None, None], images, images.dtype.type(0))
         for label in labels.values():
             label[~valid] = np.nan
         rejections = (
@@ -212,7 +213,8 @@ class ArraysSource:
         self._require_length(role, key, shape)
 
     def _read_images(self, start: int, stop: int) -> Images:
-        images = self._file.rows(self._images, start, stop)
+        # A file may have the other order of bytes.
+        images = self._file.rows(self._images, start, stop).astype(self.dtype, copy=False)
         images = images.reshape(len(images), *self._frame, self.image_shape[2])
         return crop_and_resize(images, centre_box(self._frame, self._size), self._size)
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,21 @@ class Listing:
         self._names, self.num_bytes = (
             np.concatenate(column) for column in zip(nothing, *found.values(), strict=True)
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a process needs that reads samples: not the sizes, of which the digest is.
+
+        The names as text: NumPy pickles an object for each, of a million 130 MB at a time.
+        """
+        starts = range(0, len(self), ENTRIES_AT_ONCE)
+        names = [
+            "\0".join(self._names[at : at + ENTRIES_AT_ONCE].tolist()).encode() for at in starts
+        ]
+        return {**vars(self), "_names": names, "num_bytes": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = [np.array(text.decode().split("\0"), TEXT) for text in state["_names"]]
+        vars(self).update(state, _names=np.concatenate([np.array([], TEXT), *names]))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -88,6 +88,8 @@ class NyuHandSource:
         if not len(self._files):
             raise SourceError(f"folder {folder} holds no frame; expected {prefix}0000001.png")
         self._joints = None if labels is None else _read_joints(Path(labels))
+        joints = b"" if self._joints is None else self._joints.tobytes()
+        self._digest = f"{self._files.digest()} {hashlib.sha256(joints).hexdigest()}"
         self.labels: tuple[LabelSpec, ...] = (CUBE_CENTRE_MM,)
         if self._joints is not None:
             self.labels = (_joints_spec(self._joints.shape[1]), CUBE_CENTRE_MM)
@@ -103,8 +105,7 @@ class NyuHandSource:
 
     def content_digest(self) -> str:
         """Return a digest of the frames' names and sizes, and of the labels."""
-        joints = b"" if self._joints is None else self._joints.tobytes()
-        return f"{self._files.digest()} {hashlib.sha256(joints).hexdigest()}"
+        return self._digest
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return frames start to stop − 1."""

@@ -48,6 +48,13 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file[key] = array.astype(h5py.string_dtype()) if array.dtype.kind == "U" else array
 
 
+def test_pixels_of_the_other_order_of_bytes_are_turned(tmp_path: Path) -> None:
+    np.save(tmp_path / "depth.npy", ARRAYS["depth"].astype(">u2"))
+    block = ArraysSource(tmp_path, images="depth").read(0, NUM_ROWS)
+    assert block.images.dtype == np.dtype("uint16")
+    assert np.array_equal(block.images[..., 0], ARRAYS["depth"])
+
+
 def test_images_come_as_they_are_without_a_size(file: Path) -> None:
     source = ArraysSource(file, images="image")
     block = source.read(0, NUM_ROWS)

@@ -1,5 +1,7 @@
 """Listings of many files: arrays, no object a file."""
 
+import pickle
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,19 @@ def test_links_to_folders_are_not_followed_and_links_to_nowhere_are_no_files(
     assert (found.ids(0, 9), found.num_bytes.tolist()) == (["1"], [[0, 0]])
     with pytest.raises(SourceError, match="no folder"):
         Listing(tmp_path / "1.jpg", split)
+
+
+def test_for_another_process_names_are_no_objects_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/é.jpg", "a/b\n.jpg", *(f"{number}.jpg" for number in range(2000))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(listing, "ENTRIES_AT_ONCE", 100)
+    found = Listing(tmp_path, split)
+    tracemalloc.start()
+    again = pickle.loads(pickle.dumps(found))  # noqa: S301  our own
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert again.ids(0, 2002) == found.ids(0, 2002)
+    assert peak < 2002 * 75  # as objects 134 bytes a name
