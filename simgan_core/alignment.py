@@ -14,8 +14,9 @@ from simgan_core.augmentation import shift_and_scale
 from simgan_core.images import to_network
 
 _REFERENCE_WIDTH_PX = 55
-_MAX_SHIFT_PX, _MAX_SCALE = 6.0, 0.2
-"""How far the search reaches, in pixels of an image of that width, and as a share of the scale."""
+_MAX_SHIFT_PX, _MAX_SCALE = 6.0, 0.4
+"""How far the search reaches, in pixels of an image of that width, and as a share of the scale:
+eyes of MPIIGaze are a quarter larger than those of SynthesEyes."""
 _LEAST_CORRELATION = 0.5
 """Of mean images that show the same thing: with less, the best place found means little."""
 _STEPS_EACH_WAY = 4

@@ -19,7 +19,9 @@ def moved(images: torch.Tensor, x_px: float, y_px: float, scale: float) -> torch
     return to_pixels(shift_and_scale(to_network(images), shift_px, scales))
 
 
-@pytest.mark.parametrize(("x", "y", "scale"), [(0, 0, 1), (2.5, -1.5, 1), (-1, 2, 1.1)])
+@pytest.mark.parametrize(
+    ("x", "y", "scale"), [(0, 0, 1), (2.5, -1.5, 1), (-1, 2, 1.1), (1, -1, 1.3)]
+)
 def test_another_crop_of_other_eyes_in_other_light_is_measured(eyes, x, y, scale) -> None:
     other = (moved(eyes[200:], x, y, scale).float() * 0.6 + 10).to(torch.uint8)
     found = align(mean_image(eyes[:200]), mean_image(other))
@@ -43,6 +45,6 @@ def test_images_of_other_things_are_said_to_be_no_help_and_no_figures_are_made_u
     noise = torch.rand(2, 35, 55, generator=torch.Generator().manual_seed(0))
     found = align(noise[0], noise[1])
     assert max(abs(found.shift_x_px), abs(found.shift_y_px)) <= 6
-    assert abs(found.scale - 1) <= 0.2 + 1e-6
+    assert abs(found.scale - 1) <= 0.4 + 1e-6
     assert "too unlike to tell" in found.warning()
     assert "px" not in found.warning()
