@@ -180,7 +180,11 @@ def kills(folder: Path) -> None:
     domains = write_domains(folder)
     home, draw = folder / "home-of-kills", random.Random(0)
     shutil.rmtree(home, ignore_errors=True)
-    os.environ |= {"SIMGAN_HOME": str(home), "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+    os.environ |= {
+        "SIMGAN_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+    }
     words = ("train", "--synthetic", domains.synthetic, "--real", domains.real, *KILLED_TRAINING)
     for after in sorted(draw.sample(range(NUM_KILLED_STEPS - 20), NUM_KILLS)):
         delay_s = draw.uniform(0, 0.2)
