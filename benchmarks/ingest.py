@@ -315,7 +315,9 @@ def _sample_memory(sizes: list[tuple[int, int]], over: threading.Event) -> None:
         found = []
         for child in this.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                found.append(child.memory_info().rss >> 20)
+                # Before it runs a program of its own a child has this process' memory.
+                if child.cmdline() != this.cmdline():
+                    found.append(child.memory_info().rss >> 20)
         sizes.append((sum(found) + (this.memory_info().rss >> 20), max(found, default=0)))
 
 

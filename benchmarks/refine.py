@@ -35,6 +35,8 @@ from simgan_core.arithmetic import choose_inference_arithmetic
 from simgan_core.checkpoint import load_refiner
 from simgan_core.images import to_network, to_pixels
 from simgan_core.refinement import BulkRefiner, UInt8Refiner
+from storage.layout import read_root, recorded_shards
+from storage.location import locate
 from storage.reader import open_dataset
 from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.s3_proxy import S3Proxy
@@ -45,6 +47,7 @@ SMALL = {"num_features": 4, "num_blocks": 1}
 FLOP_PER_IMAGE = 1.14e9
 """Of the paper's refiner on 35×55."""
 ROUNDS = 3
+NUM_SCALED = 6144
 
 
 def main() -> None:
@@ -236,7 +239,7 @@ def scaling(folder: Path) -> None:
     """Print the rate of one and of two Dask workers, each pinned to a core."""
     make_refiner(folder / "refiner.pt", **PAPER)
     make_synthetic(str(folder / "warm.zarr"), 64, 16)
-    make_synthetic(str(folder / "synthetic.zarr"), 4096, 128)
+    make_synthetic(str(folder / "synthetic.zarr"), NUM_SCALED, 512)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with _prefect_server(folder) as environment:
         for _ in range(2):
@@ -248,7 +251,7 @@ def scaling(folder: Path) -> None:
                                       folder / "refiner.pt", "--to", to, "--runner", "dask",
                                       "--dask-address", address)  # fmt: skip
                     taken.append(_seconds_of_records(to))
-                print(f"{workers} workers: {4096 / taken[-1]:.1f} images/s", flush=True)
+                print(f"{workers} workers: {NUM_SCALED / taken[-1]:.1f} images/s", flush=True)
     print(f"1 → 2 workers: {min(seconds[1]) / min(seconds[2]):.2f} times the rate")
 
 
@@ -316,18 +319,20 @@ def orchestration(folder: Path) -> None:
 
 def kills(folder: Path, num_kills: int = 20) -> None:
     """Kill processes, Dask workers and the way to S3 at random moments, and go on each time."""
-    random.seed(0)
+    draw = random.Random(0)
     make_refiner(folder / "refiner.pt", num_features=16, num_blocks=2)
-    make_synthetic(str(folder / "synthetic.zarr"), 3000, 128)
+    make_synthetic(str(folder / "synthetic.zarr"), 3000, 100)
     with ExitStack() as stack:
         environment = stack.enter_context(_prefect_server(folder))
         proxy_url, outage = stack.enter_context(_s3_with_outages())
-        environment |= {
+        server = {
             "AWS_ENDPOINT_URL": proxy_url,
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_REGION": "us-east-1",
         }
+        environment |= server
+        os.environ.update(server)
         command = (
             "refine",
             folder / "synthetic.zarr",
@@ -335,43 +340,54 @@ def kills(folder: Path, num_kills: int = 20) -> None:
             folder / "refiner.pt",
             "--json",
         )
-        started = time.monotonic()
         expected = _simgan(environment, *command, "--to", folder / "undisturbed.zarr")
-        duration = time.monotonic() - started
-        print(f"undisturbed: {duration:.1f} s, digest {expected['digest'][:12]}", flush=True)
+        print(f"undisturbed: digest {expected['digest'][:12]}", flush=True)
         for number in range(num_kills):
             what = ("process", "worker", "s3")[number % 3]
             to = f"s3://bench/{number}/r.zarr" if what == "s3" else folder / f"{number}.zarr"
             more = ("--runner", "dask", "--workers", 2) if what == "worker" else ()
-            moment = random.uniform(0.2, 1.0) * duration
-            found, again = _disturbed(
-                environment, (*command, "--to", to, *more), what, moment, outage
-            )
+            process = _start(environment, *command, "--to", to, *more)
+            num_done = _wait_for_shards(process, str(to), draw.randrange(28))
+            time.sleep(draw.uniform(0, 0.2))
+            _disturb(process, what, outage, draw)
+            found, again = _go_on(process, environment, (*command, "--to", to, *more))
             same = found["digest"] == expected["digest"] and found["num_rows"] == 3000
-            print(f"{number + 1:2} {what:8} at {moment:5.1f} s, started again {again} times: "
-                  f"{'same digest' if same else 'ANOTHER DIGEST'}", flush=True)  # fmt: skip
+            print(f"{number + 1:2} {what:8} after {num_done:2} of 30 shards, started again {again} "
+                  f"times: {'same digest' if same else 'ANOTHER DIGEST'}", flush=True)  # fmt: skip
 
 
-def _disturbed(
-    environment: dict[str, str],
-    words: tuple[object, ...],
+def _wait_for_shards(process: "subprocess.Popen[str]", to: str, count: int) -> int:
+    """Wait until so many shards are done and one more may be under way; returns how many are."""
+    place, num_done = locate(to), 0
+    while process.poll() is None:
+        num_done = len(recorded_shards(place)) if read_root(place, to) else 0
+        if num_done >= count and read_root(place, to):
+            return num_done
+        time.sleep(0.01)
+    return num_done
+
+
+def _disturb(
+    process: "subprocess.Popen[str]",
     what: str,
-    moment: float,
     outage: Callable[[float], None],
+    draw: random.Random,
+) -> None:
+    """Kill the command or a worker of it, or shut the way to S3 for a while."""
+    if what == "s3":
+        outage(5.0)
+    elif what == "process":
+        process.kill()
+    elif process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        draw.choice(workers).kill()
+
+
+def _go_on(
+    process: "subprocess.Popen[str]", environment: dict[str, str], words: tuple[object, ...]
 ) -> tuple[dict[str, str], int]:
-    """Run a command, disturb it at a moment, and repeat it until it ends well."""
-    process = _start(environment, *words)
-    time.sleep(moment)
-    if process.poll() is None:
-        if what == "process":
-            process.kill()
-        elif what == "s3":
-            outage(5.0)
-        else:
-            children = psutil.Process(process.pid).children(recursive=True)
-            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-            if workers:
-                random.choice(workers).kill()
+    """Wait for a command, and repeat it until it ends well."""
     out, _ = process.communicate()
     again = 0
     while process.returncode != 0:

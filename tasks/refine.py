@@ -19,6 +19,7 @@ from prefect import task
 from simgan_core.arithmetic import choose_inference_arithmetic
 from simgan_core.checkpoint import LoadedRefiner
 from simgan_core.errors import InputError
+from simgan_core.freed_memory import return_freed_blocks
 from simgan_core.gate import Inspection, inspect
 from simgan_core.refinement import BulkRefiner
 from storage.appending import num_rows_when
@@ -107,6 +108,7 @@ def plan_refinement(
 )
 def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int:
     """Refine, inspect and write those of these shards that are not done; returns how many rows."""
+    return_freed_blocks()
     parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
     bulk = _refiner_once_a_process(refiner, _Made.by(writer.spec), _image_shape(parent.info))
     gate_shift_px = _Made.by(writer.spec).gate_shift_px

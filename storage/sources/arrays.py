@@ -20,8 +20,8 @@ from storage.sources.image_file import MAX_SIDE_PX
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
-PIECES = 16
-PIECE_ROWS = 256
+PIECES = 8
+PIECE_ROWS = 512
 """The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
 
 

@@ -317,7 +317,7 @@ def _numbers(vectors: Any, key: str) -> list[list[float]]:
         # All at once: a sample has some sixty vectors, and would take as long as its image.
         text = "\n".join(vectors)
         (num_commas,) = {vector.count(",") for vector in vectors}
-        numbers = [float(number) for number in _bare(text).split(",")]
+        numbers = list(map(float, _bare(text).split(",")))
     except (ValueError, TypeError) as error:
         raise BadSampleError(f"malformed vector in {key}") from error
     # The sum of what holds something that is no number is none either.
