@@ -207,11 +207,12 @@ def _opened(
 
 
 def _writer(to: str) -> DatasetWriter:
-    """Return the writer that the shards were written by, which knows their names, or another."""
+    """Return the writer that the shards were written by, which knows their names, or a new one."""
     with _OPENING:
-        return next(
-            (writer for key, (_, writer) in _OPEN.items() if to in key), DatasetWriter.attach(to)
-        )
+        for (_, _, place, *_), (_, writer) in _OPEN.items():
+            if place == to:
+                return writer
+    return DatasetWriter.attach(to)
 
 
 def _close_reader() -> None:
