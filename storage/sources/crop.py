@@ -34,6 +34,15 @@ class Box(NamedTuple):
     height: float
 
 
+class Part(NamedTuple):
+    """Whole pixels of an image: columns left to right − 1, rows top to bottom − 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 def centre_box(image: Size, size: Size) -> Box:
     """Return the largest box of the proportions of `size` in the middle of an image."""
     width = min(image.width, image.height * size.width / size.height)
@@ -65,14 +74,24 @@ def crop_and_resize(images: NDArray[Pixel], box: Box, size: Size) -> NDArray[Pix
 
 def cut(images: NDArray[Pixel], box: Box) -> tuple[NDArray[Pixel], Box]:
     """Return the pixels of images [N, H, W, C] that a box touches, at least one, with the box."""
-    height, width = images.shape[1:3]
+    part = touched(Size(*images.shape[1:3]), box)
+    pixels = images[:, part.top : part.bottom, part.left : part.right]
+    return pixels, box._replace(top=box.top - part.top, left=box.left - part.left)
+
+
+def touched(image: Size, box: Box) -> Part:
+    """Return the pixels of an image that a box touches, at least one."""
     top, left = (
         int(np.clip(math.floor(start), 0, end - 1))
-        for start, end in ((box.top, height), (box.left, width))
+        for start, end in ((box.top, image.height), (box.left, image.width))
     )
     bottom, right = math.ceil(box.top + box.height), math.ceil(box.left + box.width)
-    cut = images[:, top : max(bottom, top + 1), left : max(right, left + 1)]
-    return cut, box._replace(top=box.top - top, left=box.left - left)
+    return Part(
+        left,
+        top,
+        min(max(right, left + 1), image.width),
+        min(max(bottom, top + 1), image.height),
+    )
 
 
 def sufficient(frame: Size, box: Box, size: Size) -> Size:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from storage.sources.crop import Size
+from storage.sources.crop import Box, Size, cut, scaled, touched
 from storage.sources.rows import BadSampleError
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF")
@@ -44,6 +44,7 @@ _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L
 
 _ORIENTATION = 0x0112
 _UPRIGHT, _FIRST_ON_ITS_SIDE = 1, 5
+_MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
 
 _GREY_WEIGHTS = np.array([299, 587, 114]) / 1000
 """ITU-R 601, as Pillow has it for 8 bits."""
@@ -72,15 +73,30 @@ class OpenImage:
         """
         if self.bits == 16:
             return _read_deep(self._image, self._path, channels)
-        mode = "L" if channels == 1 else "RGB"
+        return _pixels(self._reduced(channels, at_least), channels)
+
+    def read_box(self, channels: Channels, box: Box, at_least: Size) -> tuple[NDArray[Any], Box]:
+        """Return the pixels [1, h, w, channels] that a box of the image touches, and the box there.
+
+        They are what `read` and `cut` give, without a copy of the whole image on the way.
+        """
+        if self.bits == 16:
+            whole = _read_deep(self._image, self._path, channels)
+            return cut(whole[None], scaled(box, self.size, Size(*whole.shape[:2])))
+        image = self._reduced(channels, at_least)
+        here = scaled(box, self.size, Size(image.height, image.width))
+        part = touched(Size(image.height, image.width), here)
+        pixels = _pixels(image.crop(part), channels)[None]
+        return pixels, here._replace(left=here.left - part.left, top=here.top - part.top)
+
+    def _reduced(self, channels: Channels, at_least: Size | None) -> Image.Image:
+        """Return the image upright, to be decoded at a part of its size where that suffices."""
         # A jpg holds brightness by itself: for grey, colours are not decoded at all.
-        self._image.draft(mode, None if at_least is None else (at_least.width, at_least.height))
-        image: Image.Image = self._image
-        # Pillow copies an image where there is nothing to turn or to convert, too.
-        if self._orientation != _UPRIGHT:
-            image = ImageOps.exif_transpose(image)
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-        return pixels.reshape(*pixels.shape[:2], channels)
+        size = None if at_least is None else (at_least.width, at_least.height)
+        self._image.draft(_MODES[channels], size)
+        # Pillow copies an image where there is nothing to turn, too.
+        upright = self._orientation == _UPRIGHT
+        return self._image if upright else ImageOps.exif_transpose(self._image)
 
 
 @contextmanager
@@ -99,6 +115,14 @@ def opened_image(path: Path) -> Iterator[OpenImage]:
         raise BadSampleError("the image file does not decode") from error
     except _UNDECODABLE as error:
         raise BadSampleError("the image file does not decode") from error
+
+
+def _pixels(image: Image.Image, channels: Channels) -> NDArray[np.uint8]:
+    """Return an image's pixels, [H, W, channels]."""
+    mode = _MODES[channels]
+    # Pillow copies an image where there is nothing to convert, too.
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _bits(image: Image.Image) -> Bits:

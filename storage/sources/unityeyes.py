@@ -26,8 +26,6 @@ from storage.sources.crop import (
     Size,
     box_around,
     crop_and_resize,
-    cut,
-    scaled,
     sufficient,
     to_crops,
 )
@@ -147,10 +145,9 @@ class UnityEyesSource:
         with opened_image(Path(f"{self._folder}/{name}.jpg")) as image:
             _require_paired(eye, image.size)
             box = self._box(eye, image.size)
-            frame = image.read(self._channels, sufficient(image.size, box, self._size))
-        box_here = scaled(box, image.size, Size(*frame.shape[:2]))
-        pixels, box_in_them = cut(frame[None], box_here)
-        return _Found(eye, box, image.size.height, pixels.copy(), box_in_them)
+            at_least = sufficient(image.size, box, self._size)
+            pixels, box_in_them = image.read_box(self._channels, box, at_least)
+        return _Found(eye, box, image.size.height, pixels, box_in_them)
 
     def _box(self, eye: "_Eye", frame: Size) -> Box:
         (xs, ys), (inner_x, inner_y) = eye.margin, eye.inner
