@@ -41,7 +41,9 @@ def test_what_reading_raises_is_raised_where_the_rows_are_wanted(
 
 def test_a_process_that_was_killed_is_said_to_be(process: DecodingProcess) -> None:
     process.read(0, 1)
-    (child,) = psutil.Process().children()
+    (child,) = (
+        child for child in psutil.Process().children() if "tasks.decoding" in child.cmdline()
+    )
     child.kill()
     with pytest.raises(RuntimeError, match="ended in rows 1 to 2, with exit code -9"):
         process.read(1, 3)
