@@ -319,7 +319,8 @@ def _numbers(vectors: Any, key: str) -> list[list[float]]:
         raise BadSampleError(f"malformed vector in {key}") from error
     # The sum of what holds something that is no number is none either.
     small = max(numbers) < MAX_NUMBER and min(numbers) > -MAX_NUMBER
-    if num_commas < 2 or not small or math.isnan(sum(numbers)):
+    whole = len(numbers) == len(vectors) * (num_commas + 1)
+    if num_commas < 2 or not whole or not small or math.isnan(sum(numbers)):
         raise BadSampleError(f"malformed vector in {key}")
     return [numbers[axis :: num_commas + 1] for axis in range(num_commas + 1)]
 

@@ -285,7 +285,10 @@ def test_a_vector_that_is_code_is_rejected_and_not_run(folder: Path) -> None:
     assert not (folder / "run").exists()
 
 
-@pytest.mark.parametrize("points", [[], ["(1, 2, 3)", "(1, 2)"], "(1, 2, 3)", [["1"]], {"a": 1}])
+@pytest.mark.parametrize(
+    "points",
+    [[], ["(1, 2, 3)", "(1, 2)"], "(1, 2, 3)", [["1"]], {"a": 1}, ["(1, 2, 3)\n(4, 5, 6)"]],
+)
 def test_malformed_points_are_rejected(folder: Path, points: object) -> None:
     edit(folder / "2.json", lambda document: document.update(iris_2d=points))
     assert only_reason(folder) == "malformed vector in iris_2d"
