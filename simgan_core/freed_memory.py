@@ -11,6 +11,8 @@ _MAPPED_BYTES = 32 * 2**20
 """Blocks from this size on are still given back at once."""
 _RETURNED_BYTES = 16 * 2**20
 """Of shards, blocks from this size on are given back: their images, and no layer's maps."""
+_KEPT_BESIDE_SHARDS_BYTES = 64 * 2**20
+"""How much freed memory stays beside shards: the maps of two layers, again and again."""
 
 
 def keep_freed_memory() -> None:
@@ -27,7 +29,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_blocks() -> None:
-    """Let this process give blocks of some megabytes back to the kernel when it frees them.
+    """Let this process give blocks of many megabytes back to the kernel when it frees them.
 
     For work on shards, of which one follows another: glibc raises its threshold to the first one
     that is freed and keeps the next ones in its heaps, in pieces. Of 200,000 rows of 35×55 the peak
@@ -36,6 +38,7 @@ def return_freed_blocks() -> None:
     `keep_freed_memory` says otherwise.
     """
     _set_threshold(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
+    _set_threshold(_M_TRIM_THRESHOLD, _KEPT_BESIDE_SHARDS_BYTES)
 
 
 def _set_threshold(number: int, value: int) -> None:

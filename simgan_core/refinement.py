@@ -32,7 +32,9 @@ class BulkRefiner:
         self.arithmetic = arithmetic
         self._image_shape = image_shape
         weights = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
-        self.network = place(UInt8Refiner(copy.deepcopy(refiner)).to(weights), arithmetic.device)
+        network = UInt8Refiner(copy.deepcopy(refiner.unmirrored()))
+        self.network = place(network.to(weights), arithmetic.device)
+        network.refiner.pack(arithmetic.micro_batch_size, *image_shape[:2])
         self._slots: list[_Slot] = []
         if arithmetic.device.type == "cuda":
             self._slots = [self._slot(self.network) for _ in range(_BATCHES_IN_FLIGHT)]
