@@ -30,7 +30,8 @@ class Inspection:
         """Say of each image why it may not be used, or None [N].
 
         A lost pupil counts as moved: the fit looks near the label, and of pupils that were moved by
-        3 px it loses five in six. One that was not found before either says nothing.
+        3 px it loses four in five where irises are light. One that was not found before either
+        says nothing.
         """
         moved = np.zeros(len(self.saturated), np.bool_)
         if self.shift is not None:
@@ -85,5 +86,6 @@ def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
 def _clipped_share(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the share of black and white pixels of each image [N]."""
     # One comparison for both ends: 0 and 255 are neighbours modulo 256.
-    ends = (images + np.uint8(1)) <= 1
-    return np.asarray(ends.mean(axis=(1, 2, 3)))
+    ends = ((images + np.uint8(1)) <= 1).reshape(len(images), -1)
+    # The mean of booleans takes twice as long.
+    return np.asarray(ends.view(np.uint8).sum(axis=1, dtype=np.uint32) / ends.shape[1])

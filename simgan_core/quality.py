@@ -57,7 +57,7 @@ def pupil_shift_px(
     Both are [N, H, W, C], row i refined from row i; `start_px` [N, 2] is the synthetic label. Both
     centres are located anew, so that what the fit gets wrong in both images is no shift. On the
     built-in simulator the same scenes with light and with dark irises, where nothing moved, give
-    0.3 ± 0.5 px, median 0.15: less than that means nothing.
+    0.3 ± 0.4 px, median 0.15: less than that means nothing.
 
     Raises InputError where the shapes disagree.
     """
