@@ -36,8 +36,10 @@ def convolve(
         return (change if added is None else change.add_(added)).relu_()
     weight = weight.to(images.dtype)
     bias = None if bias is None else bias.to(images.dtype)
-    fused: Tensor = _Fused.apply(images, weight, bias, added)  # type: ignore[no-untyped-call]
-    return fused
+    if not torch.is_grad_enabled():
+        return _fused(images, weight, bias, added)
+    result: Tensor = _Fused.apply(images, weight, bias, added)  # type: ignore[no-untyped-call]
+    return result
 
 
 def packed(weight: Tensor, num_images: int, height: int, width: int) -> Tensor:
@@ -61,16 +63,7 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None
     ) -> Tensor:
-        operator = torch.ops.mkldnn._convolution_pointwise
-        padding = (weight.shape[-1] // 2,) * 2
-        where = (padding, _STEP, _STEP, 1)  # padding, stride, dilation, groups
-        result: Tensor
-        if added is None:
-            result = operator(images, weight, bias, *where, "relu", [], "")
-        else:
-            result = operator.binary(
-                *(images, added, weight, bias, *where), *("add", 1.0, "relu", [], "")
-            )
+        result = _fused(images, weight, bias, added)
         ctx.save_for_backward(images, weight, result)
         return result
 
@@ -85,6 +78,18 @@ class _Fused(torch.autograd.Function):
             *(False, (0, 0), 1, (of_images, of_weight, of_bias)),
         )
         return *gradients, gradient if of_added else None
+
+
+def _fused(images: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> Tensor:
+    operator = torch.ops.mkldnn._convolution_pointwise
+    padding = (weight.shape[-1] // 2,) * 2
+    operands = (weight, bias, padding, _STEP, _STEP, 1)  # padding, stride, dilation, groups
+    result: Tensor
+    if added is None:
+        result = operator(images, *operands, "relu", [], "")
+    else:
+        result = operator.binary(images, added, *operands, "add", 1.0, "relu", [], "")
+    return result
 
 
 def _is_faster_fused(values: Tensor) -> bool:
