@@ -56,12 +56,13 @@ def fine_tune_estimator(
     """Train a copy of an estimator on, gently, on a few images [K, H, W, C] of one person.
 
     `fine_tuning_steps` updates at a tenth of the rate, all images in every batch where there are
-    no more than a batch holds, and no part kept out: what k samples can pay for. Raises InputError
-    as `train_estimator` does.
+    no more than a batch holds, no part kept out, and normalisation as it was: what k samples can
+    pay for. Raises InputError as `train_estimator` does.
     """
     targets = _unit_targets(images, gaze)
     pose = _poses(estimator.config, len(images), images.device, head_pose)
     tuned = copy.deepcopy(estimator)
+    tuned.normalization_is_fixed = True
     recipe = estimator.config.model_copy(
         update={
             "steps": estimator.config.fine_tuning_steps,

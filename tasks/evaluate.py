@@ -185,7 +185,7 @@ def _infos(arms: tuple[Arm, ...]) -> dict[str, DatasetInfo]:
 
 def _require_fitting_network(estimator: EstimatorConfig, measure: str) -> None:
     if (estimator.architecture == "hourglass") != (measure == "joints"):
-        wanted = "hourglass" if measure == "joints" else "compact, paper or resnet"
+        wanted = "hourglass" if measure == "joints" else "pooled, compact, paper or resnet"
         raise InputError(
             f"the datasets' labels are of {measure}, architecture {estimator.architecture} does "
             f"not estimate that: use --architecture {wanted}"

@@ -9,8 +9,9 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimator import build_estimator, load_estimator, save_estimator
 
-COMPACT, PAPER = EstimatorConfig(), EstimatorConfig(architecture="paper")
-RESNET = EstimatorConfig(architecture="resnet")
+POOLED, COMPACT, PAPER, RESNET = (
+    EstimatorConfig(architecture=name) for name in ("pooled", "compact", "paper", "resnet")
+)
 
 
 def test_the_papers_network_flattens_to_9600_values_at_35_by_55():
@@ -18,7 +19,9 @@ def test_the_papers_network_flattens_to_9600_values_at_35_by_55():
     assert [estimator.hidden[0].in_features, estimator.head.in_features] == [9600, 1000]
 
 
-@pytest.mark.parametrize("config", [COMPACT, PAPER, RESNET], ids=["compact", "paper", "resnet"])
+@pytest.mark.parametrize(
+    "config", [POOLED, COMPACT, PAPER, RESNET], ids=lambda config: config.architecture
+)
 @pytest.mark.parametrize(("height", "width", "channels"), [(35, 55, 1), (36, 60, 1), (64, 64, 3)])
 def test_the_answer_is_a_unit_vector_at_any_size(config, height, width, channels):
     images = torch.rand(3, channels, height, width) * 2 - 1
@@ -36,8 +39,9 @@ def test_the_papers_network_is_the_papers():
     ]
 
 
-def test_an_eye_alone_and_among_others_gets_the_same_answer():
-    estimator = build_estimator(RESNET, 35, 55, 1)
+@pytest.mark.parametrize("config", [POOLED, RESNET], ids=lambda config: config.architecture)
+def test_an_eye_alone_and_among_others_gets_the_same_answer(config):
+    estimator = build_estimator(config, 35, 55, 1)
     images = torch.rand(8, 1, 35, 55)
     estimator(images)  # normalisation learns what is usual
     together = estimator.eval()(images)
@@ -45,7 +49,7 @@ def test_an_eye_alone_and_among_others_gets_the_same_answer():
 
 
 def test_a_head_pose_is_looked_at_where_it_is_asked_for():
-    config = EstimatorConfig(head_pose=True)
+    config = EstimatorConfig(architecture="compact", head_pose=True)
     estimator = build_estimator(config, 35, 55, 1)
     images, straight = torch.rand(2, 1, 35, 55), torch.zeros(2, 3)
     turned = torch.tensor([0.0, 0.5, 0.0]).expand(2, 3)

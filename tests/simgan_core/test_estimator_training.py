@@ -81,7 +81,13 @@ def test_bf16_layers_learn_what_fp32_layers_learn(eyes):
 
 @pytest.mark.parametrize(
     "change",
-    [{"loss": "angle"}, {"architecture": "resnet"}, {"degrade": True}, {"head_pose": True}],
+    [
+        {"loss": "angle"},
+        {"architecture": "resnet"},
+        {"architecture": "compact"},
+        {"degrade": True},
+        {"head_pose": True},
+    ],
 )
 def test_every_choice_of_the_recipe_learns(eyes, change):
     images, gaze = eyes
@@ -144,6 +150,15 @@ def test_micro_batches_add_up_to_the_batch(eyes):
     losses: list[float] = []
     train_estimator(config, images, gaze, 0, lambda _, __, loss: losses.append(loss))
     assert 0 < losses[0] < 2  # of the whole batch, not of its parts summed
+
+
+def test_fine_tuning_leaves_normalisation_as_it_was(eyes):
+    images, gaze = eyes
+    estimator = train_estimator(SHORT, images, gaze, seed=0)
+    tuned = fine_tune_estimator(estimator, images[:3], gaze[:3], seed=0)
+    for before, after in zip(estimator.buffers(), tuned.buffers(), strict=True):
+        assert torch.equal(before, after)
+    assert not torch.equal(estimator.head.weight, tuned.head.weight)
 
 
 def test_fine_tuning_learns_a_person_and_leaves_the_estimator_as_it_was(eyes):

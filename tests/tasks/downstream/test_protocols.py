@@ -192,7 +192,7 @@ def test_a_network_that_does_not_estimate_what_the_labels_say_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="use --architecture hourglass"):
         plan(hands)
-    with pytest.raises(InputError, match="use --architecture compact"):
+    with pytest.raises(InputError, match="use --architecture pooled"):
         plan(eyes, estimator=EstimatorConfig(architecture="hourglass"))
     with pytest.raises(InputError, match=r"synthetic\.zarr \(synthetic\) has no 'gaze' label"):
         plan(eyes | {"synthetic": hands["synthetic"]})
