@@ -1,6 +1,7 @@
 """Refiner training against a plain implementation of the same algorithm, in one run.
 
     python benchmarks/train.py                             # refiner steps a second of `paper`
+    python benchmarks/train.py --processes 2               # the same, ours by two processes
     python benchmarks/train.py --to-kid 5 --preset demo    # time to a realism score
 
 The plain one is what a first, careful reading of the paper gives: fp32, NCHW, whole batches, a
@@ -10,9 +11,13 @@ of the rounds, so that a busy machine meets both alike.
 """
 
 import argparse
+import multiprocessing
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.discriminator import Discriminator
+from simgan_core.ranks import join_ranks, leave_ranks
 from simgan_core.realism import KernelDistance
 from simgan_core.refiner import Refiner
 from simgan_core.simulator import render, sample_scenes
@@ -125,6 +131,94 @@ class PlainTraining:
                 self.discriminator_step()
 
 
+class OurTraining:
+    """The product's trainer, in processes of its own as `torchrun` starts them, idle between calls.
+
+    One process takes as many threads as this one has, several share them.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        synthetic: np.ndarray,
+        real: np.ndarray,
+        device: str,
+        processes: int,
+    ) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, torch.get_num_threads() // processes)
+        self._pipes, ends = zip(*(context.Pipe() for _ in range(processes)), strict=True)
+        for rank, end in enumerate(ends):
+            surroundings = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+            surroundings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            context.Process(
+                target=train_when_told,
+                args=(end, surroundings, threads, config, synthetic, real, device),
+                daemon=True,
+            ).start()
+            end.close()
+        self._hear()
+
+    def refiner_steps(self, count: int) -> None:
+        """Update the refiner so many times."""
+        self._tell("refiner", count)
+
+    def steps_of_both(self, count: int) -> None:
+        """Update refiner and discriminator so many times, in turn."""
+        self._tell("both", count)
+
+    def _tell(self, what: str, count: int) -> None:
+        for pipe in self._pipes:
+            pipe.send((what, count))
+        self._hear()
+
+    def _hear(self) -> None:
+        for pipe in self._pipes:
+            pipe.recv()
+
+
+def train_when_told(
+    pipe: Connection,
+    surroundings: dict[str, str],
+    threads: int,
+    config: TrainingConfig,
+    synthetic: np.ndarray,
+    real: np.ndarray,
+    device: str,
+) -> None:
+    """Be one of the processes: take the steps that are asked for, and say when they are taken."""
+    torch.set_num_threads(threads)
+    os.environ |= surroundings
+    if device == "cuda":
+        device = f"cuda:{surroundings['RANK']}"
+    ranks = join_ranks(torch.device(device))
+    alone = config.model_copy(update={"refiner_steps_per_round": 10**9})
+    images = torch.from_numpy(synthetic), torch.from_numpy(real)
+    trainers = {
+        name: Trainer(each, *images, device, ranks=ranks)
+        for name, each in (("refiner", alone), ("both", config))
+    }
+
+    def take(trainer: Trainer, count: int) -> None:
+        taken = iter(range(count + 1))
+        trainer.run(None, lambda: next(taken) == count)
+
+    pipe.send("ready")
+    while True:
+        try:
+            name, count = pipe.recv()
+        except EOFError:  # the benchmark is over
+            leave_ranks()
+            return
+        take(trainers[name], count)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        pipe.send("taken")
+
+
 def files_of(images: np.ndarray, folder: Path) -> Path:
     """Write each image to a PNG file."""
     folder.mkdir()
@@ -147,6 +241,7 @@ def steps_a_second(
     synthetic: np.ndarray,
     real: np.ndarray,
     device: str,
+    processes: int,
     rounds: int,
     steps: int,
 ) -> None:
@@ -158,14 +253,7 @@ def steps_a_second(
     once = config.model_copy(
         update={"refiner_steps_per_round": 1, "discriminator_steps_per_round": 1}
     )
-    images = torch.from_numpy(synthetic), torch.from_numpy(real)
-    without = once.model_copy(update={"refiner_steps_per_round": 10**9})
-    ours, ours_alone = Trainer(once, *images, device), Trainer(without, *images, device)
-
-    def take(trainer: Trainer, count: int) -> None:
-        taken = iter(range(count + 1))
-        trainer.run(None, lambda: next(taken) == count)
-
+    ours = OurTraining(once, synthetic, real, device, processes)
     with tempfile.TemporaryDirectory() as folder:
         plain = PlainTraining(
             once,
@@ -176,8 +264,8 @@ def steps_a_second(
         work = {
             "plain, refiner": lambda: [plain.refiner_step() for _ in range(steps)],
             "plain, discriminator": lambda: [plain.discriminator_step() for _ in range(steps)],
-            "ours, refiner": lambda: take(ours_alone, steps),
-            "ours, both": lambda: take(ours, steps),
+            "ours, refiner": lambda: ours.refiner_steps(steps),
+            "ours, both": lambda: ours.steps_of_both(steps),
         }
         best = dict.fromkeys(work, float("inf"))
         for round_number in range(rounds + 1):
@@ -258,6 +346,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="refiner steps a round")
+    parser.add_argument("--processes", type=int, default=1, help="of our training")
     parser.add_argument("--to-kid", type=float)
     asked = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -277,7 +366,7 @@ def main() -> None:
     real = render(sample_scenes("real", count, seed=2), "crop", 35, 55).images
     print(f"{torch.get_num_threads()} threads, {device}, preset {asked.preset}, batch {batch_size}")
     if asked.to_kid is None:
-        steps_a_second(config, synthetic, real, device, asked.rounds, asked.steps)
+        steps_a_second(config, synthetic, real, device, asked.processes, asked.rounds, asked.steps)
     else:
         time_to_kid(config, synthetic, real, device, asked.to_kid)
 

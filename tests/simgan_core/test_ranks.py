@@ -74,7 +74,10 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     together = train_in_two_processes(tmp_path / "together.ckpt", PLAIN)["state"]
     expected = load_checkpoint(alone)["state"]
     for network in ("refiner", "discriminator", "averaged_refiner"):
-        torch.testing.assert_close(together[network], expected[network], rtol=1e-3, atol=1e-5)
+        for name, weights in expected[network].items():
+            # By norms: Adam makes a whole step of a gradient that is nothing but rounding.
+            error = (together[network][name] - weights).norm()
+            assert error <= 1e-3 * weights.norm(), f"{network}: {name}"
     assert together["stopping"]["best_step"] == expected["stopping"]["best_step"]
 
 
