@@ -27,8 +27,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from distributed import Client
-from moto.server import ThreadedMotoServer
 
 from flows.environment import prepare
 from simgan_core.arithmetic import choose_inference_arithmetic
@@ -277,6 +275,9 @@ def _seconds_of_records(dataset: Path) -> float:
 @contextmanager
 def _cluster(folder: Path, environment: dict[str, str], workers: int) -> Iterator[str]:
     """Start a scheduler and pinned workers as processes of their own."""
+    # Here, so that the other parts run where Dask is not.
+    from distributed import Client  # noqa: PLC0415
+
     port = random.randint(20000, 40000)
     address = f"tcp://127.0.0.1:{port}"
     log = (folder / "dask.log").open("a")
@@ -417,6 +418,9 @@ def _s3_with_outages() -> Iterator[tuple[str, Callable[[float], None]]]:
 
     The server itself keeps its objects in memory, and would lose them with its process.
     """
+    # Here, so that the other parts run where moto is not.
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -21,17 +21,21 @@ class DiscriminatorAugmentation:
         self._max_tone = config.max_tone
         self._generator = generator
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Change images [N, C, H, W] in [−1, 1]; a bright one may leave the range."""
+    def draw(self, count: int, device: torch.device) -> Tensor | None:
+        """Draw what changes `count` images: [count, 4], uniform in ±1; None where nothing does."""
+        if self._max_shift_px == self._max_tone == 0:
+            return None
+        draws = 2 * torch.rand(count, 4, generator=self._generator) - 1
+        return draws.to(device, non_blocking=True)
+
+    def __call__(self, images: Tensor, draws: Tensor | None) -> Tensor:
+        """Change images [N, C, H, W] in [−1, 1] as drawn; a bright one may leave the range."""
+        if draws is None:
+            return images
         if self._max_shift_px > 0:
-            shift_px = self._max_shift_px * self._draw(images, 2)
+            shift_px = self._max_shift_px * draws[:, :2]
             images = shift_and_scale(images, shift_px, torch.ones_like(shift_px[:, 0]))
         if self._max_tone > 0:
-            brightness, contrast = self._max_tone * self._draw(images, 2).T[..., None, None, None]
+            brightness, contrast = self._max_tone * draws[:, 2:].T[..., None, None, None]
             images = (1 + contrast) * images + brightness
         return images
-
-    def _draw(self, images: Tensor, count: int) -> Tensor:
-        """Return numbers [N, count], uniform in ±1."""
-        draws = 2 * torch.rand(len(images), count, generator=self._generator) - 1
-        return draws.to(images.device, non_blocking=True)

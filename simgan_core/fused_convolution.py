@@ -1,9 +1,9 @@
 """A convolution with the sum and the ReLU after it, in one pass over memory where that is faster.
 
-In bfloat16 on CPUs a convolution of 64 maps takes little longer than reading and writing them, so
-every pass more counts. oneDNN has them in one; PyTorch
-reaches it through operators that its own compiler uses and that are not documented, so elsewhere,
-and where they are missing, the same is computed by the usual ones.
+In bfloat16 a convolution of 64 maps takes little longer than reading and writing them, so every
+pass more counts. oneDNN (on CPUs) and cuDNN (on GPUs) have all in one; PyTorch reaches them through
+operators that its own compilers use and that are not documented, so elsewhere, and where they are
+missing, the same is computed by the usual ones.
 """
 
 from typing import Any
@@ -14,6 +14,8 @@ from torch.nn import functional
 
 _STEP = (1, 1)
 """Stride and dilation."""
+_FEW_CHANNELS = 8
+"""Below, cuDNN leaves a GPU's matrix units idle, and a product with all patches is faster."""
 
 
 def convolve(
@@ -48,7 +50,7 @@ def packed(weight: Tensor, num_images: int, height: int, width: int) -> Tensor:
     For inference alone, and for nothing but `convolve`. Where no fused operator is used it is the
     weight itself.
     """
-    if not _is_faster_fused(weight):
+    if weight.device.type != "cpu" or not _is_faster_fused(weight):
         return weight
     padding = (weight.shape[-1] // 2,) * 2
     images_shape = (num_images, weight.shape[1], height, width)
@@ -72,17 +74,34 @@ class _Fused(torch.autograd.Function):
         images, weight, result = ctx.saved_tensors
         of_images, of_weight, of_bias, of_added = ctx.needs_input_grad
         gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+        by_product = _is_product(images) and not of_images
         padding = (weight.shape[-1] // 2,) * 2
         gradients = torch.ops.aten.convolution_backward(
-            *(gradient, images, weight, [len(weight)], _STEP, padding, _STEP),
-            *(False, (0, 0), 1, (of_images, of_weight, of_bias)),
+            *(gradient, images, weight, [len(weight)], _STEP, padding, _STEP, False, (0, 0), 1),
+            (of_images, of_weight and not by_product, of_bias and not gradient.is_cuda),
         )
-        return *gradients, gradient if of_added else None
+        by_images, by_weight, by_bias = gradients
+        if of_weight and by_product:
+            patches = _patches(images, weight.shape[-1])
+            by_weight = _as_rows(gradient).T @ patches
+            by_weight = by_weight[:, : weight[0].numel()].reshape(weight.shape)
+        if of_bias and gradient.is_cuda:
+            rows = _as_rows(gradient)
+            # As a product: the sum over a channels-last axis takes twice as long.
+            by_bias = rows.new_ones(len(rows)) @ rows
+        return by_images, by_weight, by_bias, gradient if of_added else None
 
 
 def _fused(images: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> Tensor:
-    operator = torch.ops.mkldnn._convolution_pointwise
     padding = (weight.shape[-1] // 2,) * 2
+    if images.is_cuda:
+        if bias is not None and added is None and _is_product(images):
+            return _product_with_patches(images, weight, bias)
+        how = (bias, _STEP, padding, _STEP, 1)  # stride, padding, dilation, groups
+        if added is None:
+            return torch.cudnn_convolution_relu(images, weight, *how)
+        return torch.cudnn_convolution_add_relu(images, weight, added, 1.0, *how)
+    operator = torch.ops.mkldnn._convolution_pointwise
     operands = (weight, bias, padding, _STEP, _STEP, 1)  # padding, stride, dilation, groups
     result: Tensor
     if added is None:
@@ -92,10 +111,44 @@ def _fused(images: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | 
     return result
 
 
+def _product_with_patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return relu(conv(images)) as a product of matrices."""
+    patches = _patches(images, weight.shape[-1])
+    matrix = weight.new_zeros(len(weight), patches.shape[1])
+    matrix[:, : weight[0].numel()] = weight.flatten(1)
+    rows = torch._addmm_activation(bias, patches, matrix.T)
+    num_images, _, height, width = images.shape
+    return rows.view(num_images, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _patches(images: Tensor, size: int) -> Tensor:
+    """Return what is round each pixel [N·H·W, K], K the next multiple of 8 to C·size·size."""
+    num_images, channels, height, width = images.shape
+    padded = functional.pad(images, (size // 2,) * 4)
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)
+    length = channels * size * size
+    # Matrix units take rows of 16 bytes.
+    patches = images.new_zeros(num_images, height, width, -(-length // 8) * 8)
+    patches[..., :length].view(windows.shape).copy_(windows)
+    return patches.flatten(0, 2)
+
+
+def _as_rows(maps: Tensor) -> Tensor:
+    """Return maps [N, F, H, W] as [N·H·W, F]."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _is_product(images: Tensor) -> bool:
+    return images.is_cuda and images.shape[1] < _FEW_CHANNELS
+
+
 def _is_faster_fused(values: Tensor) -> bool:
-    """Whether oneDNN's fused operator is there and better: in fp32 it gains nothing."""
-    is_bf16_on_cpu = values.device.type == "cpu" and values.dtype is torch.bfloat16
-    return is_bf16_on_cpu and _HAS_OPERATOR
+    """Whether a fused operator is there and better: in fp32 it gains nothing."""
+    if values.dtype is not torch.bfloat16:
+        return False
+    if values.device.type == "cpu":
+        return _HAS_OPERATOR
+    return values.is_cuda and torch.version.hip is None
 
 
 def _has_operator() -> bool:

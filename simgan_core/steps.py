@@ -2,6 +2,7 @@
 
 Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
 gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.
+Nothing in a step looks at a number or draws one, so that a GPU can record it: see `captured_step`.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class NonFiniteGuard:
 
     def step(self, optimizer: Optimizer, loss: Tensor) -> None:
         """Let the (fused) optimiser move if this loss and all before it were finite."""
-        self._tripped = torch.maximum(self._tripped, 1.0 - loss.isfinite().float())
+        self._tripped.copy_(torch.maximum(self._tripped, 1.0 - loss.isfinite().float()))
         # The switch that torch.amp.GradScaler uses: where it is 1, a fused optimiser leaves the
         # weights and its own moments as they are.
         optimizer.found_inf = self._tripped  # type: ignore[attr-defined]
@@ -60,6 +61,7 @@ def refiner_step(
     optimizer: Optimizer,
     synthetic: Tensor,
     emphasis: Tensor | None = None,
+    draws: Tensor | None = None,
     *,
     regularization: SelfRegularization,
     augmentation: DiscriminatorAugmentation,
@@ -68,14 +70,16 @@ def refiner_step(
 ) -> Figures:
     """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4).
 
-    `emphasis` [N, 1, H, W] says where to stay nearer.
+    `emphasis` [N, 1, H, W] says where to stay nearer, `draws` are the augmentation's, of N images.
     """
 
-    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Figures:
+    def measure(
+        pixels: Tensor, emphasis: Tensor | None = None, draws: Tensor | None = None
+    ) -> Figures:
         images = to_network(pixels)
         with arithmetic.autocast():
             refined = refiner(images)
-        seen = augmentation(refined)
+        seen = augmentation(refined, draws)
         with arithmetic.autocast():
             logits = discriminator(seen)
         adversarial = refiner_loss(logits, discriminator.config.loss)
@@ -86,7 +90,7 @@ def refiner_step(
             "self_regularization": difference,
         }
 
-    batches = (synthetic,) if emphasis is None else (synthetic, emphasis)
+    batches = {"pixels": synthetic, "emphasis": emphasis, "draws": draws}
     with frozen(discriminator):
         return _update(optimizer, guard, arithmetic, batches, measure)
 
@@ -109,7 +113,7 @@ def refiner_pretraining_step(
             refined = refiner(images)
         return {"loss": regularization(refined, images, emphasis)}
 
-    batches = (synthetic,) if emphasis is None else (synthetic, emphasis)
+    batches = {"pixels": synthetic, "emphasis": emphasis}
     return _update(optimizer, guard, arithmetic, batches, measure)
 
 
@@ -118,6 +122,7 @@ def discriminator_step(
     optimizer: Optimizer,
     refined: Tensor,
     real: Tensor,
+    draws: Tensor | None = None,
     *,
     augmentation: DiscriminatorAugmentation,
     arithmetic: Arithmetic,
@@ -125,14 +130,26 @@ def discriminator_step(
 ) -> Figures:
     """Update the discriminator on as many refined as real images (SimGAN, eq. 2).
 
-    Both are pixels, which carry no gradient: this step cannot reach the refiner. `accuracy_…` is
-    the share of patches taken for what they are; 0.5 of each is chance.
+    Both are N images' pixels, which carry no gradient: this step cannot reach the refiner. `draws`
+    are the augmentation's, of 2·N images. `accuracy_…` is the share of patches taken for what they
+    are; 0.5 of each is chance.
     """
     config = discriminator.config
+    of_refined_draws, of_real_draws = (None, None) if draws is None else draws.chunk(2)
 
-    def measure(refined_pixels: Tensor, real_pixels: Tensor) -> Figures:
-        real_images = to_network(real_pixels).requires_grad_(config.gradient_penalty > 0)
-        seen = augmentation(torch.cat([to_network(refined_pixels), real_images]))
+    def measure(
+        refined: Tensor,
+        real: Tensor,
+        of_refined_draws: Tensor | None = None,
+        of_real_draws: Tensor | None = None,
+    ) -> Figures:
+        real_images = to_network(real).requires_grad_(config.gradient_penalty > 0)
+        seen = torch.cat(
+            [
+                augmentation(to_network(refined), of_refined_draws),
+                augmentation(real_images, of_real_draws),
+            ]
+        )
         with arithmetic.autocast():
             logits = discriminator(seen)
         of_refined, of_real = logits.chunk(2)
@@ -148,7 +165,13 @@ def discriminator_step(
             figures |= {"loss": figures["loss"] + penalty, "gradient_penalty": penalty}
         return figures
 
-    figures = _update(optimizer, guard, arithmetic, (refined, real), measure)
+    batches = {
+        "refined": refined,
+        "real": real,
+        "of_refined_draws": of_refined_draws,
+        "of_real_draws": of_real_draws,
+    }
+    figures = _update(optimizer, guard, arithmetic, batches, measure)
     # What batch normalisation saw differs from rank to rank.
     statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
     if statistics:
@@ -160,15 +183,16 @@ def _update(
     optimizer: Optimizer,
     guard: NonFiniteGuard,
     arithmetic: Arithmetic,
-    batches: tuple[Tensor, ...],
+    batches: dict[str, Tensor | None],
     measure: Callable[..., Figures],
 ) -> Figures:
     """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures."""
     optimizer.zero_grad()
     means: Figures = {}
-    for parts in arithmetic.micro_batches(*batches):
-        share = len(parts[0]) / len(batches[0])
-        figures = measure(*parts)
+    names, whole = zip(*((name, x) for name, x in batches.items() if x is not None), strict=True)
+    for parts in arithmetic.micro_batches(*whole):
+        share = len(parts[0]) / len(whole[0])
+        figures = measure(**dict(zip(names, parts, strict=True)))
         (figures["loss"] * share).backward()  # type: ignore[no-untyped-call]
         for name, value in figures.items():
             # Detached: a running sum would keep every micro-batch's graph alive.

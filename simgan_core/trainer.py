@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from simgan_core.arithmetic import Arithmetic, choose_arithmetic, place
+from simgan_core.captured_step import CapturedStep, Scalars
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint, tensors_digest
 from simgan_core.config import TrainingConfig
 from simgan_core.domain import Domain, require_same_kind
@@ -152,6 +153,7 @@ class Trainer:
         self._estimator = estimator
         self._samples, _ = self._synthetic.choose(NUM_SAMPLES, _CHOSEN_SYNTHETIC)
         self._pupil_px = pupil_px
+        self._updates = self._make_updates()
 
     @property
     def total_steps(self) -> int:
@@ -219,7 +221,9 @@ class Trainer:
         share = min(1.0, warm, cool)
         for optimizer in (self._state.refiner_optimizer, self._state.discriminator_optimizer):
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * share
+                rate = group["initial_lr"] * share
+                # A recorded step reads it where it was when it was recorded.
+                group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
 
     def _advance(self) -> None:
         """Take the next step: which one follows from what was done so far."""
@@ -296,46 +300,79 @@ class Trainer:
         )
 
     def _pretrain_refiner(self) -> None:
+        figures = self._updates.refiner_pretraining(*self._deal_synthetic())
+        self._state.figures.add("refiner_pretraining", figures)
+
+    def _train_refiner(self) -> None:
+        images, emphasis = self._deal_synthetic()
+        draws = self._state.augmentation.draw(len(images), images.device)
+        self._state.figures.add("refiner", self._updates.refiner(images, emphasis, draws))
+
+    def _train_discriminator(self, use_history: bool) -> Tensor:
+        state = self._state
+        refined = self._refined_batch(use_history)
+        real = self._ranks.part_of(state.real.deal(self._config.batch_size))
+        draws = state.augmentation.draw(2 * len(refined), refined.device)
+        figures = self._updates.discriminator(refined, real, draws)
+        state.figures.add("discriminator", figures)
+        return figures["loss"]
+
+    def _make_updates(self) -> "_Updates":
+        """Return the updates of this state's networks, for a GPU to record where it can.
+
+        Processes that wait for each other, and networks that are not ours, are not recorded.
+        """
+        updates = self._pretraining_update, self._refiner_update, self._discriminator_update
+        device = self._arithmetic.device
+        if device.type != "cuda" or self._ranks.size > 1 or self._features is not None:
+            return _Updates(*updates)
+        return _Updates(*(CapturedStep(update, device) for update in updates))
+
+    def _pretraining_update(self, synthetic: Tensor, emphasis: Tensor | None) -> Scalars:
         state = self._state
         figures = refiner_pretraining_step(
             state.refiner,
             state.refiner_optimizer,
-            *self._deal_synthetic(),
+            synthetic,
+            emphasis,
             regularization=self._regularization,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
         average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
-        state.figures.add("refiner_pretraining", figures)
+        return figures
 
-    def _train_refiner(self) -> None:
+    def _refiner_update(
+        self, synthetic: Tensor, emphasis: Tensor | None, draws: Tensor | None
+    ) -> Scalars:
         state = self._state
         figures = refiner_step(
             state.refiner,
             state.discriminator,
             state.refiner_optimizer,
-            *self._deal_synthetic(),
+            synthetic,
+            emphasis,
+            draws,
             regularization=self._regularization,
             augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
         average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
-        state.figures.add("refiner", figures)
+        return figures
 
-    def _train_discriminator(self, use_history: bool) -> Tensor:
+    def _discriminator_update(self, refined: Tensor, real: Tensor, draws: Tensor | None) -> Scalars:
         state = self._state
-        figures = discriminator_step(
+        return discriminator_step(
             state.discriminator,
             state.discriminator_optimizer,
-            self._refined_batch(use_history),
-            self._ranks.part_of(state.real.deal(self._config.batch_size)),
+            refined,
+            real,
+            draws,
             augmentation=state.augmentation,
             arithmetic=self._arithmetic,
             guard=self._guard,
         )
-        state.figures.add("discriminator", figures)
-        return figures["loss"]
 
     def _deal_synthetic(self) -> tuple[Tensor, Tensor | None]:
         """Deal this rank's part of a batch, and where its images are to be held most."""
@@ -391,6 +428,8 @@ class Trainer:
             self._state.load_state_dict(saved["state"])
             self._state.load_rank_state_dict(saved["ranks"][self._ranks.rank])
             self._arithmetic = replace(self._arithmetic, **saved["arithmetic"])
+            # What was recorded computes with the state that was there.
+            self._updates = self._make_updates()
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged; delete it to start anew") from error
         logger.info("resumed from step %d of %d: %s", self._state.step, self.total_steps, path)
@@ -416,6 +455,14 @@ class Trainer:
                 "micro_batch_size": arithmetic.micro_batch_size,
             },
         }
+
+
+class _Updates(NamedTuple):
+    """One update of one network each, of whole batches on the device."""
+
+    refiner_pretraining: Callable[..., Scalars]
+    refiner: Callable[..., Scalars]
+    discriminator: Callable[..., Scalars]
 
 
 def _part_of_a_rank(batch_size: int, ranks: Ranks) -> int:

@@ -85,8 +85,10 @@ class TrainingState:
         self.refiner.load_state_dict(state["refiner"])
         self.averaged_refiner.load_state_dict(state["averaged_refiner"])
         self.discriminator.load_state_dict(state["discriminator"])
-        self.refiner_optimizer.load_state_dict(state["refiner_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        for name in ("refiner_optimizer", "discriminator_optimizer"):
+            optimizer: Optimizer = getattr(self, name)
+            optimizer.load_state_dict(state[name])
+            _place_rates(optimizer, self._device)
         self.synthetic.position = state["synthetic_position"]
         self.real.position = state["real_position"]
         self.schedule.load_state_dict(state["schedule"])
@@ -151,10 +153,26 @@ class RunningMeans:
 def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
     # The trainer changes the rate from step to step, as a share of the one that it begins with.
     weights = [{"params": list(network.parameters()), "initial_lr": learning_rate}]
+    device = next(network.parameters()).device
+    optimizer: Optimizer
     # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
     if config.optimizer == "adam":
-        return Adam(weights, lr=learning_rate, betas=config.adam_betas, fused=True)
-    return SGD(weights, lr=learning_rate, fused=True)
+        # Capturable: its steps are counted on the device.
+        on_gpu = device.type == "cuda"
+        optimizer = Adam(
+            weights, lr=learning_rate, betas=config.adam_betas, fused=True, capturable=on_gpu
+        )
+    else:
+        optimizer = SGD(weights, lr=learning_rate, fused=True)
+    _place_rates(optimizer, device)
+    return optimizer
+
+
+def _place_rates(optimizer: Optimizer, device: torch.device) -> None:
+    """Put learning rates on a GPU, where recorded steps read them; elsewhere they are numbers."""
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        group["lr"] = torch.tensor(rate, device=device) if device.type == "cuda" else rate
 
 
 def _moved(images: Tensor | None, device: torch.device) -> Tensor | None:

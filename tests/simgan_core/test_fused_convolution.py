@@ -24,7 +24,7 @@ ADDED = values(3, 6, 9, 11, seed=3)
 def exactly(*operands: torch.Tensor) -> torch.Tensor:
     """Compute relu(conv(images) + added) in float64."""
     images, weight, bias, *added = (operand.double() for operand in operands)
-    return (conv2d(images, weight, bias, padding=1) + sum(added)).relu()
+    return (conv2d(images, weight, bias, padding=weight.shape[-1] // 2) + sum(added)).relu()
 
 
 @pytest.mark.parametrize("added", [(), (ADDED,)], ids=["alone", "added"])
@@ -73,3 +73,24 @@ def test_a_mirrored_refiner_written_out_computes_the_same() -> None:
     torch.nn.init.normal_(refiner.last.weight)
     images = torch.rand(2, 1, 9, 11) * 2 - 1
     torch.testing.assert_close(refiner.unmirrored()(images), refiner(images))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("channels", [1, 3, 8, 64])
+@pytest.mark.parametrize("size", [3, 7])
+def test_on_a_gpu_result_and_gradients_are_those_of_float64(channels: int, size: int) -> None:
+    shapes = (4, channels, 20, 30), (64, channels, size, size), (64,), (4, 64, 20, 30)
+    operands = [values(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    if channels < 64:
+        operands.pop()
+    doubles = [operand.double().requires_grad_() for operand in operands]
+    images, *others = (operand.cuda().requires_grad_() for operand in operands)
+    images = images.detach() if channels == 1 else images
+    result, expected = convolve(images, *others), exactly(*doubles)
+    assert (result.cpu().double() - expected).norm() / expected.norm() < 0.01
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    result.square().sum().backward()
+    expected.square().sum().backward()
+    for operand, double in zip((images, *others), doubles, strict=True):
+        if operand.requires_grad:
+            assert (operand.grad.cpu().double() - double.grad).norm() / double.grad.norm() < 0.01
