@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simgan_core.pupil import locate_pupil
@@ -62,17 +63,20 @@ class Inspection:
 
 
 def inspect(
-    synthetic: NDArray[np.uint8], refined: NDArray[np.uint8], pupil_px: NDArray[Any] | None
+    synthetic: NDArray[np.uint8],
+    refined: NDArray[np.uint8],
+    pupil_px: NDArray[Any] | None,
+    device: torch.device | str = "cpu",
 ) -> Inspection:
     """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
 
-    `pupil_px` [N, 2] are the labels, where there are any.
+    `pupil_px` [N, 2] are the labels, where there are any; `device` looks for the pupils.
     """
     saturated = _clipped_share(refined) - _clipped_share(synthetic) > MAX_NEWLY_CLIPPED
     if pupil_px is None:
         return Inspection(None, np.zeros_like(saturated), saturated)
-    before_px, found_before = locate_pupil(synthetic, pupil_px)
-    after_px, found_after = locate_pupil(refined, pupil_px)
+    before_px, found_before = locate_pupil(synthetic, pupil_px, device)
+    after_px, found_after = locate_pupil(refined, pupil_px, device)
     shift = PupilShift(after_px - before_px, found_before & found_after)
     return Inspection(shift, found_before & ~found_after, saturated)
 

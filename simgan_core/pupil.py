@@ -13,14 +13,22 @@ part, and rays that disagree with the rest lose their weight (Cauchy).
 
 Shapes: N images, R rays, K places along a ray, 2·R observations (pupil first, limbus after). Images
 are the last axis of all arrays of the fit: each step is then one sweep over many images at once,
-where solving and gathering image by image took five times as long.
+where solving and gathering image by image took five times as long. On a CPU the arrays are numpy's,
+on a GPU torch's, all of the fit float32, and no step waits for what an earlier one found.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from simgan_core.array_library import Array, library_of
 from simgan_core.errors import InputError
 from simgan_core.radial_edges import (
     ANGLES,
@@ -28,10 +36,9 @@ from simgan_core.radial_edges import (
     RAY_WEIGHTS,
     STEP_PX,
     WIDTH_PX,
+    FloatArray,
     radial_edges,
 )
-
-FloatArray = NDArray[np.floating[Any]]
 
 # Lengths are pixels of an image 55 pixels wide, and scale with the width.
 _PUPIL_PX = (1.6, 4.6)
@@ -40,7 +47,7 @@ _IRIS_PX = (6.0, 10.5)
 """Smallest and largest radius of an iris."""
 _PUPIL_PLACES = slice(0, int(np.searchsorted(RAY_PX, 6.25)))
 _IRIS_PLACES = slice(int(np.searchsorted(RAY_PX, 3.75)), None)
-"""Those where pupil and limbus are looked for."""
+"""The places along a ray where pupil and limbus are looked for."""
 _WINDOWS_PX = (2.0, 1.5, 1.2), (1.0, 1.0, 1.0)
 """Standard deviation of the window round the present curves in each round of the fit, along the
 first rays and along those from the better centre."""
@@ -49,64 +56,6 @@ _DISAGREEMENT_PX = 0.5
 _FARTHEST_PX = 4.0
 """A centre that ends farther from its start has found something else."""
 
-_BLOCK = 256
-"""Images fitted at once: their edges stay in a core's cache, calls cost little, and all products of
-matrices are too small for BLAS to start threads for them."""
-
-
-def locate_pupil(
-    images: NDArray[Any], start_px: ArrayLike
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return centres [N, 2] as x, y in pixels, and whether each was found [N].
-
-    Images are [N, H, W, C] of any pixel type; `start_px` [N, 2] is where the search begins, good
-    to some 2 px (the label). (0, 0) is the image's top-left corner. Not found means that too little
-    of the two curves was seen, or far from the start, or that the start was not finite; the centre
-    is then NaN. No image has an influence on another's result, to the last bit.
-
-    Raises InputError where the shapes disagree.
-    """
-    start = np.asarray(start_px, np.float32)
-    if images.ndim != 4 or start.shape != (len(images), 2):
-        raise InputError(
-            "locating pupils needs images [N, H, W, C] and as many starts [N, 2], "
-            f"found {images.shape} and {start.shape}"
-        )
-    centres = np.full((len(images), 2), np.nan, np.float32)
-    found = np.zeros(len(images), np.bool_)
-    # A blank or broken start is nowhere; it would only have warned of NaN all the way.
-    usable = np.flatnonzero(np.isfinite(start).all(axis=1))
-    for first in range(0, len(usable), _BLOCK):
-        rows = usable[first : first + _BLOCK]
-        # Sums run in another order in arrays of another shape: the last block is filled up.
-        block = np.resize(rows, _BLOCK)
-        centres_px, convincing = _fit(images[block], start[block])
-        centres[rows], found[rows] = centres_px[: len(rows)], convincing[: len(rows)]
-    centres[~found] = np.nan
-    return centres, found
-
-
-_COS, _SIN = np.cos(ANGLES), np.sin(ANGLES)
-_ZERO, _ONE = np.zeros_like(ANGLES), np.ones_like(ANGLES)
-
-# The state of a fit is x, y, pupil radius, iris radius, e₁, e₂, all in pixels of an image 55 pixels
-# wide, x and y from where the rays begin; how an edge's distance from there, along each ray,
-# changes with each of them [2·R, 6]:
-_SLOPES = np.concatenate(
-    [
-        np.stack([_COS, _SIN, _ONE, _ZERO, _ZERO, _ZERO], axis=1),
-        np.stack([_COS, _SIN, _ZERO, _ONE, np.cos(2 * ANGLES), np.sin(2 * ANGLES)], axis=1),
-    ]
-)
-_ONE_OF_TWO, _OTHER_OF_TWO = np.triu_indices(6)
-_PRODUCTS = np.ascontiguousarray((_SLOPES[:, _ONE_OF_TWO] * _SLOPES[:, _OTHER_OF_TWO]).T)
-"""Products of two slopes, each once, for normal equations [21, 2·R]."""
-_PRODUCT_OF = np.zeros((6, 6), np.intp)
-_PRODUCT_OF[_ONE_OF_TWO, _OTHER_OF_TWO] = _PRODUCT_OF[_OTHER_OF_TWO, _ONE_OF_TWO] = np.arange(21)
-"""Which of them belongs to two unknowns [6, 6]."""
-_ACROSS = np.stack([_SIN, -_COS], axis=1)
-"""How far a centre is beside each ray [R, 2]."""
-_OBSERVATION_WEIGHTS = np.concatenate([RAY_WEIGHTS, RAY_WEIGHTS])[:, None]
 _DAMPING = np.array([0.02, 0.02, 1.0, 0.5, 0.0, 0.0], np.float32)
 """What slows a step, as so many rays with a full edge that say "stay"; it pulls nowhere."""
 _PULL = np.array([0.0, 0.0, 0.0, 0.0, 1.5, 1.5], np.float32)
@@ -117,88 +66,257 @@ _ENOUGH_EDGE = 1.83
 simulator's synthetic and real eyes 99.8% and 75% have more, of skin, noise and blank images 47%,
 37% and none."""
 
+_CPU_BLOCK = 256
+"""Images fitted at once: their edges stay in a core's cache, calls cost little, and all products of
+matrices are too small for BLAS to start threads for them."""
+_GPU_BLOCK = 16384
+"""Likewise on a GPU, where a fit is a thousand kernels however many images it has."""
+_GPU_BLOCK_VALUES = 2**25
+"""Most values of pixels in a block on a GPU, where a fit needs some 7 bytes for each."""
 
-def _fit(images: NDArray[Any], start_px: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return the centres [N, 2] of some images at once, and whether they convince [N]."""
+
+def locate_pupil(
+    images: NDArray[Any], start_px: ArrayLike, device: torch.device | str = "cpu"
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return centres [N, 2] as x, y in pixels, and whether each was found [N].
+
+    Images are [N, H, W, C] of any pixel type; `start_px` [N, 2] is where the search begins, good
+    to some 2 px (the label). (0, 0) is the image's top-left corner. Not found means that too little
+    of the two curves was seen, or far from the start, or that the start was not finite; the centre
+    is then NaN. No image has an influence on another's result, to the last bit; `device`, which
+    computes, has one on the last bits.
+
+    Raises InputError where the shapes disagree.
+    """
+    start = np.asarray(start_px, np.float32)
+    if images.ndim != 4 or start.shape != (len(images), 2):
+        raise InputError(
+            "locating pupils needs images [N, H, W, C] and as many starts [N, 2], "
+            f"found {images.shape} and {start.shape}"
+        )
+    device = torch.device(device)
+    on_gpu = device.type != "cpu"
+    block_size = _gpu_block_size(images.shape[1:]) if on_gpu else _CPU_BLOCK
+    centres = np.full((len(images), 2), np.nan, np.float32)
+    found = np.zeros(len(images), np.bool_)
+    # A blank or broken start is nowhere; it would only have warned of NaN all the way.
+    usable = np.flatnonzero(np.isfinite(start).all(axis=1))
+    for first in range(0, len(usable), block_size):
+        rows = usable[first : first + block_size]
+        # Sums run in another order in arrays of another shape: the last block is filled up.
+        block = np.resize(rows, block_size)
+        eyes = images[block], start[block]
+        centres_px, convincing = _fit_on_gpu(*eyes, device) if on_gpu else fit_pupils(*eyes)
+        centres[rows], found[rows] = centres_px[: len(rows)], convincing[: len(rows)]
+    centres[~found] = np.nan
+    return centres, found
+
+
+def _gpu_block_size(image_shape: tuple[int, ...]) -> int:
+    """Return how many images of this shape are fitted at once, which depends on nothing else."""
+    return min(_GPU_BLOCK, max(1, _GPU_BLOCK_VALUES // math.prod(image_shape)))
+
+
+@torch.inference_mode()
+def _fit_on_gpu(
+    images: NDArray[Any], start_px: FloatArray, device: torch.device
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Fit a block on a GPU, in a stream of its own: another thread may be computing there."""
+    # torch gathers no wide unsigned integers.
+    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
+    with torch.cuda.stream(_stream(device)):
+        centres_px, convincing = fit_pupils(
+            torch.from_numpy(pixels).to(device), torch.from_numpy(start_px).to(device)
+        )
+        return centres_px.cpu().numpy(), convincing.cpu().numpy()
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return one stream for all fits: what they freed, torch keeps for the same stream's next."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:
+    """Return the centres [N, 2] of some images at once, and whether they convince [N].
+
+    Images [N, H, W, C] and finite starts, float32 [N, 2], are numpy's or torch's on any device, and
+    so is the answer.
+    """
+    xp = library_of(images)
+    model = _model(xp, images.device)
     scale = images.shape[2] / WIDTH_PX
-    grey = images[..., 0] if images.shape[3] == 1 else images.mean(axis=-1, dtype=np.float32)
+    grey = images[..., 0] if images.shape[3] == 1 else images.mean(axis=-1, dtype=xp.float32)
     first_windows, last_windows = _WINDOWS_PX
-    state = np.zeros((6, len(images)), np.float32)
+    state = xp.zeros((6, len(images)), dtype=xp.float32, device=images.device)
     edges = radial_edges(grey, start_px.T, scale)
-    state[2], state[3] = _first_radii(edges)
-    state = _settled(edges, state, first_windows)
+    state[2], state[3] = _first_radii(model, edges)
+    state = _settled(model, edges, state, first_windows)
     rays_px = start_px.T + state[:2] * scale
     state[:2] = 0
     edges = radial_edges(grey, rays_px, scale)
-    state = _settled(edges, state, last_windows)
-    convincing = _is_convincing(*_observe(edges, state, last_windows[-1]))
+    state = _settled(model, edges, state, last_windows)
+    convincing = _is_convincing(model, *_observe(model, edges, state, last_windows[-1]))
     centres_px = (rays_px + state[:2] * scale).T
-    near = np.linalg.norm(centres_px - start_px, axis=1) <= _FARTHEST_PX * scale
+    near = xp.linalg.norm(centres_px - start_px, axis=1) <= _FARTHEST_PX * scale
     return centres_px, convincing & near
 
 
-def _first_radii(edges: FloatArray) -> tuple[FloatArray, FloatArray]:
+@dataclass(frozen=True)
+class _Curve:
+    """What is known beforehand of one of the curves and of its K′ places, as float32 arrays."""
+
+    places: slice
+    """Which of a ray's places they are."""
+    middle: float
+    """Their mean; distances from it keep sums exact."""
+    radii: Array
+    """What the first radius is chosen from [M]."""
+    spread: Array
+    """How much an edge at each place of a ray speaks for each of these radii [M, K]."""
+    squares: Array
+    """The squared distance of each place from a curve, in powers of the curve's [K′, 3]."""
+    steps_within: Array
+    """How many steps each place is within an end, in powers of the end's distance [K′, 2]."""
+    moments: Array
+    """What sums an edge, and its distance from the middle, over the places [2, K′]."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What is known beforehand of the fit, as float32 arrays of one library on one device.
+
+    Its state is x, y, pupil radius, iris radius, e₁, e₂, all in pixels of an image 55 pixels wide,
+    x and y from where the rays begin.
+    """
+
+    pupil: _Curve
+    limbus: _Curve
+    slopes: Array
+    """How an edge's distance, along each ray, changes with each part of the state [2·R, 6]."""
+    products: Array
+    """Products of two slopes, each once, for normal equations [21, 2·R]."""
+    product_of: Array
+    """Which of them belongs to two unknowns, int64 [6, 6]."""
+    across: Array
+    """How far a centre is beside each ray [R, 2]."""
+    ray_weights: Array
+    """How much each ray counts [R, 1]."""
+    observation_weights: Array
+    """The same of both curves' observations [2·R, 1]."""
+    pull: Array
+    """_PULL [6, 1]."""
+    stiffness: Array
+    """_DAMPING and _PULL, where they stand among the products [21, 1]."""
+
+
+@lru_cache
+def _model(library: ModuleType, device: torch.device | str) -> _Model:
+    """Compute the model once for each device, so that no fit waits for constants to arrive."""
+    placed = partial(library.asarray, device=device)
+    cos, sin = np.cos(ANGLES), np.sin(ANGLES)
+    zero, one = np.zeros_like(ANGLES), np.ones_like(ANGLES)
+    of_pupil = np.stack([cos, sin, one, zero, zero, zero], axis=1)
+    of_limbus = np.stack([cos, sin, zero, one, np.cos(2 * ANGLES), np.sin(2 * ANGLES)], axis=1)
+    slopes = np.concatenate([of_pupil, of_limbus])
+    one_of_two, other_of_two = np.triu_indices(6)
+    product_of = np.zeros((6, 6), np.int64)
+    product_of[one_of_two, other_of_two] = product_of[other_of_two, one_of_two] = np.arange(21)
+    return _Model(
+        pupil=_curve(_PUPIL_PLACES, _PUPIL_PX, placed),
+        limbus=_curve(_IRIS_PLACES, _IRIS_PX, placed),
+        slopes=placed(slopes),
+        products=placed(np.ascontiguousarray((slopes[:, one_of_two] * slopes[:, other_of_two]).T)),
+        product_of=placed(product_of),
+        across=placed(np.stack([sin, -cos], axis=1)),
+        ray_weights=placed(RAY_WEIGHTS[:, None]),
+        observation_weights=placed(np.concatenate([RAY_WEIGHTS, RAY_WEIGHTS])[:, None]),
+        pull=placed(_PULL[:, None]),
+        stiffness=placed(np.diag(_DAMPING + _PULL)[one_of_two, other_of_two, None]),
+    )
+
+
+def _curve(
+    chosen: slice, radii_px: tuple[float, float], placed: Callable[[FloatArray], Array]
+) -> _Curve:
+    """Describe a curve that is looked for at the chosen places, with radii between two."""
+    low, high = radii_px
+    radii = RAY_PX[slice(*np.searchsorted(RAY_PX, (low, high + STEP_PX / 2)))]
+    middle = RAY_PX[chosen].mean()
+    places = RAY_PX[chosen] - middle
+    one = np.ones_like(places)
+    return _Curve(
+        places=chosen,
+        middle=float(middle),
+        radii=placed(radii),
+        # The start is off by a pixel or so, which spreads an edge over as many radii.
+        spread=placed(np.exp(-0.5 * (radii[:, None] - RAY_PX) ** 2)),
+        squares=placed(np.stack([places * places, -2 * places, one], axis=1)),
+        steps_within=placed(np.stack([-places, one], axis=1) / STEP_PX),
+        moments=placed(np.stack([one, places])),
+    )
+
+
+def _first_radii(model: _Model, edges: Array) -> tuple[Array, Array]:
     """Return the radii [N] of pupil and iris round the start, where rays agree best on an edge."""
-    # The start is off by a pixel or so, which spreads an edge over as many radii.
-    agreement = (edges * RAY_WEIGHTS[:, None, None]).sum(axis=0)
-    best = []
-    for low, high in (_PUPIL_PX, _IRIS_PX):
-        first, end = np.searchsorted(RAY_PX, (low, high + STEP_PX / 2))
-        spread = np.exp(-0.5 * (RAY_PX[first:end, None] - RAY_PX) ** 2)
-        best.append(RAY_PX[first:end][np.argmax(spread @ agreement, axis=0)])
-    return best[0], best[1]
+    xp = library_of(edges)
+    agreement = (edges * model.ray_weights[:, None]).sum(axis=0)
+    pupil, iris = (
+        curve.radii[xp.argmax(curve.spread @ agreement, axis=0)]
+        for curve in (model.pupil, model.limbus)
+    )
+    return pupil, iris
 
 
-def _settled(edges: FloatArray, state: FloatArray, windows: tuple[float, ...]) -> FloatArray:
+def _settled(model: _Model, edges: Array, state: Array, windows: tuple[float, ...]) -> Array:
     """Return the state after a round in each window."""
     for window in windows:
-        state = _moved(state, *_observe(edges, state, window))
+        state = _moved(model, state, *_observe(model, edges, state, window))
     return state
 
 
-def _observe(edges: FloatArray, state: FloatArray, window: float) -> tuple[FloatArray, FloatArray]:
+def _observe(model: _Model, edges: Array, state: Array, window: float) -> tuple[Array, Array]:
     """Return how much of an edge each ray has near each curve, and its offset outward [2·R, N]."""
-    along, across = _SLOPES[: len(ANGLES), :2] @ state[:2], _ACROSS @ state[:2]
-    ellipse = _SLOPES[len(ANGLES) :, 3:] @ state[3:]
+    xp, num_rays = library_of(edges), len(edges)
+    along, across = model.slopes[:num_rays, :2] @ state[:2], model.across @ state[:2]
+    ellipse = model.slopes[num_rays:, 3:] @ state[3:]
     # What is close to the limbus is not the pupil's edge.
-    pupil_ends = along + np.minimum(_PUPIL_PX[1] + 1, state[3] - 2)
-    seen, offsets = np.empty((2, 2, len(ANGLES), state.shape[1]), np.float32)
-    for curve, (radius, outline) in enumerate(((state[2], state[2]), (state[3], ellipse))):
-        chosen = (_PUPIL_PLACES, _IRIS_PLACES)[curve]
-        middle = RAY_PX[chosen].mean()
-        places = RAY_PX[chosen] - middle
-        one = np.ones_like(places)
+    pupil_ends = along + (state[3] - 2).clip(max=_PUPIL_PX[1] + 1)
+    shape = (2, 2, num_rays, state.shape[1])
+    seen, offsets = xp.empty(shape, dtype=xp.float32, device=edges.device)
+    curves = ((model.pupil, state[2], state[2]), (model.limbus, state[3], ellipse))
+    for row, (curve, radius, outline) in enumerate(curves):
         # A centre off the rays' by across: the curve's distance, to second order.
-        distance = outline + along - across * across / (2 * radius) - middle
+        distance = outline + along - across * across / (2 * radius) - curve.middle
         # The window's exponent −(place − distance)² / 2 window², as a product of matrices: one
         # sweep over the places instead of three.
-        powers = np.stack([np.ones_like(distance), distance, distance * distance], axis=1)
-        halves = np.stack([places * places, -2 * places, one], axis=1)
-        near = (-0.5 / window**2 * halves) @ powers
-        np.exp(near, out=near)
-        near *= edges[:, chosen]
-        if curve == 0:
-            powers[:, 1] = pupil_ends - middle
-            inside = np.stack([-places, one], axis=1) / STEP_PX @ powers[:, :2]
-            near *= np.clip(inside, 0, 1, out=inside)
-        moments = np.stack([one, places]) @ near
-        seen[curve] = moments[:, 0]
-        offsets[curve] = moments[:, 1] / (seen[curve] + 1e-6) - distance
-    return seen.reshape(-1, state.shape[1]), offsets.reshape(-1, state.shape[1])
+        powers = xp.stack([xp.ones_like(distance), distance, distance * distance], axis=1)
+        near = (-0.5 / window**2 * curve.squares) @ powers
+        xp.exp(near, out=near)
+        near *= edges[:, curve.places]
+        if curve is model.pupil:
+            powers[:, 1] = pupil_ends - curve.middle
+            inside = curve.steps_within @ powers[:, :2]
+            near *= xp.clip(inside, 0, 1, out=inside)
+        moments = curve.moments @ near
+        seen[row] = moments[:, 0]
+        offsets[row] = moments[:, 1] / (seen[row] + 1e-6) - distance
+    return seen.reshape(2 * num_rays, -1), offsets.reshape(2 * num_rays, -1)
 
 
-def _moved(state: FloatArray, seen: FloatArray, offsets: FloatArray) -> FloatArray:
+def _moved(model: _Model, state: Array, seen: Array, offsets: Array) -> Array:
     """Return the state after one robust least-squares step towards the observed edges."""
-    weights = seen * _OBSERVATION_WEIGHTS
-    all_agree = _solved(weights, offsets, state)
-    step = _solved(weights / _disagreement(offsets - _SLOPES @ all_agree), offsets, state)
-    moved = np.asarray(state + step.clip(-1, 1))
+    weights = seen * model.observation_weights
+    all_agree = _solved(model, weights, offsets, state)
+    misfit = offsets - model.slopes @ all_agree
+    step = _solved(model, weights / _disagreement(misfit), offsets, state)
+    moved = state + step.clip(-1, 1)
     moved[2] = moved[2].clip(*_PUPIL_PX)
     moved[3] = moved[3].clip(*_IRIS_PX)
     return moved
 
 
-def _disagreement(misfit: FloatArray) -> FloatArray:
+def _disagreement(misfit: Array) -> Array:
     """Return by what the weight of a ray is divided whose edge misses the fit by so much."""
     misfit = misfit / _DISAGREEMENT_PX
     misfit *= misfit
@@ -206,22 +324,23 @@ def _disagreement(misfit: FloatArray) -> FloatArray:
     return misfit
 
 
-def _solved(weights: FloatArray, offsets: FloatArray, state: FloatArray) -> FloatArray:
+def _solved(model: _Model, weights: Array, offsets: Array, state: Array) -> Array:
     """Return the steps [6, N] that explain the offsets [2·R, N] best."""
-    equations = np.empty((6, 7, state.shape[1]), np.float32)
-    equations[:, :6] = (_PRODUCTS @ weights)[_PRODUCT_OF]
-    for unknown in range(6):
-        equations[unknown, unknown] += _DAMPING[unknown] + _PULL[unknown]
-    equations[:, 6] = _SLOPES.T @ (weights * offsets) - _PULL[:, None] * state
+    xp, num_images = library_of(state), state.shape[1]
+    equations = xp.empty((6, 7, num_images), dtype=xp.float32, device=state.device)
+    products = model.products @ weights
+    products += model.stiffness
+    equations[:, :6] = products[model.product_of]
+    equations[:, 6] = model.slopes.T @ (weights * offsets) - model.pull * state
     # Gauss and Jordan's elimination; damping and pull keep the pivots positive.
     for unknown in range(6):
         pivot = equations[unknown, unknown + 1 :] / equations[unknown, unknown]
         equations[:, unknown + 1 :] -= equations[:, unknown, None] * pivot
         equations[unknown, unknown + 1 :] = pivot
-    return np.asarray(equations[:, 6])
+    return equations[:, 6]
 
 
-def _is_convincing(seen: FloatArray, offsets: FloatArray) -> NDArray[np.bool_]:
+def _is_convincing(model: _Model, seen: Array, offsets: Array) -> Array:
     """Say where enough edge lies on the fitted curves, both together [N]."""
-    agreeing = seen * _OBSERVATION_WEIGHTS / _disagreement(offsets)
-    return np.asarray(agreeing.sum(axis=0) >= _ENOUGH_EDGE * RAY_WEIGHTS.sum())
+    agreeing = seen * model.observation_weights / _disagreement(offsets)
+    return agreeing.sum(axis=0) >= float(_ENOUGH_EDGE * RAY_WEIGHTS.sum())

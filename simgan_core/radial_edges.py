@@ -2,16 +2,20 @@
 
 Shapes: N images, R rays, K places along a ray. Images are the last axis of arrays: where rays begin
 anywhere between pixels, only the smoothing differs from image to image, and all places are read in
-sweeps over many images at once.
+sweeps over many images at once. The arrays are numpy's or torch's, and so are the edges.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from simgan_core.array_library import Array, library_of
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -37,8 +41,8 @@ def _ray_angles_and_weights() -> tuple[FloatArray, FloatArray]:
 ANGLES, RAY_WEIGHTS = _ray_angles_and_weights()
 
 
-def radial_edges(grey: NDArray[Any], centre_px: FloatArray, scale: float) -> FloatArray:
-    """Return how strongly grey levels rise outward, 0 to 1, along every ray [R, K, N].
+def radial_edges(grey: Array, centre_px: Array, scale: float) -> Array:
+    """Return how strongly grey levels rise outward, 0 to 1, along every ray, float32 [R, K, N].
 
     Images are [N, H, W], the rays begin at x, y `centre_px` [2, N], and `scale` is a ray's unit in
     pixels.
@@ -46,21 +50,31 @@ def radial_edges(grey: NDArray[Any], centre_px: FloatArray, scale: float) -> Flo
     The measure is the image's own: a rise of three times the root mean square of all rays counts
     as 1, and so does a stronger one, so that no single edge rules the fit.
     """
-    samples = _samples(scale)
+    xp = library_of(grey)
+    samples = _samples(xp, grey.device, scale)
     pixels = _smoothed_round(grey, centre_px, samples.rows, samples.columns, _BLUR_PX * scale)
-    levels: FloatArray = np.zeros((len(samples.first), len(grey)), np.float32)
-    taken = np.empty_like(levels)
-    for after, share in samples.shares:
-        # Any mode but "raise" writes to `out` at once.
-        np.take(pixels, samples.first + after, axis=0, out=taken, mode="clip")
+    shape = (samples.num_samples, len(grey))
+    levels = xp.zeros(shape, dtype=xp.float32, device=grey.device)
+    taken = xp.empty_like(levels)
+    for corner, share in samples.corners_and_shares:
+        _take_rows(pixels, corner, out=taken)
         taken *= share
         levels += taken
     levels = levels.reshape(len(ANGLES), -1, len(grey))
     rise = levels[:, 2:] - levels[:, :-2]
-    np.maximum(rise, 0, out=rise)
-    typical = np.sqrt(np.square(rise).sum(axis=(0, 1)) / (rise.shape[0] * rise.shape[1]))
+    xp.clip(rise, 0, None, out=rise)
+    typical = xp.sqrt(xp.square(rise).sum(axis=(0, 1)) / (rise.shape[0] * rise.shape[1]))
     rise *= 1 / (3 * typical + 2e-3)
-    return np.asarray(np.minimum(rise, 1, out=rise))
+    return xp.clip(rise, None, 1, out=rise)
+
+
+def _take_rows(rows: Array, chosen: Array, out: Array) -> None:
+    """Copy the chosen rows [M] of an array [·, N] to `out` [M, N]: the two libraries' own ways."""
+    if isinstance(rows, torch.Tensor):
+        torch.index_select(rows, 0, chosen, out=out)
+    else:
+        # Any mode but "raise" writes to `out` at once.
+        np.take(rows, chosen, axis=0, out=out, mode="clip")
 
 
 @dataclass(frozen=True)
@@ -70,68 +84,76 @@ class _Samples:
     rows: range
     columns: range
     """The pixels of the grid that are needed."""
-    first: NDArray[np.intp]
-    """The upper left one of the four round each place, counted row by row [R·(K + 2)]."""
-    shares: tuple[tuple[int, FloatArray], ...]
-    """How far after it each of the four is, and its share [R·(K + 2), 1]."""
+    num_samples: int
+    """R·(K + 2)."""
+    corners_and_shares: tuple[tuple[Array, Array], ...]
+    """The four pixels round each place, counted row by row, int64 [R·(K + 2)], and the share that
+    each has in it, float32 [R·(K + 2), 1]."""
 
 
-@lru_cache(maxsize=4)
-def _samples(scale: float) -> _Samples:
-    """Place samples on the rays, one more at either end for derivatives."""
+@lru_cache(maxsize=8)
+def _samples(library: ModuleType, device: torch.device | str, scale: float) -> _Samples:
+    """Place samples on the rays, one more at either end for derivatives, in a device's arrays."""
     reach = scale * np.concatenate([RAY_PX[:1] - STEP_PX, RAY_PX, RAY_PX[-1:] + STEP_PX])
     x, y = (np.outer(slope, reach).ravel() for slope in (np.cos(ANGLES), np.sin(ANGLES)))
-    column, row = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     rows = range(int(row.min()), int(row.max()) + 2)
     columns = range(int(column.min()), int(column.max()) + 2)
     right, below = ((x - column).astype(np.float32)[:, None], (y - row).astype(np.float32)[:, None])
-    shares = (
-        (0, (1 - right) * (1 - below)),
-        (1, right * (1 - below)),
-        (len(columns), (1 - right) * below),
-        (len(columns) + 1, right * below),
+    upper_left = (row - rows.start) * len(columns) + column - columns.start
+    corners_and_shares = (
+        (upper_left, (1 - right) * (1 - below)),
+        (upper_left + 1, right * (1 - below)),
+        (upper_left + len(columns), (1 - right) * below),
+        (upper_left + len(columns) + 1, right * below),
     )
-    first = (row - rows.start) * len(columns) + column - columns.start
-    return _Samples(rows, columns, first, shares)
+    placed = tuple(
+        (library.asarray(corner, device=device), library.asarray(share, device=device))
+        for corner, share in corners_and_shares
+    )
+    return _Samples(rows, columns, len(upper_left), placed)
 
 
 def _smoothed_round(
-    grey: NDArray[Any], centre_px: FloatArray, rows: range, columns: range, sd_px: float
-) -> FloatArray:
+    grey: Array, centre_px: Array, rows: range, columns: range, sd_px: float
+) -> Array:
     """Return images [N, H, W] smoothed by a bell, on a grid of pixels round each centre.
 
     The centre [2, N] is (0, 0) of the grid, wherever it lies between the image's pixels; the answer
-    is [rows · columns, N]. The image's edges are repeated.
+    is float32 [rows · columns, N]. The image's edges are repeated.
     """
+    xp, device = library_of(grey), grey.device
     num_images, height, width = grey.shape
     # The centre's own pixel, and how far from that pixel's middle it is.
-    corner = np.floor(centre_px)
+    corner = xp.floor(centre_px)
     reach = math.ceil(3 * sd_px - 0.5)
-    taps = np.arange(-reach, reach + 1, dtype=np.float32)[:, None, None]
-    kernels = _bell((taps - (centre_px - 0.5 - corner)) / np.float32(2 * sd_px))
+    taps = xp.arange(-reach, reach + 1, dtype=xp.float32, device=device)[:, None, None]
+    kernels = _bell((taps - (centre_px - 0.5 - corner)) / (2 * sd_px))
     kernels /= kernels.sum(axis=0)
-    x, y = (
-        (corner[axis] + np.arange(needed.start - reach, needed.stop + reach)[:, None])
-        .clip(0, size - 1)
-        .astype(np.intp)
-        for axis, needed, size in ((0, columns, width), (1, rows, height))
-    )
-    rows_begin = np.arange(num_images) * (height * width) + y * width
-    pixels: FloatArray = grey.reshape(-1).take(rows_begin[:, None] + x).astype(np.float32)
+    positions = []
+    for axis, needed, size in ((0, columns, width), (1, rows, height)):
+        span = (needed.start - reach, needed.stop + reach)
+        offsets = xp.arange(*span, dtype=xp.float32, device=device)[:, None]
+        inside = (corner[axis] + offsets).clip(0, size - 1)
+        positions.append(xp.asarray(inside, dtype=xp.int64))
+    x, y = positions
+    rows_begin = xp.arange(num_images, device=device) * (height * width) + y * width
+    pixels = xp.asarray(grey.reshape(-1).take(rows_begin[:, None] + x), dtype=xp.float32)
     for axis, size in ((1, len(columns)), (0, len(rows))):
-        shifted = np.moveaxis(pixels, axis, 0)
+        shifted = xp.moveaxis(pixels, axis, 0)
         smooth = shifted[:size] * kernels[0, 1 - axis]
         for tap, kernel in enumerate(kernels[1:, 1 - axis], start=1):
             smooth += shifted[tap : tap + size] * kernel
-        pixels = np.moveaxis(smooth, 0, axis)
-    return np.asarray(pixels.reshape(-1, num_images))
+        pixels = xp.moveaxis(smooth, 0, axis)
+    return pixels.reshape(-1, num_images)
 
 
-def _bell(distance: FloatArray) -> FloatArray:
+def _bell(distance: Array) -> Array:
     """Return the quadratic B-spline: of standard deviation 1/2, and 0 beyond 3/2.
 
     Unlike a Gaussian's few taps, its three keep sum, mean and variance wherever the middle is.
     """
-    distance = np.abs(distance)
-    tail = 0.5 * np.maximum(1.5 - distance, 0) ** 2
-    return np.asarray(np.where(distance < 0.5, 0.75 - distance * distance, tail))
+    xp = library_of(distance)
+    distance = xp.abs(distance)
+    tail = 0.5 * (1.5 - distance).clip(0) ** 2
+    return xp.where(distance < 0.5, 0.75 - distance * distance, tail)

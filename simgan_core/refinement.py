@@ -39,6 +39,11 @@ class BulkRefiner:
         if arithmetic.device.type == "cuda":
             self._slots = [self._slot(self.network) for _ in range(_BATCHES_IN_FLIGHT)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, a GPU by its number: `cuda` alone may be another in another thread."""
+        return next(self.network.parameters()).device
+
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Refine every image of uint8 [N, H, W, C], row i to row i; N may be 0.
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from prefect import task
 
 from simgan_core.arithmetic import choose_inference_arithmetic
@@ -121,7 +122,9 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
             while len(finishing) >= SHARDS_FINISHING:
                 _say_done(finishing.popleft().result())
             finishing.append(
-                pool.submit(_finish_shard, writer, shard, block, refined, gate_shift_px)
+                pool.submit(
+                    _finish_shard, writer, shard, block, refined, gate_shift_px, bulk.device
+                )
             )
         while finishing:
             _say_done(finishing.popleft().result())
@@ -256,14 +259,16 @@ def _finish_shard(
     block: SampleBlock,
     refined: SampleBlock,
     gate_shift_px: float | None,
+    device: torch.device,
 ) -> ShardRecord:
-    """Inspect a refined shard, mark what the gate refuses, and write it."""
+    """Inspect a refined shard on a device, mark what the gate refuses, and write it."""
     valid = block.valid
     pupil_px = block.labels.get(PUPIL_PX.name)
     inspection = inspect(
         block.images[valid],  # type: ignore[arg-type]  # as_uint8 refused others
         refined.images[valid],  # type: ignore[arg-type]
         None if pupil_px is None else pupil_px[valid],
+        device,
     )
     if gate_shift_px is not None:
         refined = _gated(refined, inspection, gate_shift_px, writer.shard_rows(shard).start)

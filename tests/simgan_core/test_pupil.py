@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
 from simgan_core.errors import InputError
 from simgan_core.preprocess import equalize
-from simgan_core.pupil import locate_pupil
+from simgan_core.pupil import fit_pupils, locate_pupil
 from simgan_core.simulator import render, sample_scenes
 
 NUM_EYES = 200
@@ -80,6 +81,31 @@ def test_an_image_has_no_influence_on_anothers_result():
     np.testing.assert_array_equal(np.concatenate([few, alone]), together[:8])
     elsewhere, _ = locate_pupil(images.repeat(3, axis=0), start.repeat(3, axis=0))
     np.testing.assert_array_equal(elsewhere, together.repeat(3, axis=0))
+
+
+def assert_same_pupils(
+    located: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]
+) -> None:
+    (centres, found), (expected_centres, expected_found) = located, expected
+    assert (found == expected_found).mean() >= 0.999
+    both = found & expected_found
+    assert both.mean() > 0.9
+    np.testing.assert_allclose(centres[both], expected_centres[both], rtol=0, atol=0.01)
+
+
+def test_tensors_are_fitted_as_arrays_are():
+    rendered = render(sample_scenes("synthetic", 2 * NUM_EYES, seed=12), "crop", 35, 55)
+    start = jittered(rendered.pupil_px).astype(np.float32)
+    centres, found = fit_pupils(torch.from_numpy(rendered.images), torch.from_numpy(start))
+    assert_same_pupils((centres.numpy(), found.numpy()), fit_pupils(rendered.images, start))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("pixel_type", [np.uint8, np.uint16])
+def test_a_gpu_finds_the_pupils_that_a_cpu_finds(pixel_type):
+    rendered = render(sample_scenes("synthetic", 2 * NUM_EYES, seed=12), "crop", 35, 55)
+    images, start = rendered.images.astype(pixel_type), jittered(rendered.pupil_px)
+    assert_same_pupils(locate_pupil(images, start, "cuda"), locate_pupil(images, start))
 
 
 def test_nothing_is_found_in_a_blank_image_or_from_an_unknown_start():

@@ -1,0 +1,20 @@
+"""One algorithm for numpy's arrays and for torch's: on a core of a CPU and on a GPU alike.
+
+Both libraries know the operators, methods and functions of the array API standard by the same names
+(`axis`, `concat`, `asarray` with a device). An algorithm that needs no others asks here for the
+library of its arrays, and makes new ones by that library on their device.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = Any
+"""A numpy array or a tensor: no type says what both can do."""
+
+
+def library_of(array: Array) -> ModuleType:
+    """Return the module that computes with an array: `torch` for a tensor, else `numpy`."""
+    return torch if isinstance(array, torch.Tensor) else np
