@@ -13,6 +13,7 @@ Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as yo
 import argparse
 import copy
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -21,6 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,7 +34,8 @@ from flows.environment import prepare
 from simgan_core.arithmetic import choose_inference_arithmetic
 from simgan_core.checkpoint import load_refiner
 from simgan_core.images import to_network, to_pixels
-from simgan_core.refinement import BulkRefiner, UInt8Refiner
+from simgan_core.refinement import BulkRefiner
+from simgan_core.refiner import Refiner
 from storage.layout import read_root, recorded_shards
 from storage.location import locate
 from storage.reader import open_dataset
@@ -48,6 +51,8 @@ ROUNDS = 3 if DEVICE == "cuda" else 10
 """On shared cores neighbours take up to a half of the matrix units, for seconds: the more rounds,
 the more a best one says of the machine."""
 NUM_SCALED = 6144
+NUM_PROCESSES = 4
+"""That share a GPU."""
 
 
 def main() -> None:
@@ -95,7 +100,10 @@ def rates(folder: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         cases[f"matrix products, {dtype}, GFLOP"] = _matrix_products(dtype)
     if DEVICE == "cuda":
-        cases |= _gpu_cases(refiner, few, best)
+        cases |= _gpu_cases(refiner, few)
+        pool = ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"))
+        name = f"end to end, by {NUM_PROCESSES} processes"
+        cases[name] = (num_rows, lambda: end_to_end(folder, pool))
     seconds = _interleaved({name: work for name, (_, work) in cases.items()})
     rate = {name: count / np.array(seconds[name]) for name, (count, _) in cases.items()}
     for name, values in rate.items():
@@ -117,9 +125,9 @@ def rates(folder: Path) -> None:
         print(f"{name:34} best by best {above.max() / below.max():.2f}, rounds {by_rounds}")
 
 
-def _plain(refiner: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+def _plain(refiner: Refiner, images: np.ndarray) -> np.ndarray:
     """Refine as one would write it first."""
-    on_device = refiner.to(DEVICE)
+    on_device = LayerByLayer(refiner).to(DEVICE)
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 512):
@@ -129,24 +137,39 @@ def _plain(refiner: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _gpu_cases(
-    refiner: torch.nn.Module, images: np.ndarray, bulk: BulkRefiner
-) -> dict[str, tuple[int, Callable[[], object]]]:
+class LayerByLayer(torch.nn.Module):
+    """A refiner as PyTorch's own layers compute it, one after the other."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = refiner
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Refine [N, C, H, W] in [−1, 1]."""
+        refiner = self.refiner
+        features = refiner.first(images.to(refiner.first.weight.dtype)).relu_()
+        for block in refiner.blocks:
+            change = block.second(block.first(features).relu_())
+            features = change.add_(features).relu_()
+        return torch.clamp(images + refiner.last(features).float(), -1, 1)
+
+
+def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
     """Return what the product is compared with on a GPU; images stay there."""
     on_gpu = torch.from_numpy(images[:16384]).to(DEVICE)
     eager = {
-        dtype: UInt8Refiner(load_copy(refiner))
+        dtype: LayerByLayer(load_copy(refiner))
         .to(DEVICE, dtype)
         .to(memory_format=torch.channels_last)
         for dtype in (torch.float32, torch.bfloat16)
     }
-    compiled = torch.compile(eager[torch.bfloat16], mode="max-autotune-no-cudagraphs")
+    compiled = torch.compile(eager[torch.bfloat16])
 
     def through(network: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], None]:
         def work() -> None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 for part in torch.split(on_gpu, batch):
-                    network(part)
+                    to_pixels(network(to_network(part)))
             torch.cuda.synchronize()
 
         return work
@@ -167,27 +190,36 @@ def _gpu_cases(
     return cases
 
 
-def load_copy(refiner: torch.nn.Module) -> torch.nn.Module:
+def load_copy(refiner: Refiner) -> Refiner:
     """Return a copy on the CPU in fp32."""
     return copy.deepcopy(refiner).cpu().float()
 
 
-def end_to_end(folder: Path) -> None:
-    """Refine the folder's dataset into a new one, without an orchestrator."""
+def end_to_end(folder: Path, pool: Executor | None = None) -> None:
+    """Refine the folder's dataset into a new one, without an orchestrator.
+
+    With a pool its processes refine, as Dask's workers do.
+    """
     # Prefect reads its settings when it is imported, so only after `prepare`.
-    from tasks.refine import (  # noqa: PLC0415
-        finish_refinement,
-        plan_refinement,
-        refine_shards,
-    )
+    from tasks.refine import finish_refinement, plan_refinement  # noqa: PLC0415
 
     to = folder / f"refined-{time.monotonic_ns()}.zarr"
-    source, weights = str(folder / "synthetic.zarr"), str(folder / "refiner.pt")
-    plan = plan_refinement.fn(source, weights, str(to))
-    for group in plan.groups:
-        refine_shards.fn(group, source, weights, str(to))
+    places = str(folder / "synthetic.zarr"), str(folder / "refiner.pt"), str(to)
+    (shards,) = plan_refinement.fn(*places).groups
+    if pool is None:
+        _refine_shards(shards, *places)
+    else:
+        parts = [shards[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
+        for done in [pool.submit(_refine_shards, part, *places) for part in parts]:
+            done.result()
     finish_refinement.fn(str(to))
     subprocess.run(["rm", "-rf", str(to)], check=True)
+
+
+def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> None:
+    from tasks.refine import refine_shards  # noqa: PLC0415  after `prepare`
+
+    refine_shards.fn(shards, source, weights, to)
 
 
 def _interleaved(cases: dict[str, Callable[[], object]]) -> dict[str, list[float]]:

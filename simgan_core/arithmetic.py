@@ -68,7 +68,7 @@ def choose_inference_arithmetic(
     if precision == "auto":
         precision = "bf16" if has_fast_bf16_products(device) else "fp32"
     if micro_batch_size is None:
-        micro_batch_size = 1024 if device.type == "cuda" else 32 if has_fast_bf16(device) else 16
+        micro_batch_size = 2048 if device.type == "cuda" else 32 if has_fast_bf16(device) else 16
     return Arithmetic(device, precision, micro_batch_size)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Array = Any
 """A numpy array or a tensor: no type says what both can do."""
@@ -18,3 +19,8 @@ Array = Any
 def library_of(array: Array) -> ModuleType:
     """Return the module that computes with an array: `torch` for a tensor, else `numpy`."""
     return torch if isinstance(array, torch.Tensor) else np
+
+
+def on_host(array: Array) -> NDArray[Any]:
+    """Return an array as one of numpy's, having waited for a device to compute it."""
+    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)

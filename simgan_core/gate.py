@@ -1,12 +1,15 @@
 """Which refined images may be used: those whose labels still hold and that still show something."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from simgan_core.array_library import Array, library_of, on_host
 from simgan_core.pupil import locate_pupil
 from simgan_core.quality import PupilShift
 
@@ -70,13 +73,23 @@ def inspect(
 ) -> Inspection:
     """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
 
-    `pupil_px` [N, 2] are the labels, where there are any; `device` looks for the pupils.
+    `pupil_px` [N, 2] are the labels, where there are any. A GPU looks in a stream of its own, so
+    that others go on meanwhile.
     """
-    saturated = _clipped_share(refined) - _clipped_share(synthetic) > MAX_NEWLY_CLIPPED
+    device = torch.device(device)
+    if device.type == "cpu":
+        return _inspect(synthetic, refined, pupil_px)
+    with torch.inference_mode(), torch.cuda.stream(_stream(device)):
+        return _inspect(_placed(synthetic, device), _placed(refined, device), pupil_px)
+
+
+def _inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
+    newly_clipped = _num_clipped(refined) - _num_clipped(synthetic)
+    saturated = newly_clipped > MAX_NEWLY_CLIPPED * math.prod(synthetic.shape[1:])
     if pupil_px is None:
         return Inspection(None, np.zeros_like(saturated), saturated)
-    before_px, found_before = locate_pupil(synthetic, pupil_px, device)
-    after_px, found_after = locate_pupil(refined, pupil_px, device)
+    before_px, found_before = locate_pupil(synthetic, pupil_px)
+    after_px, found_after = locate_pupil(refined, pupil_px)
     shift = PupilShift(after_px - before_px, found_before & found_after)
     return Inspection(shift, found_before & ~found_after, saturated)
 
@@ -87,9 +100,21 @@ def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.bincount(bins, minlength=len(HISTOGRAM_EDGES_PX))
 
 
-def _clipped_share(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the share of black and white pixels of each image [N]."""
+def _placed(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    # torch warns of arrays that it may not write to, and never writes.
+    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
+
+
+def _num_clipped(images: Array) -> NDArray[np.int64]:
+    """Return how many pixels of each image are black or white [N]."""
     # One comparison for both ends: 0 and 255 are neighbours modulo 256.
-    ends = ((images + np.uint8(1)) <= 1).reshape(len(images), -1)
-    # The mean of booleans takes twice as long.
-    return np.asarray(ends.view(np.uint8).sum(axis=1, dtype=np.uint32) / ends.shape[1])
+    ends = (images + 1 <= 1).reshape(len(images), -1)
+    # The sum of booleans takes twice as long.
+    xp = library_of(images)
+    return np.asarray(on_host(ends.view(xp.uint8).sum(axis=1, dtype=xp.int32)), np.int64)
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return one stream for all inspections: what they freed, torch keeps for the next."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -21,14 +21,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from threading import Lock
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from simgan_core.array_library import Array, library_of
+from simgan_core.array_library import Array, library_of, on_host
 from simgan_core.errors import InputError
 from simgan_core.radial_edges import (
     ANGLES,
@@ -39,6 +40,7 @@ from simgan_core.radial_edges import (
     FloatArray,
     radial_edges,
 )
+from simgan_core.recorded import Recorded
 
 # Lengths are pixels of an image 55 pixels wide, and scale with the width.
 _PUPIL_PX = (1.6, 4.6)
@@ -76,15 +78,15 @@ _GPU_BLOCK_VALUES = 2**25
 
 
 def locate_pupil(
-    images: NDArray[Any], start_px: ArrayLike, device: torch.device | str = "cpu"
+    images: Array, start_px: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return centres [N, 2] as x, y in pixels, and whether each was found [N].
 
-    Images are [N, H, W, C] of any pixel type; `start_px` [N, 2] is where the search begins, good
-    to some 2 px (the label). (0, 0) is the image's top-left corner. Not found means that too little
-    of the two curves was seen, or far from the start, or that the start was not finite; the centre
-    is then NaN. No image has an influence on another's result, to the last bit; `device`, which
-    computes, has one on the last bits.
+    Images are [N, H, W, C] of any pixel type, an array or a tensor on a GPU, which then computes;
+    `start_px` [N, 2] is where the search begins, good to some 2 px (the label). (0, 0) is the
+    image's top-left corner. Not found means that too little of the two curves was seen, or far from
+    the start, or that the start was not finite; the centre is then NaN. No image has an influence
+    on another's result, to the last bit; the device has one on the last bits.
 
     Raises InputError where the shapes disagree.
     """
@@ -92,11 +94,13 @@ def locate_pupil(
     if images.ndim != 4 or start.shape != (len(images), 2):
         raise InputError(
             "locating pupils needs images [N, H, W, C] and as many starts [N, 2], "
-            f"found {images.shape} and {start.shape}"
+            f"found {tuple(images.shape)} and {start.shape}"
         )
-    device = torch.device(device)
-    on_gpu = device.type != "cpu"
-    block_size = _gpu_block_size(images.shape[1:]) if on_gpu else _CPU_BLOCK
+    fit, block_size = fit_pupils, _CPU_BLOCK
+    if isinstance(images, Tensor):
+        # torch gathers no wide unsigned integers.
+        images = images if images.dtype is torch.uint8 else images.to(torch.float32)
+        fit, block_size = _fit_on_gpu, _gpu_block_size(images.shape[1:])
     centres = np.full((len(images), 2), np.nan, np.float32)
     found = np.zeros(len(images), np.bool_)
     # A blank or broken start is nowhere; it would only have warned of NaN all the way.
@@ -105,9 +109,9 @@ def locate_pupil(
         rows = usable[first : first + block_size]
         # Sums run in another order in arrays of another shape: the last block is filled up.
         block = np.resize(rows, block_size)
-        eyes = images[block], start[block]
-        centres_px, convincing = _fit_on_gpu(*eyes, device) if on_gpu else fit_pupils(*eyes)
-        centres[rows], found[rows] = centres_px[: len(rows)], convincing[: len(rows)]
+        centres_px, convincing = fit(images[block], start[block])
+        centres[rows] = on_host(centres_px)[: len(rows)]
+        found[rows] = on_host(convincing)[: len(rows)]
     centres[~found] = np.nan
     return centres, found
 
@@ -117,24 +121,24 @@ def _gpu_block_size(image_shape: tuple[int, ...]) -> int:
     return min(_GPU_BLOCK, max(1, _GPU_BLOCK_VALUES // math.prod(image_shape)))
 
 
-@torch.inference_mode()
-def _fit_on_gpu(
-    images: NDArray[Any], start_px: FloatArray, device: torch.device
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Fit a block on a GPU, in a stream of its own: another thread may be computing there."""
-    # torch gathers no wide unsigned integers.
-    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
-    with torch.cuda.stream(_stream(device)):
-        centres_px, convincing = fit_pupils(
-            torch.from_numpy(pixels).to(device), torch.from_numpy(start_px).to(device)
-        )
-        return centres_px.cpu().numpy(), convincing.cpu().numpy()
+def _fit_on_gpu(images: Tensor, start_px: FloatArray) -> tuple[Tensor, Tensor]:
+    """Fit a block on a GPU, where each shape of images has its recording."""
+    with _one_at_a_time:
+        fit = _recorded_fit(images.device, images.dtype, images.shape)
+        found = fit(images, torch.from_numpy(start_px).to(images.device))
+        return found["centres_px"], found["convincing"]
 
 
-@lru_cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Return one stream for all fits: what they freed, torch keeps for the same stream's next."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+_one_at_a_time = Lock()
+
+
+@lru_cache(maxsize=2)
+def _recorded_fit(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> Recorded:
+    def fit(images: Tensor, start_px: Tensor) -> dict[str, Tensor]:
+        centres_px, convincing = fit_pupils(images, start_px)
+        return {"centres_px": centres_px, "convincing": convincing}
+
+    return Recorded(fit, device)
 
 
 def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:

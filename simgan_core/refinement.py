@@ -105,7 +105,10 @@ class _Slot:
             with torch.cuda.stream(self._stream):
                 network(self._images)
             self._stream.synchronize()
-            with torch.cuda.graph(self._graph, stream=self._stream):
+            # Other threads may go on with what a recording forbids its own.
+            with torch.cuda.graph(
+                self._graph, stream=self._stream, capture_error_mode="thread_local"
+            ):
                 self._refined = network(self._images)
 
     def start(self, source: Tensor, target: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
 gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.
-Nothing in a step looks at a number or draws one, so that a GPU can record it: see `captured_step`.
+Nothing in a step looks at a number or draws one, so that a GPU can record it: see `recorded`.
 """
 
 from collections.abc import Callable, Iterator

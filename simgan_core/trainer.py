@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from simgan_core.arithmetic import Arithmetic, choose_arithmetic, place
-from simgan_core.captured_step import CapturedStep, Scalars
 from simgan_core.checkpoint import load_checkpoint, save_checkpoint, tensors_digest
 from simgan_core.config import TrainingConfig
 from simgan_core.domain import Domain, require_same_kind
@@ -27,9 +26,11 @@ from simgan_core.examination import Examiner, Figures
 from simgan_core.freed_memory import keep_freed_memory
 from simgan_core.psi import SelfRegularization, emphasis_on_iris
 from simgan_core.ranks import ALONE, Ranks
+from simgan_core.recorded import Recorded
 from simgan_core.refinement import refine_pixels
 from simgan_core.refiner import Refiner, average_towards
 from simgan_core.shuffling import ImageShards
+from simgan_core.steps import Figures as Scalars
 from simgan_core.steps import (
     NonFiniteGuard,
     discriminator_step,
@@ -326,7 +327,7 @@ class Trainer:
         device = self._arithmetic.device
         if device.type != "cuda" or self._ranks.size > 1 or self._features is not None:
             return _Updates(*updates)
-        return _Updates(*(CapturedStep(update, device) for update in updates))
+        return _Updates(*(Recorded(update, device) for update in updates))
 
     def _pretraining_update(self, synthetic: Tensor, emphasis: Tensor | None) -> Scalars:
         state = self._state

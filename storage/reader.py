@@ -126,10 +126,12 @@ class Dataset:
     def _slice(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Return rows of an array, shard by shard: twice as fast as all of them at once."""
         array = self._arrays[name]
-        rows = np.empty((stop - start, *array.shape[1:]), array.dtype)
         step = self.info.spec.rows_per_shard
         edges = [start, *range(start - start % step + step, stop, step), stop]
         with self._place.os_errors():
+            if len(edges) == 2:
+                return np.asarray(array[start:stop])
+            rows = np.empty((stop - start, *array.shape[1:]), array.dtype)
             for begin, end in pairwise(edges):
                 rows[begin - start : end - start] = array[begin:end]
         return rows

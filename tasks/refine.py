@@ -262,7 +262,8 @@ def _finish_shard(
     device: torch.device,
 ) -> ShardRecord:
     """Inspect a refined shard on a device, mark what the gate refuses, and write it."""
-    valid = block.valid
+    # What is chosen by a slice is not copied.
+    valid = slice(None) if block.valid.all() else block.valid
     pupil_px = block.labels.get(PUPIL_PX.name)
     inspection = inspect(
         block.images[valid],  # type: ignore[arg-type]  # as_uint8 refused others

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from simgan_core.eye_appearance import SYNTHETIC
 from simgan_core.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
@@ -46,6 +47,17 @@ def test_images_that_turned_white_or_black_are_saturated(eyes: Rendered) -> None
     assert found.saturated.tolist() == [True, True] + [False] * 38
     assert "clipped more than 25%" in str(found.reasons(gate_shift_px=9.0)[0])
     assert found.figures() == {"num_saturated": 2.0}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_refuses_what_a_cpu_refuses(eyes: Rendered) -> None:
+    moved = np.roll(eyes.images, 1, axis=2)
+    moved[:3] = 255
+    moved.flags.writeable = False
+    expected = inspect(eyes.images, moved, eyes.pupil_px).reasons(gate_shift_px=0.5)
+    for _ in range(5):  # the last ones are recorded
+        found = inspect(eyes.images, moved, eyes.pupil_px, "cuda")
+        assert found.reasons(gate_shift_px=0.5) == expected
 
 
 def test_what_was_clipped_before_is_not_held_against_the_refiner() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.captured_step import CapturedStep
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
+from simgan_core.recorded import Recorded
 from simgan_core.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -41,7 +41,7 @@ def test_a_recorded_step_sees_each_batch_and_gives_figures_that_stay() -> None:
         total.add_(batch.sum())
         return {"sum": batch.sum()}
 
-    step = CapturedStep(add, torch.device("cuda"))
+    step = Recorded(add, torch.device("cuda"))
     figures = [step(torch.full((3,), float(n), device="cuda"), None)["sum"] for n in range(8)]
     assert [figure.item() for figure in figures] == [3.0 * n for n in range(8)]
     assert total.item() == 3.0 * sum(range(8))
@@ -56,7 +56,7 @@ def test_recorded_training_is_what_it_is_step_by_step(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     recorded = weights_of(trained(config(**changes)))
-    monkeypatch.setattr("simgan_core.captured_step._EAGER_CALLS", 10**9)
+    monkeypatch.setattr("simgan_core.recorded._EAGER_CALLS", 10**9)
     step_by_step = weights_of(trained(config(**changes)))
     beginning = weights_of(trained(config(**changes), num_steps=0))
     error = (recorded - step_by_step).norm() / (step_by_step - beginning).norm()
