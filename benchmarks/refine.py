@@ -181,6 +181,7 @@ def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Cal
     for batch in (256, 512, 1024, 2048, 4096):
         name = f"on the GPU: eager bf16, {batch}"
         cases[name] = (16384, through(eager[torch.bfloat16], batch))
+    for batch in (512, 1024):  # larger ones take gigabytes each
         arithmetic = choose_inference_arithmetic(DEVICE, "bf16", batch)
         captured = BulkRefiner(load_copy(refiner), arithmetic, images.shape[1:])
         cases[f"captured, to and from memory, {batch}"] = (

@@ -195,6 +195,9 @@ def train_when_told(
     if device == "cuda":
         device = f"cuda:{surroundings['RANK']}"
     ranks = join_ranks(torch.device(device))
+    if ranks.size > 1:
+        # Several agree to stop where they report, and are to be stopped after any step.
+        config = config.model_copy(update={"log_every": 1})
     alone = config.model_copy(update={"refiner_steps_per_round": 10**9})
     images = torch.from_numpy(synthetic), torch.from_numpy(real)
     trainers = {
