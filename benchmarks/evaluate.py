@@ -105,7 +105,8 @@ def order(folder: str) -> None:
     shares = [f"--shares={share}" for share in (1 / 16, 1 / 4)]
     tested = ("--refined", refined, "--test", test)
     result = run_simgan(
-        "compare", *domains, *tested, *arms, *shares, "--empty-methods", "--seeds=5"
+        *("compare", *domains, *tested, *arms, *shares, "--empty-methods", "--seeds=5"),
+        "--architecture=compact",  # as in docs/benchmarks.md
     )
     for name, arm in result["arms"].items():
         print(name, f"{arm['error_deg']:.2f}", "to".join(f" {end:.2f} " for end in arm["ci95"]))

@@ -45,6 +45,8 @@ NUM_EXAMINED = 3000
 ARMS = ComparisonConfig(
     arms=("synthetic", "tone_matched", "synthetic_augmented", "refined"), methods=(), shares=()
 )
+ESTIMATOR = EstimatorConfig(architecture="compact")
+"""What the figures in docs/benchmarks.md are of, and three times as fast as the default."""
 NUM_CLAIM_SEEDS, NUM_ABLATION_SEEDS = 3, 2
 NUM_KILLS, NUM_KILLED_STEPS = 10, 300
 KILLED_TRAINING = (
@@ -110,7 +112,7 @@ def _estimates(domains: Domains, refined: str, seed: int) -> tuple[Comparison, l
     """Train, or find, the estimator of this seed on each arm; that of the refined one is last."""
     plan = plan_comparison.fn(
         *(str(domains.synthetic), refined, None, str(domains.test)),
-        *(NUM_SEEDS, EstimatorConfig(), ARMS),
+        *(NUM_SEEDS, ESTIMATOR, ARMS),
     )
     return plan, [estimate.fn(job, plan) for job in plan.jobs if job.seed == seed]
 
@@ -162,6 +164,7 @@ def ablation(folder: Path) -> None:
         *("ablate", "--synthetic", domains.synthetic, "--real", domains.real),
         *("--test", domains.test, "--out", folder / "ablation", "--preset", "demo"),
         *("--training.precision", "fp32", "--estimator-seeds", 1),
+        *("--estimator.architecture", ESTIMATOR.architecture),
     )
     for more in (
         ("--seeds", NUM_CLAIM_SEEDS, "--parts", "history", "--parts", "local-adversary"),

@@ -88,7 +88,7 @@ class TrainingState:
         for name in ("refiner_optimizer", "discriminator_optimizer"):
             optimizer: Optimizer = getattr(self, name)
             optimizer.load_state_dict(state[name])
-            _place_rates(optimizer, self._device)
+            _suit_device(optimizer, self._device)
         self.synthetic.position = state["synthetic_position"]
         self.real.position = state["real_position"]
         self.schedule.load_state_dict(state["schedule"])
@@ -153,26 +153,27 @@ class RunningMeans:
 def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
     # The trainer changes the rate from step to step, as a share of the one that it begins with.
     weights = [{"params": list(network.parameters()), "initial_lr": learning_rate}]
-    device = next(network.parameters()).device
     optimizer: Optimizer
     # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
     if config.optimizer == "adam":
-        # Capturable: its steps are counted on the device.
-        on_gpu = device.type == "cuda"
-        optimizer = Adam(
-            weights, lr=learning_rate, betas=config.adam_betas, fused=True, capturable=on_gpu
-        )
+        optimizer = Adam(weights, lr=learning_rate, betas=config.adam_betas, fused=True)
     else:
         optimizer = SGD(weights, lr=learning_rate, fused=True)
-    _place_rates(optimizer, device)
+    _suit_device(optimizer, next(network.parameters()).device)
     return optimizer
 
 
-def _place_rates(optimizer: Optimizer, device: torch.device) -> None:
-    """Put learning rates on a GPU, where recorded steps read them; elsewhere they are numbers."""
+def _suit_device(optimizer: Optimizer, device: torch.device) -> None:
+    """Let a GPU record the optimiser's steps, also of one that was saved on a CPU, or the reverse.
+
+    A recorded step reads its learning rate on the device; elsewhere it is a number.
+    """
+    on_gpu = device.type == "cuda"
     for group in optimizer.param_groups:
         rate = float(group["lr"])
-        group["lr"] = torch.tensor(rate, device=device) if device.type == "cuda" else rate
+        group["lr"] = torch.tensor(rate, device=device) if on_gpu else rate
+        if "capturable" in group:
+            group["capturable"] = on_gpu
 
 
 def _moved(images: Tensor | None, device: torch.device) -> Tensor | None:

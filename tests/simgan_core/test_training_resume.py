@@ -115,6 +115,17 @@ def test_a_resumed_run_keeps_the_arithmetic_that_it_began_with(tmp_path: Path) -
     assert (trained.arithmetic.precision, trained.arithmetic.micro_batch_size) == ("bf16", 3)
 
 
+def test_a_training_begun_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path, undisturbed: dict) -> None:
+    path = tmp_path / "training.ckpt"
+    saved = train(path, stop_after=9)
+    for name in ("refiner_optimizer", "discriminator_optimizer"):
+        for group in saved["state"][name]["param_groups"]:
+            # As they are where steps are recorded.
+            group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
+    save_checkpoint(path, saved)
+    assert_same_bits(train(path)["state"]["refiner"], undisturbed["state"]["refiner"])
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "training.ckpt"
     train(path, stop_after=1)
