@@ -10,7 +10,8 @@ from flows import demo
 from flows.cli import main
 from simgan_core.config import PRESETS, RefinerConfig
 
-demo.NUM_SYNTHETIC, demo.NUM_REAL, demo.NUM_ESTIMATOR_STEPS = 45, 60, 4
+demo.NUM_SYNTHETIC, demo.NUM_REAL = 45, 60
+demo.ESTIMATOR = demo.ESTIMATOR.model_copy(update={"steps": 4})
 small = {"steps": 4, "batch_size": 4, "refiner": RefinerConfig(num_features=4, num_blocks=1)}
 PRESETS["demo"] = PRESETS["demo"].model_copy(update=small)
 main()
