@@ -429,10 +429,10 @@ class Trainer:
             self._state.load_state_dict(saved["state"])
             self._state.load_rank_state_dict(saved["ranks"][self._ranks.rank])
             self._arithmetic = replace(self._arithmetic, **saved["arithmetic"])
-            # What was recorded computes with the state that was there.
-            self._updates = self._make_updates()
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged; delete it to start anew") from error
+        # What was recorded computes with the state that was there.
+        self._updates = self._make_updates()
         logger.info("resumed from step %d of %d: %s", self._state.step, self.total_steps, path)
 
     @cached_property
