@@ -70,7 +70,7 @@ def choose_inference_arithmetic(
     if precision == "auto":
         precision = "bf16" if has_fast_bf16_products(device) else "fp32"
     if micro_batch_size is None:
-        micro_batch_size = 32 if has_fast_bf16(device) else 16
+        micro_batch_size = 16
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
             # The paper's refiner, captured three times, takes 7 GB with 2,048 images at once.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simgan_core.arithmetic import Arithmetic, choose_inference_arithmetic, place
+from simgan_core.cores import each_on_a_core
 from simgan_core.errors import InputError
 from simgan_core.images import to_network, to_pixels
 from simgan_core.refiner import Refiner
@@ -63,9 +64,11 @@ class BulkRefiner:
             if self._slots:
                 self._stream_through_gpu(batches)
             else:
-                for source, target in batches:
-                    target.copy_(self.network(source))
+                deque(each_on_a_core(self._refine_into, batches), maxlen=0)
         return refined
+
+    def _refine_into(self, source: Tensor, target: Tensor) -> None:
+        target.copy_(self.network(source))
 
     def _stream_through_gpu(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
         """Let copies to and from the GPU overlap with computing, in batches that follow closely."""
@@ -155,10 +158,13 @@ def refine_pixels(refiner: Refiner, images: Tensor, arithmetic: Arithmetic) -> T
     The result has the same type and carries no gradient.
     """
     refined = torch.empty_like(images)
-    for source, target in arithmetic.micro_batches(images, refined):
+
+    def refine_into(source: Tensor, target: Tensor) -> None:
         with arithmetic.autocast():
             output = refiner(to_network(source))
         target.copy_(to_pixels(output, images.dtype))
+
+    deque(each_on_a_core(refine_into, arithmetic.micro_batches(images, refined)), maxlen=0)
     return refined
 
 

@@ -5,6 +5,7 @@ gradients add up to the batch's. What it returns are scalars on the device: noth
 Nothing in a step looks at a number or draws one, so that a GPU can record it: see `recorded`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from simgan_core.arithmetic import Arithmetic
+from simgan_core.cores import each_on_a_core
 from simgan_core.discriminator import REAL, REFINED, Discriminator
 from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.images import to_network
@@ -171,9 +173,10 @@ def discriminator_step(
         "of_refined_draws": of_refined_draws,
         "of_real_draws": of_real_draws,
     }
-    figures = _update(optimizer, guard, arithmetic, batches, measure)
-    # What batch normalisation saw differs from rank to rank.
+    # Of batch and of spectral normalisation; what the first saw differs from rank to rank.
     statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
+    in_turn = bool(statistics)
+    figures = _update(optimizer, guard, arithmetic, batches, measure, in_turn=in_turn)
     if statistics:
         arithmetic.ranks.average(statistics)
     return figures
@@ -185,21 +188,36 @@ def _update(
     arithmetic: Arithmetic,
     batches: dict[str, Tensor | None],
     measure: Callable[..., Figures],
+    *,
+    in_turn: bool = False,
 ) -> Figures:
-    """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures."""
-    optimizer.zero_grad()
-    means: Figures = {}
+    """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures.
+
+    Micro-batches are measured side by side, `in_turn` where measuring one changes the network.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     names, whole = zip(*((name, x) for name, x in batches.items() if x is not None), strict=True)
-    for parts in arithmetic.micro_batches(*whole):
+
+    def learn(*parts: Tensor) -> tuple[tuple[Tensor, ...], Figures]:
         share = len(parts[0]) / len(whole[0])
         figures = measure(**dict(zip(names, parts, strict=True)))
-        (figures["loss"] * share).backward()  # type: ignore[no-untyped-call]
-        for name, value in figures.items():
-            # Detached: a running sum would keep every micro-batch's graph alive.
-            means[name] = means.get(name, 0.0) + value.detach() * share
-    weights = (weight for group in optimizer.param_groups for weight in group["params"])
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    arithmetic.ranks.average([*gradients, *means.values()])
+        gradients = torch.autograd.grad(figures["loss"] * share, weights)
+        return gradients, {name: value.detach() * share for name, value in figures.items()}
+
+    parts = arithmetic.micro_batches(*whole)
+    learned = itertools.starmap(learn, parts) if in_turn else each_on_a_core(learn, parts)
+    # Gradients laid out as the weights are, which fused optimisers rely on.
+    sums, means = [torch.empty_like(weight) for weight in weights], Figures()
+    for gradients, figures in learned:
+        if means:
+            torch._foreach_add_(sums, gradients)
+            means = {name: mean + figures[name] for name, mean in means.items()}
+        else:
+            torch._foreach_copy_(sums, gradients)
+            means = figures
+    arithmetic.ranks.average([*sums, *means.values()])
+    for weight, gradient in zip(weights, sums, strict=True):
+        weight.grad = gradient
     guard.step(optimizer, means["loss"])
     return means
 

@@ -80,6 +80,16 @@ def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:
     assert np.array_equal(bulk(IMAGES), bulk(IMAGES))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_threads_refine_side_by_side_to_the_bits_of_one(
+    refiner: Refiner, precision: str, request: pytest.FixtureRequest
+) -> None:
+    bulk = BulkRefiner(refiner, choose_inference_arithmetic("cpu", precision, 4), (12, 16, 1))
+    alone = bulk(IMAGES)
+    request.getfixturevalue("two_threads")
+    assert np.array_equal(bulk(IMAGES), alone)
+
+
 def test_the_callers_refiner_and_images_stay_as_they_are(refiner: Refiner) -> None:
     weights = {name: value.clone() for name, value in refiner.state_dict().items()}
     images = IMAGES.copy()

@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import pytest
 import torch
@@ -36,9 +37,9 @@ def new_refiner(residual: bool = False) -> Refiner:
     return Refiner(RefinerConfig(num_features=6, num_blocks=2, residual=residual), channels=1)
 
 
-def new_discriminator() -> Discriminator:
+def new_discriminator(normalization: str = "none") -> Discriminator:
     torch.manual_seed(1)
-    return Discriminator(DiscriminatorConfig(), channels=1)
+    return Discriminator(DiscriminatorConfig(normalization=normalization), channels=1)
 
 
 def discriminator_that_knows_dark_from_bright() -> Discriminator:
@@ -101,6 +102,35 @@ def test_micro_batches_move_the_weights_as_the_whole_batch_does(step, micro_batc
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     assert whole_move.abs().max() > 1e-3
     torch.testing.assert_close(move, whole_move, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [refiner_moved_by_one_step, discriminator_moved_by_one_step])
+def test_micro_batches_side_by_side_are_the_bits_of_one_after_the_other(step, request) -> None:
+    one_image_each = Arithmetic(CPU, "fp32", micro_batch_size=1)
+    move, loss = step(one_image_each)
+    request.getfixturevalue("two_threads")
+    move_of_two, loss_of_two = step(one_image_each)
+    assert torch.equal(move_of_two, move)
+    assert loss_of_two == loss
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(
+    ("normalization", "side_by_side"), [("none", True), ("batch", False), ("spectral", False)]
+)
+def test_what_each_micro_batch_changes_sees_them_in_turn(normalization, side_by_side) -> None:
+    discriminator, seen_by = new_discriminator(normalization), set()
+    discriminator.register_forward_hook(lambda *_: seen_by.add(threading.current_thread()))
+    discriminator_step(
+        discriminator,
+        SGD(discriminator.parameters(), lr=1.0, fused=True),
+        pixels(10),
+        pixels(10, seed=1),
+        augmentation=AS_IT_IS,
+        arithmetic=Arithmetic(CPU, "fp32", micro_batch_size=1),
+        guard=NonFiniteGuard(CPU),
+    )
+    assert (seen_by != {threading.main_thread()}) == side_by_side
 
 
 def test_the_refiner_learns_from_the_discriminator() -> None:

@@ -1,0 +1,74 @@
+"""Parts of a batch side by side, each by one thread on a core of its own.
+
+Layers that split their work over threads wait at the end of each layer for the slowest, which on
+shared machines is a core that somebody else uses; and a small layer does not fill many cores.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_MOST_IDLE = 1 / 8
+"""What share of the threads' time may be lost while the last parts are under way."""
+
+ResultT = TypeVar("ResultT")
+
+
+def each_on_a_core(
+    work: Callable[..., ResultT], parts: Iterable[tuple[Tensor, ...]]
+) -> Iterator[ResultT]:
+    """Yield what the work returns for each part, in order, PyTorch's threads shared out among them.
+
+    Of the threads (`torch.get_num_threads`) each part has one, or several where parts are few. In
+    the work gradients and inference mode are on where they are here; autocast is not. What the work
+    changes besides is its own to guard. On a GPU parts are taken one after the other.
+    """
+    parts = list(parts)
+    num_threads = torch.get_num_threads()
+    size = num_side_by_side(len(parts), num_threads)
+    if size == 1 or parts[0][0].device.type != "cpu":
+        return (work(*part) for part in parts)
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def alike(part: tuple[Tensor, ...]) -> ResultT:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work(*part)
+
+    return _crew(size, num_threads // size).map(alike, parts)
+
+
+def num_side_by_side(num_parts: int, num_threads: int) -> int:
+    """Return how many parts to have under way: the most that share threads evenly and fully."""
+
+    def is_even(size: int) -> bool:
+        turns = math.ceil(num_parts / size)
+        return num_threads % size == 0 and turns * size - num_parts <= turns * size * _MOST_IDLE
+
+    sizes = range(2, min(num_parts, num_threads) + 1)
+    return max(filter(is_even, sizes), default=1)
+
+
+@lru_cache
+def _crew(size: int, num_threads: int) -> ThreadPoolExecutor:
+    """Return this process's so many threads, in which PyTorch computes with so many each."""
+    before = torch.get_num_threads()
+    all_set = threading.Barrier(size + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # which a thread's first call sets to what others begin with
+        # It holds for this thread, and as what threads that come later begin with.
+        torch.set_num_threads(num_threads)
+        all_set.wait()
+
+    crew = ThreadPoolExecutor(size, "core", initializer=begin)
+    for _ in range(size):
+        crew.submit(bool)
+    all_set.wait()
+    torch.set_num_threads(before)
+    return crew
