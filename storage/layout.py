@@ -137,10 +137,14 @@ def create_arrays(place: Location, spec: DatasetSpec) -> None:
 def shard_keys(spec: DatasetSpec, shard: int) -> list[str]:
     """Return the keys of a shard's objects, that of its record last."""
     chunks = [
-        "/".join((name, "c", str(shard), *("0" for _ in shape)))
-        for name, shape, *_ in _array_specs(spec)
+        chunk_key(name, shard, num_axes=1 + len(shape)) for name, shape, *_ in _array_specs(spec)
     ]
     return [*chunks, record_key(shard)]
+
+
+def chunk_key(array: str, shard: int, num_axes: int) -> str:
+    """Return the key of an array's object of a shard."""
+    return "/".join((array, "c", str(shard), *["0"] * (num_axes - 1)))
 
 
 class StrictStore(WrapperStore[Store]):

@@ -10,6 +10,7 @@ AWS_ACCESS_KEY_ID, …). What the machine or the network does is an OSError on b
 """
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -69,6 +70,10 @@ LEASE_S = 120.0
 before every object that is written, so it has to last for one of them."""
 
 
+Piece = bytes | memoryview
+"""Of what an object is written."""
+
+
 class Claim(ABC):
     """A key held alone, and with it the right to write what the key stands for.
 
@@ -81,8 +86,11 @@ class Claim(ABC):
         """Raise ClaimLostError unless the key is still held; on S3, renew the lease."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes) -> None:
-        """Write an object of the place, over what is there; raises ClaimLostError instead."""
+    def write(self, key: str, *pieces: Piece) -> None:
+        """Write an object of the place from its pieces, over what is there.
+
+        Raises ClaimLostError instead, as `require`.
+        """
 
     @abstractmethod
     def store(self) -> Store:
@@ -109,6 +117,10 @@ class Location(ABC):
     @abstractmethod
     def read(self, key: str) -> bytes | None:
         """Return an object, or None when there is none."""
+
+    @abstractmethod
+    def open(self, key: str) -> io.BufferedIOBase | None:
+        """Return an object, to be read from its start, or None when there is none."""
 
     @abstractmethod
     def replace(self, key: str, data: bytes) -> None:
@@ -187,14 +199,20 @@ class LocalLocation(Location):
             return None
 
     @override
+    def open(self, key: str) -> io.BufferedIOBase | None:
+        try:
+            return (self._path / key).open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @override
     def replace(self, key: str, data: bytes) -> None:
         if not (self._path / key).exists():
             raise FileNotFoundError(f"{key} of {self.url} is gone")
-        self._partial(key, data).replace(self._path / key)
+        self._put(key, data)
 
     @override
     def create(self, key: str, data: bytes) -> bool:
-        (self._path / key).parent.mkdir(parents=True, exist_ok=True)
         partial = self._partial(key, data)
         try:
             # A link is refused where the name exists, which a rename is not.
@@ -295,11 +313,20 @@ class LocalLocation(Location):
         """Return where the old dataset is while it is being replaced and deleted."""
         return self._path.with_name(f"{self._path.name}.replaced")
 
-    def _partial(self, key: str, data: bytes) -> Path:
+    def _put(self, key: str, *pieces: Piece) -> None:
+        self._partial(key, *pieces).replace(self._path / key)
+
+    def _partial(self, key: str, *pieces: Piece) -> Path:
         """Write a file beside the key's place, to be put there at one stroke."""
         path = self._path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-        partial.write_bytes(data)
+        try:
+            with partial.open("wb") as file:
+                file.writelines(pieces)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
         return partial
 
 
@@ -322,10 +349,9 @@ class _LocalClaim(Claim):
             )
 
     @override
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, *pieces: Piece) -> None:
         self.require()
-        if not self._place.create(key, data):
-            self._place.replace(key, data)
+        self._place._put(key, *pieces)
 
     @override
     def store(self) -> Store:
@@ -366,6 +392,11 @@ class S3Location(Location):
     def read(self, key: str) -> bytes | None:
         found = self._read_tagged(key)
         return None if found is None else found[0]
+
+    @override
+    def open(self, key: str) -> io.BufferedIOBase | None:
+        found = self.read(key)
+        return None if found is None else io.BytesIO(found)
 
     @override
     def replace(self, key: str, data: bytes) -> None:
@@ -546,7 +577,8 @@ class _S3Claim(Claim):
             )
 
     @override
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, *pieces: Piece) -> None:
+        data = b"".join(pieces)
         written = False
         while not written:
             # In this order: whoever takes the claim over after `require` changes the version.

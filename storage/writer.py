@@ -47,6 +47,7 @@ from storage.manifest import ShardRecord, block_digest, dataset_digest, record_o
 from storage.replacement import building_place, find_writable, put_in_place
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo, DatasetSpec
+from storage.whole_shards import write_images
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class DatasetWriter:
                         return record
                     # The dataset may have been replaced while this attempt waited.
                     self._require_here()
-                    digest = self._write_arrays(claim, rows, block)
+                    digest = self._write_arrays(claim, shard, block)
                     record = record_of(shard, rows, block, digest, figures or {})
                     write_record(claim, record)
                     self._hashes[shard] = _hashes_of(block.ids)
@@ -264,8 +265,9 @@ class DatasetWriter:
         with self._place.os_errors():
             return open_arrays(self._place.store(read_only=False), self.spec)
 
-    def _write_arrays(self, claim: Claim, rows: range, block: SampleBlock) -> str:
+    def _write_arrays(self, claim: Claim, shard: int, block: SampleBlock) -> str:
         """Write the shard of every array and return the block's digest, taken meanwhile."""
+        rows = self.shard_rows(shard)
         values: dict[str, NDArray[Any]] = {
             "images": block.images,
             "valid": block.valid,
@@ -274,8 +276,11 @@ class DatasetWriter:
         }
         with ThreadPoolExecutor(max_workers=1) as pool, self._place.os_errors():
             digest = pool.submit(block_digest, block)
-            for name, array in moved_arrays(self._arrays, claim.store()).items():
-                array[rows.start : rows.stop] = values[name]
+            if write_images(claim, self.spec, shard, block.images):
+                del values["images"]
+            arrays = moved_arrays(self._arrays, claim.store())
+            for name, value in values.items():
+                arrays[name][rows.start : rows.stop] = value
             return digest.result()
 
     def _complete(self) -> DatasetInfo:
