@@ -2,6 +2,8 @@
 
     python -m benchmarks.refine rates           compute-only, end to end and the plain loop; on a
                                                 GPU also eager, compiled and matrix rates
+    python -m benchmarks.refine waiting         end to end where a GPU like an H100 is waited for,
+                                                and the same with zarr's codecs for the images
     python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
     python -m benchmarks.refine scaling         one and two Dask workers, one core each
     python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
@@ -21,10 +23,12 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -33,9 +37,11 @@ import torch
 from flows.environment import prepare
 from simgan_core.arithmetic import choose_inference_arithmetic
 from simgan_core.checkpoint import load_refiner
+from simgan_core.gate import Inspection
 from simgan_core.images import to_network, to_pixels
 from simgan_core.refinement import BulkRefiner
 from simgan_core.refiner import Refiner
+from storage import reader, writer
 from storage.layout import read_root, recorded_shards
 from storage.location import locate
 from storage.reader import open_dataset
@@ -51,6 +57,8 @@ ROUNDS = 3 if DEVICE == "cuda" else 10
 """On shared cores neighbours take up to a half of the matrix units, for seconds: the more rounds,
 the more a best one says of the machine."""
 NUM_SCALED = 6144
+GPU_REFINING_S, GPU_INSPECTING_S, GPU_BATCH = 3.2e-6, 1.3e-6, 2048
+"""What an image takes an H100 with the paper's refiner, and of how many at once."""
 NUM_PROCESSES = 4
 """That share a GPU."""
 
@@ -59,6 +67,7 @@ def main() -> None:
     """Run the parts that are named."""
     parts = {
         "rates": rates,
+        "waiting": waiting,
         "memory": memory,
         "scaling": scaling,
         "orchestration": orchestration,
@@ -247,6 +256,71 @@ def _matrix_products(dtype: torch.dtype) -> tuple[int, Callable[[], None]]:
             torch.cuda.synchronize()
 
     return round(2 * size**3 * repeats / 1e9), work
+
+
+# Waiting
+
+
+class WaitingRefiner:
+    """Takes images to and from a GPU that is not there, and as long as it would take."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, *_: object) -> None:
+        shape = (3, GPU_BATCH, 35, 55, 1)
+        self._arriving, self._leaving = (np.zeros(shape, np.uint8) for _ in range(2))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return other images, three batches being under way at once."""
+        refined, ready_at = np.empty_like(images), 0.0
+        under_way: deque[tuple[int, slice, float]] = deque()
+
+        def finish() -> None:
+            slot, rows, ready_at = under_way.popleft()
+            time.sleep(max(0.0, ready_at - time.perf_counter()))
+            refined[rows] = self._leaving[slot, : len(refined[rows])]
+
+        for number, start in enumerate(range(0, len(images), GPU_BATCH)):
+            if len(under_way) == 3:
+                finish()
+            slot, rows = number % 3, slice(start, start + GPU_BATCH)
+            self._arriving[slot, : len(images[rows])] = images[rows]
+            ready_at = max(ready_at, time.perf_counter()) + len(images[rows]) * GPU_REFINING_S
+            under_way.append((slot, rows, ready_at))
+        while under_way:
+            finish()
+        return refined
+
+
+def _inspect_by_waiting(synthetic: np.ndarray, *_: object) -> Inspection:
+    time.sleep(len(synthetic) * GPU_INSPECTING_S)
+    nothing = np.zeros(len(synthetic), bool)
+    return Inspection(None, nothing, nothing)
+
+
+def waiting(folder: Path) -> None:
+    """Print what the program lets an H100 do: nothing is computed, all else is as it is."""
+    from tasks import refine  # noqa: PLC0415  after `prepare`
+
+    num_rows = 12 * 16384
+    make_refiner(folder / "refiner.pt", **SMALL)
+    make_synthetic(str(folder / "synthetic.zarr"), num_rows, 16384)
+
+    def by_zarr() -> None:
+        with (
+            patch.object(reader, "read_images", return_value=False),
+            patch.object(writer, "write_images", return_value=False),
+        ):
+            end_to_end(folder)
+
+    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+        seconds = _interleaved({"zarr's codecs": by_zarr, "ours": lambda: end_to_end(folder)})
+    for name, values in seconds.items():
+        rates = num_rows / np.array(values)
+        print(f"{name:14} {rates.max():8,.0f} images a second, median {np.median(rates):,.0f}, "
+              f"{rates.max() * GPU_REFINING_S:.2f} of refining alone")  # fmt: skip
+    by_zarr_s, ours_s = (min(values) for values in seconds.values())
+    print(f"ours / zarr's codecs {by_zarr_s / ours_s:.2f}")
 
 
 # Memory
