@@ -52,7 +52,7 @@ def choose_arithmetic(
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     if micro_batch_size is None:
-        micro_batch_size = 512 if device.type == "cuda" else 64 if has_fast_bf16(device) else 16
+        micro_batch_size = 512 if device.type == "cuda" else 64 if precision == "bf16" else 16
     return Arithmetic(device, precision, micro_batch_size)
 
 
@@ -68,7 +68,7 @@ def choose_inference_arithmetic(
     """
     device = torch.device(device)
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16_products(device) else "fp32"
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
     if micro_batch_size is None:
         micro_batch_size = 16
         if device.type == "cuda":
@@ -78,25 +78,19 @@ def choose_inference_arithmetic(
     return Arithmetic(device, precision, micro_batch_size)
 
 
-def has_fast_bf16_products(device: torch.device) -> bool:
-    """Whether layers that are products and little else run faster in bf16 than in fp32.
-
-    On AMD's cores with AVX512-bf16 (Zen 4 and later) a convolution in bf16 takes half the time of
-    fp32; on Intel's without AMX it takes longer.
-    """
-    if has_fast_bf16(device):
-        return True
-    capabilities = torch.cpu.get_capabilities()
-    is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
-    return device.type == "cpu" and is_amd and capabilities.get("avx512_bf16", False) is True
-
-
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 convolutions beat fp32 ones: on GPUs, and on CPUs with AMX tiles."""
+    """Whether convolutions in bf16 beat those in fp32: on GPUs, with AMX tiles, and on AMD's cores.
+
+    On AMD's cores with AVX512-bf16 (Zen 4 and later) they take half the time, in training too; on
+    Intel's without AMX they take longer.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # AVX-512 alone has bf16 products too, but with them training ran at 0.7 of fp32's rate.
-    return torch.cpu.get_capabilities().get("amx_bf16", False) is True
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("amx_bf16", False):
+        return True
+    is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
+    return is_amd and bool(capabilities.get("avx512_bf16", False))
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

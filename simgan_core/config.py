@@ -171,8 +171,9 @@ class TrainingConfig(Config):
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
     """Decay a step of the averaged refiner, which is the one used for refining; 0: the last one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the networks; weights and optimisers stay in float32. auto: bf16 on GPUs and on
-    CPUs with AMX, where it is faster, else fp32; a resumed training keeps what it began with."""
+    """Arithmetic of the networks; weights and optimisers stay in float32. auto: bf16 on GPUs, on
+    CPUs with AMX and on AMD's with AVX512-bf16, where it is faster, else fp32; a resumed training
+    keeps what it began with."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, batches and history: the same seed gives the same bits on CPU."""
     log_every: int = Field(default=10, ge=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from simgan_core.arithmetic import Arithmetic, choose_arithmetic, has_fast_bf16_products
+from simgan_core.arithmetic import Arithmetic, choose_arithmetic, has_fast_bf16
 from simgan_core.config import EstimatorConfig
 from simgan_core.freed_memory import keep_freed_memory
 from simgan_core.shuffling import ShuffledImages, seeded_generator
@@ -64,7 +64,7 @@ def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> Arith
     """Choose number format and micro-batch for an estimator on this device."""
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if has_fast_bf16_products(device) else "fp32"
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
     whole = device.type == "cuda" or config.architecture not in _MICRO_BATCH
     micro = config.batch_size if whole else _MICRO_BATCH[config.architecture]
     return choose_arithmetic(device, precision, micro)
