@@ -69,8 +69,8 @@ def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcom
 
 
 @simulate_app.command(name="real")
-def simulate_real(*, out: Path, count: int = 4000, seed: int = 2) -> Outcome:
-    """Render the stand-in for real images in MPIIGaze's layout, with 15 people.
+def simulate_real(*, out: Path, count: int = 4000, seed: int = 2, people: int = 15) -> Outcome:
+    """Render the stand-in for real images in MPIIGaze's layout.
 
     Parameters
     ----------
@@ -80,8 +80,10 @@ def simulate_real(*, out: Path, count: int = 4000, seed: int = 2) -> Outcome:
         Eye images, left and right together.
     seed
         The same seed gives the same files.
+    people
+        Whose eyes, in turn: p00, p01, …
     """
-    return _simulate("real", out, count, seed)
+    return _simulate("real", out, count, seed, people)
 
 
 @simulate_app.command(name="hand")
@@ -114,10 +116,12 @@ def simulate_hand(
     )
 
 
-def _simulate(domain: Literal["synthetic", "real"], out: Path, count: int, seed: int) -> Outcome:
+def _simulate(
+    domain: Literal["synthetic", "real"], out: Path, count: int, seed: int, people: int = 15
+) -> Outcome:
     from flows.simulate import simulate
 
-    simulate(domain, str(out), count, seed)
+    simulate(domain, str(out), count, seed, people)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} images are in {out}",

@@ -49,7 +49,7 @@ class Scenes:
     key: NDArray[np.uint64]
     """Key of the scene's random numbers [N]."""
     person: NDArray[np.int64]
-    """Who it is [N]: 0 to 14 in the real domain, everyone a new person in the synthetic one."""
+    """Who it is [N]: in turn in the real domain, everyone a new person in the synthetic one."""
     is_right: NDArray[np.bool_]
     """Right eye rather than left [N]: mirrored, the inner corner on the image's right."""
     gaze: FloatArray
@@ -99,22 +99,24 @@ def sample_scenes(
     seed: int,
     start: int = 0,
     appearance: Appearance | None = None,
+    num_people: int = NUM_REAL_PEOPLE,
 ) -> Scenes:
     """Draw scenes start, start + 1, …, start + count − 1 of a domain and seed.
 
     Synthetic scenes are left eyes, as UnityEyes makes them, each of a person of its own. Real ones
-    come in pairs, a left and a right eye of one person (not one shot), the 15 people in turn.
+    come in pairs, a left and a right eye of one person (not one shot), the `num_people` in turn.
     `appearance` replaces the domain's own look, for instance by one without glints.
 
-    Raises InputError where count is below 1, or seed or start below 0.
+    Raises InputError where count or num_people is below 1, or seed or start below 0.
     """
-    if count < 1 or seed < 0 or start < 0:
+    if count < 1 or num_people < 1 or seed < 0 or start < 0:
         raise InputError(
-            f"scenes need count ≥ 1, seed ≥ 0 and start ≥ 0, got {count}, {seed} and {start}"
+            "scenes need count ≥ 1, num_people ≥ 1, seed ≥ 0 and start ≥ 0, got "
+            f"{count}, {num_people}, {seed} and {start}"
         )
     look = appearance or APPEARANCES[domain]
     index = np.arange(start, start + count)
-    person = index // 2 % NUM_REAL_PEOPLE if domain == "real" else index
+    person = index // 2 % num_people if domain == "real" else index
     is_right = (index % 2 == 1) if domain == "real" else np.zeros(count, np.bool_)
     people = scene_random.derive_keys(seed, f"{domain} person", person)
     shots = scene_random.derive_keys(seed, f"{domain} shot", index)

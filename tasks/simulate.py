@@ -58,14 +58,14 @@ def simulate_synthetic(out: str, count: int, seed: int) -> str:
 
 
 @task(name="simulate-real", cache_policy=CACHE)
-def simulate_real(out: str, count: int, seed: int) -> str:
-    """Write `count` eyes of 15 people, left and right in turn, as MPIIGaze's files and lists."""
-    folder = _claim(Path(out), "real", count, seed)
+def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PEOPLE) -> str:
+    """Write `count` eyes of people in turn, left and right, as MPIIGaze's files and lists."""
+    folder = _claim(Path(out), f"real, {num_people} people", count, seed)
     started = time.monotonic()
     num_frames = -(-count // 2)
-    scenes = sample_scenes("real", 2 * num_frames, seed)
-    for person in range(NUM_REAL_PEOPLE):
-        frames = np.arange(person, num_frames, NUM_REAL_PEOPLE)
+    scenes = sample_scenes("real", 2 * num_frames, seed, num_people=num_people)
+    for person in range(num_people):
+        frames = np.arange(person, num_frames, num_people)
         for first in range(0, len(frames), FRAMES_PER_DAY):
             shown = frames[first : first + FRAMES_PER_DAY]
             _write_day(folder, person, first // FRAMES_PER_DAY + 1, shown, scenes)

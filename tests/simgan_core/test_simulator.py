@@ -133,9 +133,16 @@ def test_real_people_come_in_turn_with_a_left_and_a_right_eye_and_keep_their_tra
     assert len(np.unique(scenes.traits["iris_albedo"])) == 15
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"start": -2}])
+def test_with_more_people_the_first_ones_stay_who_they_were():
+    few, many = (sample_scenes("real", 80, seed=5, num_people=n) for n in (15, 40))
+    np.testing.assert_array_equal(many.person, np.arange(80) // 2)
+    np.testing.assert_array_equal(few.traits["iris_albedo"][:30], many.traits["iris_albedo"][:30])
+    assert len(np.unique(many.traits["iris_albedo"])) == 40
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"num_people": 0}, {"seed": -1}, {"start": -2}])
 def test_numbers_of_no_scenes_are_refused(wrong):
-    with pytest.raises(InputError, match="count ≥ 1, seed ≥ 0 and start ≥ 0"):
+    with pytest.raises(InputError, match="count ≥ 1, num_people ≥ 1, seed ≥ 0 and start ≥ 0"):
         sample_scenes("real", **{"count": 1, "seed": 0, **wrong})
 
 

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgan_core.errors import InputError
+from simgan_core.simulator import sample_scenes
+from storage.sources.mpiigaze import MPIIGazeSource
+from tasks.simulate import simulate_real
+
+
+def test_files_show_as_many_people_as_asked_for_in_turn(tmp_path: Path) -> None:
+    folder = simulate_real.fn(str(tmp_path / "r"), 24, seed=2, num_people=4)
+    source = MPIIGazeSource(Path(folder))
+    block = source.read(0, 24)
+    assert {name.split("/")[0] for name in block.ids} == {"p00", "p01", "p02", "p03"}
+    scenes = sample_scenes("real", 24, seed=2, num_people=4)
+    lefts = [row for row, name in enumerate(block.ids) if name.startswith("p03") and "left" in name]
+    expected = scenes.gaze[(scenes.person == 3) & ~scenes.is_right]
+    np.testing.assert_allclose(block.labels["gaze"][lefts], expected, atol=1e-6)
+
+
+def test_a_folder_of_other_people_is_not_mixed_with_these(tmp_path: Path) -> None:
+    folder = simulate_real.fn(str(tmp_path / "r"), 8, seed=2, num_people=4)
+    with pytest.raises(InputError, match=r"holds another .*4 people.*asked for.*2 people"):
+        simulate_real.fn(folder, 8, seed=2, num_people=2)
