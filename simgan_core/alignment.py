@@ -23,7 +23,9 @@ _STEPS_EACH_WAY = 4
 _ROUNDS = 6
 """Each round looks at a grid about the best place so far, at half the last one's spacing."""
 _TOLERATED_SHIFT_PX, _TOLERATED_SCALE = 0.75, 0.05
-"""Beyond these the crops do not match: more than 2° of gaze, or one eye in twenty wider."""
+"""Beyond these the crops of images that are alike do not match: more than 2° of gaze, or one eye
+in twenty wider. Unlike ones are registered less well: crops that match were found 0.9 px apart at a
+correlation of 0.6."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Alignment:
                 f"match (correlation {self.correlation:.2f} at best): look at domains_mean_images"
             )
         unit_px = self.image_width / _REFERENCE_WIDTH_PX
+        most_px = _TOLERATED_SHIFT_PX * unit_px / self.correlation
         found = {
-            f"{self.shift_x_px:+.1f} px to the right": abs(self.shift_x_px) / unit_px
-            > _TOLERATED_SHIFT_PX,
-            f"{self.shift_y_px:+.1f} px down": abs(self.shift_y_px) / unit_px > _TOLERATED_SHIFT_PX,
-            f"{self.scale:.2f} times as large": abs(self.scale - 1) > _TOLERATED_SCALE,
+            f"{self.shift_x_px:+.1f} px to the right": abs(self.shift_x_px) > most_px,
+            f"{self.shift_y_px:+.1f} px down": abs(self.shift_y_px) > most_px,
+            f"{self.scale:.2f} times as large": abs(self.scale - 1)
+            > _TOLERATED_SCALE / self.correlation,
         }
         wrong = [what for what, beyond in found.items() if beyond]
         if not wrong:

@@ -4,6 +4,7 @@ import torch
 from simgan_core.alignment import Alignment, align, mean_image
 from simgan_core.augmentation import shift_and_scale
 from simgan_core.images import to_network, to_pixels
+from simgan_core.preprocess import equalize
 from simgan_core.simulator import render, sample_scenes
 
 
@@ -35,6 +36,17 @@ def test_the_warning_names_what_does_not_match() -> None:
     warning = Alignment(0.1, -1.5, 1.12, 0.9, image_width=55).warning()
     assert "-1.5 px down, 1.12 times as large" in warning
     assert "to the right" not in warning
+
+
+def test_crops_that_match_are_no_worse_for_another_look(eyes) -> None:
+    synthetic = torch.from_numpy(equalize(eyes.numpy()))
+    scenes = sample_scenes("real", 800, seed=2)
+    real = torch.from_numpy(render(scenes[~scenes.is_right], "crop", 35, 55).images)
+    found = align(mean_image(synthetic), mean_image(real))
+    assert 0.5 < found.correlation < 0.8
+    assert not found.warning()
+    elsewhere = align(mean_image(synthetic), mean_image(moved(real, 2.5, 0, 1)))
+    assert "px to the right" in elsewhere.warning()
 
 
 def test_a_pixel_of_a_wider_image_is_less() -> None:
