@@ -47,7 +47,7 @@ ARMS = ComparisonConfig(
 )
 ESTIMATOR = EstimatorConfig(architecture="compact")
 """What the figures in docs/benchmarks.md are of, and up to 2.6 times as fast as the default."""
-NUM_CLAIM_SEEDS, NUM_ABLATION_SEEDS = 3, 2
+NUM_CLAIM_SEEDS, NUM_ABLATION_SEEDS = 5, 2
 NUM_KILLS, NUM_KILLED_STEPS = 10, 300
 KILLED_TRAINING = (
     *("--refiner.num-features", 8, "--refiner.num-blocks", 2, "--refiner.no-residual"),
