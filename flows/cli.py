@@ -117,11 +117,11 @@ def simulate_hand(
 
 
 def _simulate(
-    domain: Literal["synthetic", "real"], out: Path, count: int, seed: int, people: int = 15
+    domain: Literal["synthetic", "real"], out: Path, count: int, seed: int, *people: int
 ) -> Outcome:
     from flows.simulate import simulate
 
-    simulate(domain, str(out), count, seed, people)
+    simulate(domain, str(out), count, seed, *people)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} images are in {out}",

@@ -19,8 +19,8 @@ NUM_REAL = 4500
 PEOPLE = tuple(f"p{number:02d}" for number in range(30))
 REAL_PEOPLE, TEST_PEOPLE = PEOPLE[:18], PEOPLE[18:]
 ESTIMATOR = EstimatorConfig(architecture="compact", steps=400)
-"""Twelve estimators are most of the demo's time. With 700 steps synthetic and refined are 0.3°
-better, and their difference is the same; the default architecture takes twice as long."""
+"""Twelve estimators are nearly half of the demo's time. With 700 steps synthetic and refined are
+0.3° better, and their difference is the same; the default architecture takes twice as long."""
 
 
 @flow(name="demo", flow_run_name=named("demo in {out}, seed {seed}"))

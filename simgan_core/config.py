@@ -243,7 +243,7 @@ PRESETS: dict[str, TrainingConfig] = {
         refiner=RefinerConfig(num_features=16, mirrored=True),
         discriminator=DiscriminatorConfig(gradient_penalty=0.01),
         regularization=RegularizationConfig(identity=0.2, gradient=0.4),
-        stopping=StoppingConfig(evaluate_every=450, num_images=250, min_pupils_kept=0.5),
+        stopping=StoppingConfig(evaluate_every=450, num_images=250, min_pupils_kept=0.6),
         steps=900,
         batch_size=16,
         learning_rate=1.5e-3,

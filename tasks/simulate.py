@@ -60,10 +60,10 @@ def simulate_synthetic(out: str, count: int, seed: int) -> str:
 @task(name="simulate-real", cache_policy=CACHE)
 def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PEOPLE) -> str:
     """Write `count` eyes of people in turn, left and right, as MPIIGaze's files and lists."""
-    folder = _claim(Path(out), f"real, {num_people} people", count, seed)
-    started = time.monotonic()
     num_frames = -(-count // 2)
     scenes = sample_scenes("real", 2 * num_frames, seed, num_people=num_people)
+    folder = _claim(Path(out), f"real, {num_people} people", count, seed)
+    started = time.monotonic()
     for person in range(num_people):
         frames = np.arange(person, num_frames, num_people)
         for first in range(0, len(frames), FRAMES_PER_DAY):
@@ -114,6 +114,10 @@ def _joints_uvd(joints_mm: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any
 
 def _claim(folder: Path, domain: str, count: int, seed: int) -> Path:
     """Mark the folder as this simulation's; refuse one that holds anything else."""
+    if count < 1 or seed < 0:
+        raise InputError(
+            f"a simulation needs count ≥ 1 and seed ≥ 0, got {count} and {seed}; nothing is written"
+        )
     mark = folder / MARK
     claim = {"domain": domain, "count": count, "seed": seed, "code": code_version()}
     if mark.exists():

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from simgan_core.errors import InputError
 from simgan_core.simulator import sample_scenes
 from storage.sources.mpiigaze import MPIIGazeSource
-from tasks.simulate import simulate_real
+from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 
 
 def test_files_show_as_many_people_as_asked_for_in_turn(tmp_path: Path) -> None:
@@ -24,3 +26,22 @@ def test_a_folder_of_other_people_is_not_mixed_with_these(tmp_path: Path) -> Non
     folder = simulate_real.fn(str(tmp_path / "r"), 8, seed=2, num_people=4)
     with pytest.raises(InputError, match=r"holds another .*4 people.*asked for.*2 people"):
         simulate_real.fn(folder, 8, seed=2, num_people=2)
+
+
+@pytest.mark.parametrize(
+    ("simulation", "wrong"),
+    [
+        (simulate_real.fn, {"count": 0}),
+        (partial(simulate_real.fn, num_people=0), {}),
+        (simulate_synthetic.fn, {"count": 0}),
+        (simulate_synthetic.fn, {"seed": -1}),
+        (partial(simulate_hand.fn, domain="real"), {"count": 0}),
+    ],
+)
+def test_numbers_of_no_simulation_are_refused_and_leave_the_folder_to_the_right_ones(
+    tmp_path: Path, simulation: Callable[..., str], wrong: dict[str, int]
+) -> None:
+    numbers = {"count": 2, "seed": 1} | wrong
+    with pytest.raises(InputError, match="count ≥ 1"):
+        simulation(out=str(tmp_path / "s"), **numbers)
+    assert not (tmp_path / "s").exists()
