@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.simulator.eyes import render, sample_scenes
 from storage.errors import StorageError
 from storage.reader import open_dataset
 

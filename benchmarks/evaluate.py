@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.built_in_domains import run_simgan, write_domains
 from simgan_core.config import EstimatorConfig
-from simgan_core.estimator import build_estimator
-from simgan_core.estimator_training import train_estimator
-from simgan_core.images import to_network
-from tasks.methods import predict_by
+from simgan_core.data.images import to_network
+from simgan_core.estimation.gaze_training import train_estimator
+from simgan_core.models.estimator import build_estimator
+from tasks.comparison.classical_baselines import predict_by
 
 PAPER = EstimatorConfig(architecture="paper", steps=4, batch_size=512, validation_share=0)
 ROUNDS = 5

@@ -19,8 +19,8 @@ from playwright.sync_api import sync_playwright
 from storage.samples import SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain
 from storage.writer import DatasetWriter
-from tasks.gallery import make_gallery
-from tasks.gallery_page import write_gallery
+from tasks.viewing.gallery import make_gallery
+from tasks.viewing.gallery_page import write_gallery
 
 NUM_SAMPLES = 10_000
 SCROLL = """async (speed) => {

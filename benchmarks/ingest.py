@@ -37,15 +37,15 @@ import psutil
 import zarr
 from PIL import Image
 
-from flows.environment import prepare
-from simgan_core.simulator import render, sample_scenes
+from flows.cli.environment import prepare
+from simgan_core.simulator.eyes import render, sample_scenes
 from storage.layout import create_arrays, open_arrays
 from storage.location import locate
 from storage.reader import open_dataset
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
+from storage.sources.formats.unityeyes import write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
-from storage.sources.unityeyes import write_unityeyes_pair
-from tasks.inputs import ArraysInput, SourceInput, UnityEyesInput
+from tasks.ingestion.inputs import ArraysInput, SourceInput, UnityEyesInput
 
 NUM_FRAMES = 10_000
 HEIGHT, WIDTH = 600, 800
@@ -76,7 +76,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
             prepare(Path(temporary) / "home")
             # Before anything is timed: it takes longer than a round.
-            importlib.import_module("tasks.ingest")
+            importlib.import_module("tasks.ingestion.ingest")
             parts[part](given.folder or Path(temporary))
 
 
@@ -158,7 +158,7 @@ def _points(vectors: list[str]) -> np.ndarray:
 def ingest(source: SourceInput, to: Path, rows_per_shard: int = 16384) -> str:
     """Ingest as the flow does, without an orchestrator; returns the digest."""
     # Prefect reads its settings when it is imported, so only after `prepare`.
-    from tasks.ingest import (  # noqa: PLC0415
+    from tasks.ingestion.ingest import (  # noqa: PLC0415
         finish_ingestion,
         ingest_shards,
         plan_ingestion,

@@ -34,13 +34,13 @@ import numpy as np
 import psutil
 import torch
 
-from flows.environment import prepare
-from simgan_core.arithmetic import choose_inference_arithmetic
-from simgan_core.checkpoint import load_refiner
-from simgan_core.gate import Inspection
-from simgan_core.images import to_network, to_pixels
-from simgan_core.refinement import BulkRefiner
-from simgan_core.refiner import Refiner
+from flows.cli.environment import prepare
+from simgan_core.compute.settings import choose_inference_arithmetic
+from simgan_core.data.images import to_network, to_pixels
+from simgan_core.inference import BulkRefiner
+from simgan_core.models.checkpoint import load_refiner
+from simgan_core.models.refiner import Refiner
+from simgan_core.quality.gate import Inspection
 from storage import reader, writer
 from storage.layout import read_root, recorded_shards
 from storage.location import locate
@@ -211,7 +211,7 @@ def end_to_end(folder: Path, pool: Executor | None = None) -> None:
     With a pool its processes refine, as Dask's workers do.
     """
     # Prefect reads its settings when it is imported, so only after `prepare`.
-    from tasks.refine import finish_refinement, plan_refinement  # noqa: PLC0415
+    from tasks.refinement.refine import finish_refinement, plan_refinement  # noqa: PLC0415
 
     to = folder / f"refined-{time.monotonic_ns()}.zarr"
     places = str(folder / "synthetic.zarr"), str(folder / "refiner.pt"), str(to)
@@ -227,7 +227,7 @@ def end_to_end(folder: Path, pool: Executor | None = None) -> None:
 
 
 def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> None:
-    from tasks.refine import refine_shards  # noqa: PLC0415  after `prepare`
+    from tasks.refinement.refine import refine_shards  # noqa: PLC0415  after `prepare`
 
     refine_shards.fn(shards, source, weights, to)
 
@@ -300,7 +300,7 @@ def _inspect_by_waiting(synthetic: np.ndarray, *_: object) -> Inspection:
 
 def waiting(folder: Path) -> None:
     """Print what the program lets an H100 do: nothing is computed, all else is as it is."""
-    from tasks import refine  # noqa: PLC0415  after `prepare`
+    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
 
     num_rows = 12 * 16384
     make_refiner(folder / "refiner.pt", **SMALL)

@@ -12,7 +12,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS
 
 import time
 
-from simgan_core.simulator import Domain, Framing, render, sample_scenes
+from simgan_core.simulator.eyes import Domain, Framing, render, sample_scenes
 
 CASES: list[tuple[Domain, Framing, int, int]] = [
     ("synthetic", "crop", 35, 55),

@@ -26,13 +26,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from simgan_core.compute.distributed import join_ranks, leave_ranks
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
-from simgan_core.discriminator import Discriminator
-from simgan_core.ranks import join_ranks, leave_ranks
-from simgan_core.realism import KernelDistance
-from simgan_core.refiner import Refiner
-from simgan_core.simulator import render, sample_scenes
-from simgan_core.trainer import NullSink, Trainer
+from simgan_core.models.discriminator import Discriminator
+from simgan_core.models.refiner import Refiner
+from simgan_core.quality.kid import KernelDistance
+from simgan_core.simulator.eyes import render, sample_scenes
+from simgan_core.training.trainer import NullSink, Trainer
 
 
 class ImageFiles(Dataset[Tensor]):

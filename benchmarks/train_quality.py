@@ -24,18 +24,18 @@ import numpy as np
 import torch
 
 from benchmarks.built_in_domains import Domains, run_simgan, write_domains
-from flows.environment import prepare
-from simgan_core.checkpoint import load_checkpoint
+from flows.cli.environment import prepare
 from simgan_core.config import PRESETS, EstimatorConfig
-from simgan_core.examination import Examiner, Figures
-from simgan_core.metrics import bootstrap_difference, bootstrap_mean
+from simgan_core.models.checkpoint import load_checkpoint
+from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
+from simgan_core.training.validation import Examiner, Figures
 from storage.reader import open_dataset
-from tasks.comparison import ArmAnswers, Comparison, Estimate, read_answers
-from tasks.evaluate import estimate, plan_comparison
-from tasks.findings import BOOTSTRAP_SEED, find
-from tasks.protocols import ComparisonConfig
-from tasks.refine import finish_refinement, plan_refinement, refine_shards
-from tasks.train import train_refiner
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.estimate import estimate, plan_comparison
+from tasks.comparison.plan import ArmAnswers, Comparison, Estimate, read_answers
+from tasks.comparison.results import BOOTSTRAP_SEED, find
+from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
+from tasks.training.train import train_refiner
 
 Precision = Literal["fp32", "bf16"]
 

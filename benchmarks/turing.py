@@ -65,7 +65,7 @@ def server(folder: Path) -> Iterator[str]:
     domains: tuple[Domain, ...] = ("real", "refined")
     for seed, domain in enumerate(domains):
         words += [f"--{domain}", write_noise(folder / f"{domain}.zarr", domain, seed)]
-    program = "from flows.turing import app; app()"
+    program = "from flows.cli.turing import app; app()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
     )

@@ -10,7 +10,7 @@ from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PARTS, PRESETS, EstimatorConfig, Part, TrainingConfig
-from tasks.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
+from tasks.comparison.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
 
 
 @flow(name="ablate", flow_run_name=named("ablate a training from {synthetic} to {real}"))

@@ -10,9 +10,9 @@ from flows.pipeline import pipeline
 from flows.run_names import named
 from flows.simulate import simulate
 from simgan_core.config import PRESETS, EstimatorConfig
-from tasks.findings import ComparisonResult
-from tasks.inputs import MPIIGazeInput, UnityEyesInput
-from tasks.protocols import DEMO
+from tasks.comparison.arms import DEMO
+from tasks.comparison.results import ComparisonResult
+from tasks.ingestion.inputs import MPIIGazeInput, UnityEyesInput
 
 NUM_SYNTHETIC = 4500
 NUM_REAL = 4500

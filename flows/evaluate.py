@@ -7,12 +7,12 @@ from pydantic import Field
 
 from flows.run_names import named
 from simgan_core.config import EstimatorConfig
-from tasks.comparison import Comparison, Estimate
-from tasks.evaluate import estimate, plan_comparison, plan_evaluation
-from tasks.findings import ComparisonResult
-from tasks.policies import gpu_slot, tasks_stop_too, threads
-from tasks.protocols import ComparisonConfig
-from tasks.report import EvaluationResult, conclude, summarize
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.plan import Comparison, Estimate
+from tasks.comparison.report import EvaluationResult, conclude, summarize
+from tasks.comparison.results import ComparisonResult
+from tasks.runtime.policies import gpu_slot, tasks_stop_too, threads
 
 Seeds = Annotated[int, Field(ge=1, le=100)]
 

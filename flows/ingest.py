@@ -7,9 +7,9 @@ from pydantic import Field
 
 from flows.run_names import named
 from storage.schema import DatasetInfo
-from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
-from tasks.inputs import SourceInput
-from tasks.policies import threads
+from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
+from tasks.ingestion.inputs import SourceInput
+from tasks.runtime.policies import threads
 
 
 # Two shards under way: while one is written, the cores decode the other.

@@ -13,8 +13,8 @@ from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
-from tasks.findings import ComparisonResult
-from tasks.inputs import SourceInput
+from tasks.comparison.results import ComparisonResult
+from tasks.ingestion.inputs import SourceInput
 from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
 
 

@@ -17,9 +17,9 @@ from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
-from tasks.findings import ComparisonResult
-from tasks.inputs import SourceInput
-from tasks.protocols import ComparisonConfig
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.results import ComparisonResult
+from tasks.ingestion.inputs import SourceInput
 
 
 @flow(name="pipeline", flow_run_name=named("the whole way round in {out}"))

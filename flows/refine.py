@@ -7,10 +7,10 @@ from pydantic import Field
 
 from flows.run_names import named
 from storage.schema import DatasetInfo
-from tasks.policies import Runner, gpu_slot, task_runner, tasks_stop_too
-from tasks.progress import reported_progress
-from tasks.refine import Dtype, finish_refinement, plan_refinement, refine_shards
-from tasks.refinement_report import show_refinement
+from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tasks.refinement.report import show_refinement
+from tasks.runtime.policies import Runner, gpu_slot, task_runner, tasks_stop_too
+from tasks.runtime.progress import reported_progress
 
 GateShift = Annotated[float, Field(gt=0, le=20)]
 

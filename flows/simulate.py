@@ -4,7 +4,7 @@ from typing import Literal
 
 from prefect import flow
 
-from simgan_core.simulator import NUM_REAL_PEOPLE
+from simgan_core.simulator.eyes import NUM_REAL_PEOPLE
 from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 
 

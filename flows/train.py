@@ -4,8 +4,8 @@ from prefect import flow
 
 from flows.run_names import named
 from simgan_core.config import PRESETS, TrainingConfig
-from tasks.policies import gpu_slot
-from tasks.train import RefinerRef, train_refiner
+from tasks.runtime.policies import gpu_slot
+from tasks.training.train import RefinerRef, train_refiner
 
 
 @flow(name="train", flow_run_name=named("train a refiner from {synthetic} to {real}"))

@@ -11,10 +11,10 @@ from storage.errors import CorruptDatasetError, DatasetIncompleteError, DatasetN
 from storage.layout import Array, StrictStore, open_arrays, read_record, recorded_shards
 from storage.location import Location, locate
 from storage.manifest import ShardRecord
+from storage.raw_shards import read_images
 from storage.replacement import find_readable
 from storage.samples import Images, Rejection, SampleBlock
 from storage.schema import DatasetInfo
-from storage.whole_shards import read_images
 
 
 def open_dataset(url: str) -> "Dataset":

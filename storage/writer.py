@@ -44,10 +44,10 @@ from storage.layout import (
 )
 from storage.location import Claim, Location, locate
 from storage.manifest import ShardRecord, block_digest, dataset_digest, record_of
+from storage.raw_shards import write_images
 from storage.replacement import building_place, find_writable, put_in_place
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo, DatasetSpec
-from storage.whole_shards import write_images
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from simgan_core.config import Config, TrainingConfig
 from storage.schema import DatasetInfo
-from tasks.findings import ComparisonResult
-from tasks.home import home
-from tasks.identity import content_id
-from tasks.policies import CACHE, REFINED_GOT_WORSE
+from tasks.comparison.results import ComparisonResult
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.paths import home
+from tasks.runtime.policies import CACHE, REFINED_GOT_WORSE
 
 logger = logging.getLogger(__name__)
 

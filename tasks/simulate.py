@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.errors import InputError
-from simgan_core.hand_simulator import render_hand_depths
-from simgan_core.simulator import NUM_REAL_PEOPLE, Scenes, render, sample_scenes
-from storage.sources.head_pose import to_unityeyes
-from storage.sources.mpiigaze import EyeArrays, write_evaluation_list, write_mpiigaze_day
-from storage.sources.nyu_hand import (
+from simgan_core.simulator.eyes import NUM_REAL_PEOPLE, Scenes, render, sample_scenes
+from simgan_core.simulator.hands import render_hand_depths
+from storage.sources.formats.mpiigaze import EyeArrays, write_evaluation_list, write_mpiigaze_day
+from storage.sources.formats.nyu_hand import (
     CUBE_MM,
     FX,
     frame_path,
     write_nyu_frame,
     write_nyu_labels,
 )
-from storage.sources.unityeyes import write_unityeyes_pair
-from tasks.identity import code_version
-from tasks.policies import CACHE
+from storage.sources.formats.unityeyes import write_unityeyes_pair
+from storage.sources.head_pose import to_unityeyes
+from tasks.runtime.content_ids import code_version
+from tasks.runtime.policies import CACHE
 
 logger = logging.getLogger(__name__)
 

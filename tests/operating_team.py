@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import torch
 
-from simgan_core.checkpoint import save_refiner
 from simgan_core.config import RefinerConfig, TrainingConfig
-from simgan_core.refiner import Refiner
+from simgan_core.models.checkpoint import save_refiner
+from simgan_core.models.refiner import Refiner
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from simgan_core.checkpoint import save_refiner
 from simgan_core.config import RefinerConfig, TrainingConfig
-from simgan_core.refiner import Refiner
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.models.checkpoint import save_refiner
+from simgan_core.models.refiner import Refiner
+from simgan_core.simulator.eyes import render, sample_scenes
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter

@@ -21,20 +21,20 @@ import pyarrow.parquet
 import zarr
 from PIL import Image
 
-from storage.sources.arrays import ArraysSource
-from storage.sources.eye_gaze import EyeGazeSource
-from storage.sources.folder import FolderSource
-from storage.sources.head_pose import to_unityeyes
-from storage.sources.mpiigaze import (
+from storage.sources.formats.arrays import ArraysSource
+from storage.sources.formats.eye_gaze import EyeGazeSource
+from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.mpiigaze import (
     EyeArrays,
     MPIIGazeSource,
     write_evaluation_list,
     write_mpiigaze_day,
 )
-from storage.sources.nyu_hand import NyuHandSource
+from storage.sources.formats.nyu_hand import NyuHandSource
+from storage.sources.formats.syntheseyes import SynthesEyesSource
+from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
+from storage.sources.head_pose import to_unityeyes
 from storage.sources.source import Source
-from storage.sources.syntheseyes import SynthesEyesSource
-from storage.sources.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
 
 NUM_SAMPLES = 5
 LIGHT, DARK = 180, 20

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from simgan_core.simulator import Scenes, render
+from simgan_core.simulator.eyes import Scenes, render
 from storage.schema import GAZE, PUPIL_PX, Domain
-from tasks.orchestration import prepare_server
+from tasks.ops.prefect_setup import prepare_server
 from tests.tasks.downstream.conftest import write_dataset
 
 SECONDS_TO_START = 90

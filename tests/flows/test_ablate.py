@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from simgan_core.checkpoint import load_refiner
 from simgan_core.config import PRESETS
-from simgan_core.simulator import sample_scenes
-from tasks.ablation import variants
+from simgan_core.models.checkpoint import load_refiner
+from simgan_core.simulator.eyes import sample_scenes
+from tasks.comparison.ablation import variants
 from tests.flows.conftest import write_eyes
 
 # One that lacks most parts already, so that two trainings are all variants.

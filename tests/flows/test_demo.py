@@ -7,7 +7,7 @@ from pathlib import Path
 
 SMALL_DEMO = """
 from flows import demo
-from flows.cli import main
+from flows.cli.main import main
 from simgan_core.config import PRESETS, RefinerConfig
 
 demo.NUM_SYNTHETIC, demo.NUM_REAL = 45, 60

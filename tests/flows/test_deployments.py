@@ -7,7 +7,7 @@ import pytest
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 
-from tasks.orchestration import code_digest, connect, prepare_server
+from tasks.ops.prefect_setup import code_digest, connect, prepare_server
 
 DEPLOYMENTS = {
     "bulk-refine",
@@ -126,7 +126,7 @@ def test_made_anew_a_deployment_keeps_what_people_set(
             )
 
     asyncio.run(set_by_hand())
-    monkeypatch.setattr("tasks.orchestration.code_digest", lambda: "another")
+    monkeypatch.setattr("tasks.ops.prefect_setup.code_digest", lambda: "another")
     asyncio.run(prepare_server(api, num_gpus=0))
     anew = read(api)["nightly-pipeline"]
     assert anew.version == "another"

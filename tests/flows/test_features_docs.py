@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-from simgan_core.checkpoint import load_refiner
-from simgan_core.simulator import sample_scenes
+from simgan_core.models.checkpoint import load_refiner
+from simgan_core.simulator.eyes import sample_scenes
 from tests.flows.conftest import Simgan, write_eyes
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "features.md").read_text("utf-8")

@@ -40,7 +40,7 @@ def test_help_lists_every_command() -> None:
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     program = (
         "import sys; sys.argv = ['simgan', *sys.argv[1:]]\n"
-        "from flows.cli import main\n"
+        "from flows.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )

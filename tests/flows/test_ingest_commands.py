@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from storage.holding import held
+from storage.exclusive_lock import held
 from tasks.simulate import simulate_synthetic
 
 NUM_PAIRS = 12

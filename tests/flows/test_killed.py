@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from simgan_core.checkpoint import load_checkpoint
+from simgan_core.models.checkpoint import load_checkpoint
 from storage.reader import open_dataset
-from tasks.ingest import finish_ingestion, ingest_shards, plan_ingestion
-from tasks.inputs import MPIIGazeInput, SourceInput, UnityEyesInput
+from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
+from tasks.ingestion.inputs import MPIIGazeInput, SourceInput, UnityEyesInput
 from tasks.simulate import simulate_real, simulate_synthetic
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from simgan_core.alignment import Alignment, align, mean_image
-from simgan_core.augmentation import shift_and_scale
-from simgan_core.images import to_network, to_pixels
-from simgan_core.preprocess import equalize
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.data.augmentation import shift_and_scale
+from simgan_core.data.images import to_network, to_pixels
+from simgan_core.data.preprocess import equalize
+from simgan_core.quality.alignment import Alignment, align, mean_image
+from simgan_core.simulator.eyes import render, sample_scenes
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,12 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from simgan_core.augmentation import randomly_degrade, randomly_shift_and_scale, shift_and_scale
-from simgan_core.shuffling import seeded_generator
+from simgan_core.data.augmentation import (
+    randomly_degrade,
+    randomly_shift_and_scale,
+    shift_and_scale,
+)
+from simgan_core.data.sampler import seeded_generator
 
 
 def random_images(count: int, channels: int = 1) -> torch.Tensor:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from simgan_core.baselines import match_histograms
+from simgan_core.data.histogram_matching import match_histograms
 from simgan_core.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simgan_core.binomial import binomial_interval, binomial_p_value, mean_interval
+from simgan_core.stats.binomial import binomial_interval, binomial_p_value, mean_interval
 
 COUNTS = [(0, 20), (20, 20), (1, 1), (3, 7), (50, 100), (162, 200), (517, 1000), (40_100, 80_000)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simgan_core import camera, scene_random
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.simulator import camera, scene_random
+from simgan_core.simulator.eyes import render, sample_scenes
 
 
 @pytest.fixture(scope="module")

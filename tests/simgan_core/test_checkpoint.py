@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from simgan_core.checkpoint import (
+from simgan_core.config import RefinerConfig, TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.models.checkpoint import (
     load_checkpoint,
     load_refiner,
     save_checkpoint,
     save_refiner,
     weights_digest,
 )
-from simgan_core.config import RefinerConfig, TrainingConfig
-from simgan_core.errors import InputError
-from simgan_core.refiner import Refiner
+from simgan_core.models.refiner import Refiner
 
 CONFIG = TrainingConfig(refiner=RefinerConfig(num_features=4, num_blocks=1))
 METADATA = {"image_height": 35, "image_width": 55, "preprocess": "equalize",

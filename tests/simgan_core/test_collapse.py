@@ -1,6 +1,6 @@
 import pytest
 
-from simgan_core.collapse import CollapsedError, CollapseWatch
+from simgan_core.training.collapse import CollapsedError, CollapseWatch
 
 
 def test_images_that_are_all_alike_are_a_collapse() -> None:

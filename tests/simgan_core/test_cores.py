@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.cores import each_on_a_core, num_side_by_side
+from simgan_core.compute.parallel import each_on_a_core, num_side_by_side
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from simgan_core.config import DiscriminatorConfig
-from simgan_core.discriminator import Discriminator
-from simgan_core.steps import frozen
+from simgan_core.models.discriminator import Discriminator
+from simgan_core.training.steps import frozen
 
 EYES = DiscriminatorConfig(architecture="eyes")
 HAND = DiscriminatorConfig(architecture="hand")

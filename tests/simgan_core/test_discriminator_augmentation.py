@@ -1,7 +1,7 @@
 import torch
 
 from simgan_core.config import DiscriminatorConfig
-from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
+from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
 
 
 def augmentation_with(**options: float) -> DiscriminatorAugmentation:

@@ -7,7 +7,7 @@ import torch
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
-from simgan_core.estimator import build_estimator, load_estimator, save_estimator
+from simgan_core.models.estimator import build_estimator, load_estimator, save_estimator
 
 POOLED, COMPACT, PAPER, RESNET = (
     EstimatorConfig(architecture=name) for name in ("pooled", "compact", "paper", "resnet")

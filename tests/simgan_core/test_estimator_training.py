@@ -4,16 +4,16 @@ import torch
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
-from simgan_core.estimator_fitting import split_rows
-from simgan_core.estimator_training import (
+from simgan_core.estimation.fitting import split_rows
+from simgan_core.estimation.gaze_training import (
     fine_tune_estimator,
     gaze_loss,
     predict_gaze,
     train_estimator,
 )
 from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw, pitchyaw_from_gaze
-from simgan_core.simulator import render, sample_scenes
-from simgan_core.steps import NonFiniteLossError
+from simgan_core.simulator.eyes import render, sample_scenes
+from simgan_core.training.steps import NonFiniteLossError
 
 SHORT = EstimatorConfig(steps=12, batch_size=16)
 

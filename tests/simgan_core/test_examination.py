@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.examination import Examiner
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.simulator.eyes import render, sample_scenes
+from simgan_core.training.validation import Examiner
 
 
 @pytest.fixture(scope="module")

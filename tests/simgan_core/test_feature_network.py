@@ -10,8 +10,8 @@ from torch import nn
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
-from simgan_core.estimator import build_estimator, save_estimator
-from simgan_core.feature_network import load_feature_network
+from simgan_core.models.estimator import build_estimator, save_estimator
+from simgan_core.models.feature_network import load_feature_network
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import sys
 PAGES_TOUCHED_AGAIN = """
 import resource
 import numpy as np
-from simgan_core.freed_memory import keep_freed_memory
+from simgan_core.compute.malloc import keep_freed_memory
 keep_freed_memory()
 maps = [np.ones(2**21) for _ in range(4)]
 del maps

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from simgan_core import fused_convolution
+from simgan_core.compute import fused_convolution
+from simgan_core.compute.fused_convolution import convolve, packed
 from simgan_core.config import RefinerConfig
-from simgan_core.fused_convolution import convolve, packed
-from simgan_core.refiner import Refiner
+from simgan_core.models.refiner import Refiner
 
 needs_operator = pytest.mark.skipif(
     not fused_convolution._HAS_OPERATOR, reason="this machine's PyTorch has no fused bf16 operator"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.eye_appearance import SYNTHETIC
-from simgan_core.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
-from simgan_core.simulator import Rendered, render, sample_scenes
+from simgan_core.quality.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
+from simgan_core.simulator.appearance import SYNTHETIC
+from simgan_core.simulator.eyes import Rendered, render, sample_scenes
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from simgan_core.hand_simulator import CUBE_MM, JOINTS, depth_of_capsules, render_hands
+from simgan_core.simulator.hands import CUBE_MM, JOINTS, depth_of_capsules, render_hands
 
 
 def test_joints_lie_on_the_hand_and_behind_its_surface():

@@ -1,6 +1,6 @@
 import torch
 
-from simgan_core.history import History
+from simgan_core.training.history import History
 
 
 def numbered(first: int, count: int) -> torch.Tensor:

@@ -4,10 +4,10 @@ import torch
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
-from simgan_core.hand_simulator import render_hands
-from simgan_core.hourglass import Hourglass, heat_map_loss, heat_maps, joints_from_heat_maps
-from simgan_core.joint_training import predict_joints, train_joint_estimator
-from simgan_core.metrics import joint_errors_px
+from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
+from simgan_core.models.hourglass import Hourglass, heat_map_loss, heat_maps, joints_from_heat_maps
+from simgan_core.simulator.hands import render_hands
+from simgan_core.stats.bootstrap import joint_errors_px
 
 SHORT = EstimatorConfig(architecture="hourglass", num_features=8, steps=3, batch_size=4)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from simgan_core.images import to_network, to_pixels
+from simgan_core.data.images import to_network, to_pixels
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(torch.uint8, 255), (torch.uint16, 65535)])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from simgan_core.data.label_matching import density_ratio, resampled_rows
 from simgan_core.errors import InputError
 from simgan_core.gaze import gaze_from_pitchyaw, pitchyaw_from_gaze
-from simgan_core.label_matching import density_ratio, resampled_rows
 
 
 def gazes(pitch_deg: float, spread_deg: float, count: int = 4000) -> np.ndarray:

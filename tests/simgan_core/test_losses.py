@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.discriminator import REAL, REFINED
-from simgan_core.losses import discriminator_loss, gradient_penalty, refiner_loss
+from simgan_core.models.discriminator import REAL, REFINED
+from simgan_core.training.losses import discriminator_loss, gradient_penalty, refiner_loss
 
 LOSSES = ("cross-entropy", "least-squares", "hinge")
 

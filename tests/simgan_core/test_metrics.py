@@ -7,7 +7,7 @@ from scipy.io import loadmat
 
 from simgan_core.errors import InputError
 from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw
-from simgan_core.metrics import (
+from simgan_core.stats.bootstrap import (
     bootstrap_difference,
     bootstrap_mean,
     cell_means,

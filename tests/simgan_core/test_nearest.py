@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from simgan_core.nearest import describe, nearest
+from simgan_core.quality.nearest import describe, nearest
 
 
 def _noise(count: int, seed: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":

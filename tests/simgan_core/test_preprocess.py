@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from simgan_core.data.preprocess import equalize, preprocess
 from simgan_core.errors import InputError
-from simgan_core.preprocess import equalize, preprocess
 
 
 def equalized_by_hand(plane: np.ndarray) -> np.ndarray:

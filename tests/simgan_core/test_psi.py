@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from simgan_core.config import RegularizationConfig
-from simgan_core.psi import SelfRegularization, emphasis_on_iris
+from simgan_core.training.self_regularization import SelfRegularization, emphasis_on_iris
 
 
 def random_pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

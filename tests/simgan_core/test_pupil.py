@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core.data.preprocess import equalize
 from simgan_core.errors import InputError
-from simgan_core.preprocess import equalize
-from simgan_core.pupil import fit_pupils, locate_pupil
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.quality.pupil import fit_pupils, locate_pupil
+from simgan_core.simulator.eyes import render, sample_scenes
 
 NUM_EYES = 200
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from simgan_core.errors import InputError
-from simgan_core.eye_appearance import SYNTHETIC
-from simgan_core.quality import classifier_accuracy, pupil_shift_px
-from simgan_core.simulator import Rendered, render, sample_scenes
+from simgan_core.quality.label_drift import classifier_accuracy, pupil_shift_px
+from simgan_core.simulator.appearance import SYNTHETIC
+from simgan_core.simulator.eyes import Rendered, render, sample_scenes
 
 DARK_EYED = SYNTHETIC.model_copy(
     update={"person": SYNTHETIC.person.model_copy(update={"iris_albedo": (0.012, 0.06)})}

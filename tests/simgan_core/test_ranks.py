@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from simgan_core.checkpoint import load_checkpoint
+from simgan_core.compute.distributed import Ranks, join_ranks, leave_ranks
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
-from simgan_core.ranks import Ranks, join_ranks, leave_ranks
-from simgan_core.trainer import Trainer
+from simgan_core.models.checkpoint import load_checkpoint
+from simgan_core.training.trainer import Trainer
 
 # Without a history, whose random draws are each rank's own, the numbers are those of one process.
 PLAIN = TrainingConfig(
@@ -38,7 +38,7 @@ REAL = SYNTHETIC.flip(0) // 2
 def train_in_two_processes(path: Path, config: TrainingConfig, stop_after: int = 0) -> dict:
     """Train up to a checkpoint, which is returned; for so many questions whether to stop only."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["simgan_core.trainer"])
+    context.set_forkserver_preload(["simgan_core.training.trainer"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.realism import KernelDistance, kernel_distance
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.quality.kid import KernelDistance, kernel_distance
+from simgan_core.simulator.eyes import render, sample_scenes
 
 
 def test_the_kernel_distance_agrees_with_sums_over_pairs() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from simgan_core.compute.cuda_graph import Recorded
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
-from simgan_core.recorded import Recorded
-from simgan_core.trainer import Trainer
+from simgan_core.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -56,7 +56,7 @@ def test_recorded_training_is_what_it_is_step_by_step(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     recorded = weights_of(trained(config(**changes)))
-    monkeypatch.setattr("simgan_core.recorded._EAGER_CALLS", 10**9)
+    monkeypatch.setattr("simgan_core.compute.cuda_graph._EAGER_CALLS", 10**9)
     step_by_step = weights_of(trained(config(**changes)))
     beginning = weights_of(trained(config(**changes), num_steps=0))
     error = (recorded - step_by_step).norm() / (step_by_step - beginning).norm()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.arithmetic import choose_inference_arithmetic
+from simgan_core.compute.settings import choose_inference_arithmetic
 from simgan_core.config import RefinerConfig
+from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
-from simgan_core.images import to_network, to_pixels
-from simgan_core.refinement import BulkRefiner, UInt8Refiner, refine_images
-from simgan_core.refiner import Refiner
+from simgan_core.inference import BulkRefiner, UInt8Refiner, refine_images
+from simgan_core.models.refiner import Refiner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 16, 1), dtype=np.uint8)
 

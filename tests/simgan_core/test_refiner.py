@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from simgan_core.config import RefinerConfig
-from simgan_core.refiner import Refiner, average_towards, clamp_to_range
+from simgan_core.models.refiner import Refiner, average_towards, clamp_to_range
 
 SMALL = RefinerConfig(num_features=4, num_blocks=2)
 

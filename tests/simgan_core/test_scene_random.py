@@ -1,6 +1,6 @@
 import numpy as np
 
-from simgan_core.scene_random import derive_keys, noise_field, normal, uniform
+from simgan_core.simulator.scene_random import derive_keys, noise_field, normal, uniform
 
 KEYS = derive_keys(7, "test", np.arange(20_000))
 

@@ -1,5 +1,5 @@
 from simgan_core.config import DiscriminatorConfig, TrainingConfig
-from simgan_core.schedule import Schedule
+from simgan_core.training.update_ratio import Schedule
 
 
 def turns(schedule: Schedule, num_steps: int) -> list[bool]:

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import torch
 
-from simgan_core.shuffling import ShuffledImages, ShuffledShards
+from simgan_core.data.sampler import ShuffledImages, ShuffledShards
 
 NUMBERS = torch.arange(10)
 

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from simgan_core.data.preprocess import equalize
 from simgan_core.errors import InputError
-from simgan_core.eye_appearance import REAL, SYNTHETIC, Labels, Person, Shot
 from simgan_core.gaze import pitchyaw_from_gaze
-from simgan_core.preprocess import equalize
-from simgan_core.simulator import Rendered, render, sample_scenes
+from simgan_core.simulator.appearance import REAL, SYNTHETIC, Labels, Person, Shot
+from simgan_core.simulator.eyes import Rendered, render, sample_scenes
 
 WHOLE_LABEL_RANGE = Labels(pitch_deg=(-26, 11), yaw_deg=(-30, 30))
 PLAIN = SYNTHETIC.model_copy(

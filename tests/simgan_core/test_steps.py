@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
-from simgan_core.arithmetic import Arithmetic
+from simgan_core.compute.settings import Arithmetic
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, RegularizationConfig
-from simgan_core.discriminator import Discriminator
-from simgan_core.discriminator_augmentation import DiscriminatorAugmentation
-from simgan_core.psi import SelfRegularization
-from simgan_core.refinement import refine_pixels
-from simgan_core.refiner import Refiner
-from simgan_core.steps import (
+from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
+from simgan_core.inference import refine_pixels
+from simgan_core.models.discriminator import Discriminator
+from simgan_core.models.refiner import Refiner
+from simgan_core.training.self_regularization import SelfRegularization
+from simgan_core.training.steps import (
     NonFiniteGuard,
     NonFiniteLossError,
     discriminator_step,

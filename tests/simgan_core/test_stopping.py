@@ -1,9 +1,9 @@
 import torch
 
 from simgan_core.config import RefinerConfig, StoppingConfig
-from simgan_core.examination import Figures
-from simgan_core.refiner import Refiner
-from simgan_core.stopping import Stopping
+from simgan_core.models.refiner import Refiner
+from simgan_core.training.early_stopping import Stopping
+from simgan_core.training.validation import Figures
 
 CONFIG = StoppingConfig(patience=3, max_pupil_shift_px=1.0)
 

@@ -4,8 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from simgan_core.checkpoint import load_checkpoint
-from simgan_core.collapse import CollapsedError
 from simgan_core.config import (
     PRESETS,
     RefinerConfig,
@@ -14,8 +12,10 @@ from simgan_core.config import (
     TrainingConfig,
 )
 from simgan_core.errors import InputError
-from simgan_core.steps import NonFiniteLossError
-from simgan_core.trainer import NUM_SAMPLES, Trainer
+from simgan_core.models.checkpoint import load_checkpoint
+from simgan_core.training.collapse import CollapsedError
+from simgan_core.training.steps import NonFiniteLossError
+from simgan_core.training.trainer import NUM_SAMPLES, Trainer
 
 SMALL = TrainingConfig(
     refiner=RefinerConfig(num_features=4, num_blocks=1),

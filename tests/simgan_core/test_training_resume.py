@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from simgan_core.checkpoint import load_checkpoint, save_checkpoint
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
-from simgan_core.trainer import Trainer
+from simgan_core.models.checkpoint import load_checkpoint, save_checkpoint
+from simgan_core.training.trainer import Trainer
 
 CONFIG = TrainingConfig(
     refiner=RefinerConfig(num_features=4, num_blocks=1, residual=False),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simgan_core.turing import (
+from simgan_core.stats.turing import (
     Answers,
     confusion,
     draw_pool,

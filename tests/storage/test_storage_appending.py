@@ -12,7 +12,7 @@ from storage.location import locate
 from storage.reader import open_dataset
 from storage.samples import SampleBlock, concatenated
 from storage.schema import DatasetInfo, DatasetSpec
-from storage.sources.arrays import ArraysSource
+from storage.sources.formats.arrays import ArraysSource
 from storage.writer import DatasetWriter
 
 

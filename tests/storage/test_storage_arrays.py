@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from storage.errors import SourceError
-from storage.sources.arrays import ArraysSource
+from storage.sources.formats.arrays import ArraysSource
 
 NUM_ROWS = 20
 RANDOM = np.random.default_rng(0)

@@ -15,8 +15,8 @@ from damage import damage, read_damaged
 from PIL import Image
 from source_samples import SAMPLES
 
-from storage.sources.folder import FolderSource
-from storage.sources.mpiigaze import MPIIGazeSource
+from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.mpiigaze import MPIIGazeSource
 
 NUM_DAMAGED = 15
 

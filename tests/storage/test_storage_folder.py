@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from storage.errors import SourceError
-from storage.sources.folder import FolderSource
+from storage.sources.formats.folder import FolderSource
 
 GREY = np.arange(80, dtype=np.uint8).reshape(8, 10) * 3
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=2)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from storage.errors import DatasetBusyError
-from storage.holding import held
+from storage.exclusive_lock import held
 from storage.location import locate
 
 

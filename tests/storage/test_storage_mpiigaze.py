@@ -12,13 +12,13 @@ from scipy.io import loadmat
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.sources.crop import Size, centre_box, crop_and_resize
-from storage.sources.head_pose import from_rotation_vectors
-from storage.sources.mpiigaze import (
+from storage.sources.formats.mpiigaze import (
     EyeArrays,
     MPIIGazeSource,
     write_evaluation_list,
     write_mpiigaze_day,
 )
+from storage.sources.head_pose import from_rotation_vectors
 
 
 def eyes(num_frames: int, seed: int) -> EyeArrays:

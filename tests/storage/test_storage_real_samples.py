@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.sources.mpiigaze import MPIIGazeSource
-from storage.sources.nyu_hand import NyuHandSource
-from storage.sources.syntheseyes import SynthesEyesSource
+from storage.sources.formats.mpiigaze import MPIIGazeSource
+from storage.sources.formats.nyu_hand import NyuHandSource
+from storage.sources.formats.syntheseyes import SynthesEyesSource
 
 # UnityEyes' files are in test_storage_unityeyes.py.
 

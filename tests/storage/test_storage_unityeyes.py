@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.simulator.eyes import render, sample_scenes
 from storage.errors import SourceError
+from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
-from storage.sources.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
 
 HEIGHT, WIDTH = 120, 160
 LOOK = np.array([0.3, 0.2, -np.sqrt(1 - 0.3**2 - 0.2**2)])  # y up
@@ -129,7 +129,7 @@ def test_decoding_at_a_reduced_scale_changes_an_image_by_less_than_two_levels(
         )
     reduced = UnityEyesSource(tmp_path).read(0, 4).images
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("storage.sources.unityeyes.sufficient", lambda frame, *_: frame)
+        patch.setattr("storage.sources.formats.unityeyes.sufficient", lambda frame, *_: frame)
         full = UnityEyesSource(tmp_path).read(0, 4).images
     assert (reduced != full).any()
     assert np.abs(reduced.astype(int) - full).mean(axis=(1, 2, 3)).max() < 2

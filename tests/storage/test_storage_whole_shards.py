@@ -10,10 +10,10 @@ import pytest
 import zarr
 
 from storage.location import locate
+from storage.raw_shards import read_images, write_images
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo, DatasetSpec
-from storage.whole_shards import read_images, write_images
 
 Blocks = Callable[..., SampleBlock]
 Write = Callable[..., DatasetInfo]

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from simgan_core.errors import InputError
-from tasks.services import Service, Supervisor, require_free, wait_for
+from tasks.ops.services import Service, Supervisor, require_free, wait_for
 
 HOLD_LOCK = """
 import sys, time

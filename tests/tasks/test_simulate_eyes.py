@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from simgan_core.simulator import sample_scenes
-from storage.sources.mpiigaze import MPIIGazeSource
+from simgan_core.simulator.eyes import sample_scenes
+from storage.sources.formats.mpiigaze import MPIIGazeSource
 from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from storage.sources.nyu_hand import NyuHandSource
+from storage.sources.formats.nyu_hand import NyuHandSource
 from tasks.simulate import simulate_hand
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from simgan_core.errors import InputError
-from tasks.workplace import Workplace, passwords, require_password, services
+from tasks.ops.workplace import Workplace, passwords, require_password, services
 
 PASSWORDS = {
     "PREFECT_API_AUTH_STRING": "team:secret-1",

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from simgan_core.hand_simulator import JOINTS, render_hands
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.simulator.eyes import render, sample_scenes
+from simgan_core.simulator.hands import JOINTS, render_hands
 from storage.samples import SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain, LabelSpec
 from storage.writer import DatasetWriter

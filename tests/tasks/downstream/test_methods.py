@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw
-from simgan_core.simulator import render, sample_scenes
-from tasks.methods import TITLES, predict_by
+from simgan_core.simulator.eyes import render, sample_scenes
+from tasks.comparison.classical_baselines import TITLES, predict_by
 
 
 @pytest.fixture(scope="module")

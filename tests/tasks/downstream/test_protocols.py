@@ -13,10 +13,10 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.writer import DatasetWriter
-from tasks.comparison import Comparison, Estimate, people_in, read_answers
-from tasks.evaluate import estimate, plan_comparison, plan_evaluation
-from tasks.findings import Findings, find, table, table_of_many
-from tasks.protocols import ComparisonConfig, Protocol
+from tasks.comparison.arms import ComparisonConfig, Protocol
+from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.plan import Comparison, Estimate, people_in, read_answers
+from tasks.comparison.results import Findings, find, table, table_of_many
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
 PAIR = ("synthetic", "refined")

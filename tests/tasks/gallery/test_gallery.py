@@ -18,8 +18,8 @@ from simgan_core.errors import InputError
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain
 from storage.writer import DatasetWriter
-from tasks.gallery import make_gallery
-from tasks.gallery_page import write_gallery
+from tasks.viewing.gallery import make_gallery
+from tasks.viewing.gallery_page import write_gallery
 
 HEIGHT, WIDTH = 14, 22
 CHROMIUM = shutil.which("chromium")

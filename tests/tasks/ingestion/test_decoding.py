@@ -10,8 +10,8 @@ import psutil
 import pytest
 from source_samples import SAMPLES
 
-from storage.sources.unityeyes import UnityEyesSource
-from tasks.decoding import DecodingProcess
+from storage.sources.formats.unityeyes import UnityEyesSource
+from tasks.ingestion.decoding import DecodingProcess
 
 
 @pytest.fixture
@@ -42,7 +42,9 @@ def test_what_reading_raises_is_raised_where_the_rows_are_wanted(
 def test_a_process_that_was_killed_is_said_to_be(process: DecodingProcess) -> None:
     process.read(0, 1)
     (child,) = (
-        child for child in psutil.Process().children() if "tasks.decoding" in child.cmdline()
+        child
+        for child in psutil.Process().children()
+        if "tasks.ingestion.decoding" in child.cmdline()
     )
     child.kill()
     with pytest.raises(RuntimeError, match="ended in rows 1 to 2, with exit code -9"):
@@ -52,8 +54,8 @@ def test_a_process_that_was_killed_is_said_to_be(process: DecodingProcess) -> No
 def test_it_ends_with_a_parent_that_is_killed(source: UnityEyesSource, tmp_path: Path) -> None:
     code = (
         "import sys, time, psutil\n"
-        "from storage.sources.unityeyes import UnityEyesSource\n"
-        "from tasks.decoding import DecodingProcess\n"
+        "from storage.sources.formats.unityeyes import UnityEyesSource\n"
+        "from tasks.ingestion.decoding import DecodingProcess\n"
         "DecodingProcess(UnityEyesSource(sys.argv[1]), 'none').read(0, 1)\n"
         "print(psutil.Process().children()[0].pid, flush=True)\n"
         "time.sleep(600)\n"
@@ -69,6 +71,6 @@ def test_it_ends_with_a_parent_that_is_killed(source: UnityEyesSource, tmp_path:
 
 
 def test_it_loads_neither_prefect_nor_pytorch() -> None:
-    code = "import sys, tasks.decoding; print({'prefect', 'torch'} & set(sys.modules))"
+    code = "import sys, tasks.ingestion.decoding; print({'prefect', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

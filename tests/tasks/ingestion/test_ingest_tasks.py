@@ -17,18 +17,18 @@ from storage.location import RETRIES
 from storage.manifest import block_digest
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
-from storage.sources.unityeyes import UnityEyesSource
+from storage.sources.formats.unityeyes import UnityEyesSource
 from storage.writer import DatasetWriter
-from tasks import reading
-from tasks.ingest import (
+from tasks.ingestion import reading
+from tasks.ingestion.ingest import (
     MAX_SHARD_BYTES,
     finish_ingestion,
     ingest_shards,
     plan_ingestion,
     sole_ingestion,
 )
-from tasks.inputs import ArraysInput, NyuHandInput, SourceInput, UnityEyesInput
-from tasks.reading import Reader
+from tasks.ingestion.inputs import ArraysInput, NyuHandInput, SourceInput, UnityEyesInput
+from tasks.ingestion.reading import Reader
 from tests.s3_proxy import Fault, S3Proxy
 
 T = TypeVar("T")

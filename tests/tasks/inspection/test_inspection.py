@@ -13,8 +13,8 @@ from storage.samples import SampleBlock
 from storage.schema import DatasetSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
-from tasks.inspection import inspect_dataset, verify_dataset
-from tasks.label_marks import CAPTION_HEIGHT, GAZE, HEAD, IRIS, JOINT, LID, PUPIL, draw_sample
+from tasks.viewing.inspect import inspect_dataset, verify_dataset
+from tasks.viewing.overlays import CAPTION_HEIGHT, GAZE, HEAD, IRIS, JOINT, LID, PUPIL, draw_sample
 
 WIDTH = 220
 

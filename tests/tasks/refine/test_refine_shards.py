@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simgan_core.checkpoint import load_refiner
 from simgan_core.errors import InputError
-from simgan_core.refinement import refine_images
+from simgan_core.inference import refine_images
+from simgan_core.models.checkpoint import load_refiner
 from storage.errors import DatasetExistsError
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from storage.writer import DatasetWriter
-from tasks.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.s3_proxy import Fault, S3Proxy
 

@@ -5,11 +5,11 @@ import onnxruntime
 import pytest
 import torch
 
-from simgan_core.checkpoint import load_refiner, save_refiner
 from simgan_core.config import RefinerConfig, TrainingConfig
-from simgan_core.refinement import UInt8Refiner
-from simgan_core.refiner import Refiner
-from tasks.onnx_export import save_onnx
+from simgan_core.inference import UInt8Refiner
+from simgan_core.models.checkpoint import load_refiner, save_refiner
+from simgan_core.models.refiner import Refiner
+from tasks.training.onnx_export import save_onnx
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from simgan_core.checkpoint import load_checkpoint, load_refiner
 from simgan_core.config import (
     EstimatorConfig,
     RefinerConfig,
@@ -19,16 +18,17 @@ from simgan_core.config import (
     TrainingConfig,
 )
 from simgan_core.errors import InputError
-from simgan_core.estimator import build_estimator, save_estimator
-from simgan_core.refinement import refine_images
-from simgan_core.simulator import render, sample_scenes
+from simgan_core.inference import refine_images
+from simgan_core.models.checkpoint import load_checkpoint, load_refiner
+from simgan_core.models.estimator import build_estimator, save_estimator
+from simgan_core.simulator.eyes import render, sample_scenes
 from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
-from tasks.home import refiner_folder
-from tasks.train import RefinerRef, train_refiner
-from tasks.training_data import DatasetShards, images_of
+from tasks.runtime.paths import refiner_folder
+from tasks.training.data import DatasetShards, images_of
+from tasks.training.train import RefinerRef, train_refiner
 
 CONFIG = TrainingConfig(
     refiner=RefinerConfig(num_features=4, num_blocks=1),
@@ -266,7 +266,7 @@ def test_sigterm_to_a_training_in_two_processes_saves_it(datasets, home) -> None
     settings = CONFIG.model_copy(update={"processes": 2, "steps": 100_000, "checkpoint_every": 5})
     code = (
         "import sys; from simgan_core.config import TrainingConfig; "
-        "from tasks.train import train_refiner; "
+        "from tasks.training.train import train_refiner; "
         "config = TrainingConfig.model_validate_json(sys.argv[3]); "
         "train_refiner.fn(sys.argv[1], sys.argv[2], config)"
     )

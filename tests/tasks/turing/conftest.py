@@ -24,8 +24,8 @@ from storage.answers import AnswerBook
 from storage.samples import SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain
 from storage.writer import DatasetWriter
-from tasks.turing_server import create_app
-from tasks.turing_study import open_study
+from tasks.turing.server import create_app
+from tasks.turing.study import open_study
 
 NUM_ROWS, HEIGHT, WIDTH = 120, 35, 55
 CHROMIUM = shutil.which("chromium")
@@ -194,7 +194,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it, at the same port as before."""
-        program = "from flows.turing import app; app()"
+        program = "from flows.cli.turing import app; app()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", program, "serve", *self._words],
             stdout=subprocess.PIPE,

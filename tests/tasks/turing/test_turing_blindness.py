@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simgan_core.binomial import binomial_p_value
+from simgan_core.stats.binomial import binomial_p_value
 from storage.answers import AnswerBook
-from tasks.turing_study import open_study
+from tasks.turing.study import open_study
 
 NUM_SUBJECTS, NUM_TRIALS = 15, 100
 NUM_LEARNED_FROM = 5 * NUM_TRIALS

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from simgan_core.binomial import binomial_interval
 from simgan_core.errors import InputError
+from simgan_core.stats.binomial import binomial_interval
 from storage.answers import AnswerBook, GivenAnswer, NewTrial
-from tasks.tracking import begin_run
-from tasks.turing_page import write_page
-from tasks.turing_report import make_report, table
-from tasks.turing_tracking import EXPERIMENT, track
+from tasks.runtime.tracking import begin_run
+from tasks.turing.page import write_page
+from tasks.turing.report import make_report, table
+from tasks.turing.tracking import EXPERIMENT, track
 
 Said = Callable[[str, int], bool]
 

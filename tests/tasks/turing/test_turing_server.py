@@ -9,8 +9,8 @@ import pytest
 
 from simgan_core.errors import InputError
 from storage.answers import AnswerBook, AnswersError
-from tasks.turing_server import serve as serve_book
-from tasks.turing_study import open_study
+from tasks.turing.server import serve as serve_book
+from tasks.turing.study import open_study
 
 Serve = Callable[[AnswerBook], str]
 Visit = Callable[[str], Any]

@@ -1,0 +1,1 @@
+"""Compute settings, parallel map, process groups, CUDA graphs and memory settings."""

@@ -1,0 +1,1 @@
+"""Images before networks see them: conversion, preprocessing, sampling, augmentation."""

@@ -1,0 +1,1 @@
+"""Training loops of the downstream estimators, and their predictions."""

@@ -1,0 +1,153 @@
+"""The one loop that every estimator is trained by, whatever it estimates.
+
+Nothing but the training set is seen: where training stops and which weights are the result is
+decided on a part of it that was kept out. A test set cannot be given, so none can be selected by.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from simgan_core.compute.malloc import keep_freed_memory
+from simgan_core.compute.settings import Arithmetic, choose_arithmetic, has_fast_bf16
+from simgan_core.config import EstimatorConfig
+from simgan_core.data.sampler import ShuffledImages, seeded_generator
+from simgan_core.training.steps import NonFiniteGuard
+
+_ORDER, _CHANGES, _SPLIT = range(3)
+"""Streams of random numbers under the one seed of a training."""
+_NUM_REPORTS = 100
+"""How often in a training progress is told and the loss is looked at."""
+_NUM_LOOKS = 20
+"""How often in a training the validation part would be looked at, were it from the start."""
+_MICRO_BATCH = {"compact": 128, "paper": 128}
+"""Images that a CPU computes at once: few enough for its caches, so many that casting the weights
+is nothing beside them. Batch normalisation, which the other networks have, needs batches whole."""
+
+Progress = Callable[[int, int, float], None]
+"""Told the step, all steps and the loss, about a hundred times in a training."""
+Examples = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
+"""Makes what the loss takes of some rows: inputs and targets, each [B, …], randomly changed."""
+Loss = Callable[..., Tensor]
+"""The mean loss of some examples, a scalar; runs the network."""
+
+
+def say_nothing(step: int, total: int, loss: float) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train and which only say when to stop."""
+
+    train: Tensor
+    """Rows [N_t], int64, where the images are."""
+    validation: Tensor
+    """Rows [N_v], none of them among the former; may be empty."""
+
+
+def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> Split:
+    """Keep a random share of the rows out; the same rows for the same seed and number of rows.
+
+    Synthetic and refined training sets have their rows in one order, so both keep out the same.
+    """
+    order = torch.randperm(num_rows, generator=seeded_generator(seed, _SPLIT)).to(device)
+    num_validation = min(round(share * num_rows), num_rows - 1)
+    return Split(train=order[num_validation:], validation=order[:num_validation])
+
+
+def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> Arithmetic:
+    """Choose number format and micro-batch for an estimator on this device."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    whole = device.type == "cuda" or config.architecture not in _MICRO_BATCH
+    micro = config.batch_size if whole else _MICRO_BATCH[config.architecture]
+    return choose_arithmetic(device, precision, micro)
+
+
+def fit(
+    network: nn.Module,
+    config: EstimatorConfig,
+    split: Split,
+    seed: int,
+    examples: Examples,
+    loss: Loss,
+    validate: Callable[[Tensor], float],
+    on_progress: Progress,
+) -> float:
+    """Train a network in place, leave it in eval mode with its best weights, return their error.
+
+    `validate` tells the network's error on the given rows. NaN where the split keeps none out: the
+    weights are then the last ones. Raises NonFiniteLossError where the training ran away.
+    """
+    device = split.train.device
+    if device.type == "cpu":
+        keep_freed_memory()
+    arithmetic = estimator_arithmetic(config, device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
+    guard = NonFiniteGuard(device)
+    deck = ShuffledImages(split.train, seed, _ORDER)
+    changes = seeded_generator(seed, _CHANGES)
+    best = _Best(network, config.patience)
+    report_every = max(1, config.steps // _NUM_REPORTS)
+    look_every = max(1, config.steps // _NUM_LOOKS)
+    # Before that the rate is at its highest, errors are erratic, and a stop would be an accident.
+    first_look = config.steps // 3
+    network.train()
+    for step in range(1, config.steps + 1):
+        batch = examples(deck.deal(config.batch_size), changes)
+        optimizer.zero_grad()
+        batch_loss = torch.zeros((), device=device)
+        for parts in arithmetic.micro_batches(*batch):
+            share = len(parts[0]) / config.batch_size
+            with arithmetic.autocast():
+                part_loss = loss(*parts) * share
+            part_loss.backward()  # type: ignore[no-untyped-call]
+            batch_loss += part_loss.detach()
+        guard.step(optimizer, batch_loss)
+        schedule.step()
+        if step % report_every == 0 or step == config.steps:
+            guard.require_finite(step)
+            on_progress(step, config.steps, batch_loss.item())
+        is_look = step >= first_look and (step % look_every == 0 or step == config.steps)
+        if is_look and len(split.validation) and best.is_enough(validate(split.validation)):
+            break
+    best.restore()
+    network.eval()
+    return best.error
+
+
+class _Best:
+    """The weights that did best on the validation part so far."""
+
+    def __init__(self, network: nn.Module, patience: int) -> None:
+        self.error = math.nan
+        self._network, self._patience = network, patience
+        self._weights: dict[str, Tensor] | None = None
+        self._looks_since = 0
+
+    def is_enough(self, error: float) -> bool:
+        """Note a look's error; whether so many came without a better one that it may stop."""
+        if self._weights is None or error < self.error:
+            self.error, self._looks_since = error, 0
+            self._weights = copy.deepcopy(self._network.state_dict())
+        else:
+            self._looks_since += 1
+        return self._looks_since >= self._patience
+
+    def restore(self) -> None:
+        """Put the best weights back, where there was a look."""
+        if self._weights is not None:
+            self._network.load_state_dict(self._weights)
+
+
+def _rate(step: int, total: int) -> float:
+    """Return the share of the peak learning rate: up a short ramp, then down a cosine to 0."""
+    ramp = min(1.0, (step + 1) / 50)
+    return ramp * (1 + math.cos(math.pi * step / total)) / 2

@@ -1,0 +1,184 @@
+"""Files of weights: written whole or not at all, and read without running anything in them.
+
+A file holds tensors, numbers, text and plain containers only; `torch.load` with `weights_only`
+refuses everything else, so a file from a stranger is as harmless as a picture.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simgan_core.config import TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.models.refiner import Refiner
+
+_TRAINING, _REFINER = "simgan training 1", "simgan refiner 1"
+"""What a file says that it is, with the version of its layout."""
+
+
+@dataclass(frozen=True)
+class LoadedRefiner:
+    """A refiner from a file, and what is known of it."""
+
+    refiner: Refiner
+    """In eval mode, on the CPU."""
+    config: TrainingConfig
+    """How it was trained."""
+    channels: int
+    image_height: int
+    image_width: int
+    preprocess: str
+    """The preprocessing of the images that it was trained on."""
+    pixels: str
+    """Their type: uint8 or uint16."""
+    metadata: dict[str, Any]
+    """All that `save_refiner` was given, the four above included."""
+    weights_digest: str
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a training's state; a crash or a full disk leaves what was at `path` before."""
+    _save(path, _TRAINING, content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training's state, tensors on the CPU; `InputError` where it is not one."""
+    return _load(path, _TRAINING)
+
+
+def save_refiner(
+    path: Path, refiner: Refiner, config: TrainingConfig, metadata: Mapping[str, Any]
+) -> None:
+    """Write a refiner with all that using it needs.
+
+    `metadata` is anything that JSON can hold, and among it `image_height` and `image_width` in
+    pixels, `preprocess` and `pixels` (their type), those of the training images; `InputError` where
+    one is missing.
+    """
+    _require_described(path, metadata)
+    content = {
+        "config": config.model_dump_json(),
+        "channels": refiner.channels,
+        "metadata": json.dumps(metadata),
+        "weights": {name: tensor.cpu() for name, tensor in refiner.state_dict().items()},
+        "weights_digest": weights_digest(refiner),
+    }
+    _save(path, _REFINER, content)
+
+
+def load_refiner(path: Path) -> LoadedRefiner:
+    """Read a refiner; `InputError` where the file is not one, or is not as it was written."""
+    content = _load(path, _REFINER)
+    try:
+        config = TrainingConfig.model_validate_json(content["config"])
+        metadata = json.loads(content["metadata"])
+        refiner = _rebuild(config, content["channels"], content["weights"])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a whole refiner: {_first_line(error)}") from error
+    digest = weights_digest(refiner)
+    if digest != content.get("weights_digest"):
+        raise InputError(f"{path} is damaged: its weights are not the ones that were saved")
+    _require_described(path, metadata)
+    return LoadedRefiner(
+        refiner=refiner,
+        config=config,
+        channels=refiner.channels,
+        image_height=metadata["image_height"],
+        image_width=metadata["image_width"],
+        preprocess=metadata["preprocess"],
+        pixels=metadata["pixels"],
+        metadata=metadata,
+        weights_digest=digest,
+    )
+
+
+def weights_digest(refiner: Refiner) -> str:
+    """Return what tells one refiner's weights from another's, wherever they were saved."""
+    return tensors_digest(refiner.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hex, of names, types, shapes and values in row-major order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _rebuild(config: TrainingConfig, channels: int, weights: dict[str, Tensor]) -> Refiner:
+    """Make the refiner of these weights; `ValueError` where they are another network's."""
+    # On "meta" nothing is allocated, so what a file claims costs nothing before it is compared.
+    with torch.device("meta"):
+        refiner = Refiner(config.refiner, channels)
+    expected = {name: (value.shape, value.dtype) for name, value in refiner.state_dict().items()}
+    found = {name: (value.shape, value.dtype) for name, value in weights.items()}
+    if found != expected:
+        raise ValueError("the weights do not fit the network that the file describes")
+    refiner.load_state_dict(
+        {name: value.contiguous() for name, value in weights.items()}, assign=True
+    )
+    return refiner.eval()
+
+
+def _require_described(path: Path, metadata: Mapping[str, Any]) -> None:
+    kinds = {"image_height": int, "image_width": int, "preprocess": str, "pixels": str}
+    for name, kind in kinds.items():
+        if not isinstance(metadata.get(name), kind):
+            raise InputError(
+                f"refiner {path}: metadata {name!r} should be of type {kind.__name__}, "
+                f"found {metadata.get(name)!r}"
+            )
+
+
+def _save(path: Path, kind: str, content: Mapping[str, Any]) -> None:
+    """Write beside `path`, make it durable, then put it in place in one move."""
+    # One fixed name: what a killed run left is written over by the next.
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save({"kind": kind, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        # A torn file would keep a full disk full.
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load(path: Path, kind: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes fail anywhere in the reader
+        raise InputError(
+            f"{path} is damaged or holds more than weights; nothing in it was run "
+            f"({_first_line(error)})"
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{path} is not a file of the kind '{kind}'")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""Measures of refined images: label drift, realism, alignment, and the gate."""

@@ -1,0 +1,120 @@
+"""Which refined images may be used: those whose labels still hold and that still show something."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simgan_core.compute.array_api import Array, library_of, on_host
+from simgan_core.quality.label_drift import PupilShift
+from simgan_core.quality.pupil import locate_pupil
+
+MAX_NEWLY_CLIPPED = 0.25
+"""Share of pixels that refinement may turn black or white; beyond it an eye is mostly gone."""
+HISTOGRAM_EDGES_PX = np.arange(0.0, 4.25, 0.25)
+"""Edges of the histogram of shifts; the last bin holds all that is farther."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What refinement did to N images."""
+
+    shift: PupilShift | None
+    """How far it moved the pupils; None where no label says where they were."""
+    lost: NDArray[np.bool_]
+    """Whether the pupil was found in the synthetic image and not in the refined one [N]."""
+    saturated: NDArray[np.bool_]
+    """Whether it clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
+
+    def reasons(self, gate_shift_px: float) -> list[str | None]:
+        """Say of each image why it may not be used, or None [N].
+
+        A lost pupil counts as moved: the fit looks near the label, and of pupils that were moved by
+        3 px it loses four in five where irises are light. One that was not found before either
+        says nothing.
+        """
+        moved = np.zeros(len(self.saturated), np.bool_)
+        if self.shift is not None:
+            # NaN, not found, compares as false.
+            moved = self.shift.shift_px > gate_shift_px
+        why = np.select(
+            [self.saturated, moved, self.lost],
+            [
+                f"refinement clipped more than {MAX_NEWLY_CLIPPED:.0%} of the pixels",
+                f"refinement moved the pupil by more than {gate_shift_px:g} px",
+                "the pupil is no longer found near its label",
+            ],
+            "",
+        )
+        return [reason or None for reason in why.tolist()]
+
+    def figures(self) -> dict[str, float]:
+        """Return the summary and the histogram of the shifts, and how many images saturated."""
+        figures = {"num_saturated": float(self.saturated.sum())}
+        if self.shift is not None:
+            figures["num_lost"] = float(self.lost.sum())
+        if self.shift is None or not self.shift.found.any():
+            return figures
+        figures |= {f"pupil_shift_px.{name}": x for name, x in self.shift.summary().items()}
+        counts = shift_histogram(self.shift.shift_px[self.shift.found])
+        names = (f"pupil_shift_px.from_{edge:.2f}" for edge in HISTOGRAM_EDGES_PX)
+        return figures | dict(zip(names, counts.astype(float).tolist(), strict=True))
+
+
+def inspect(
+    synthetic: NDArray[np.uint8],
+    refined: NDArray[np.uint8],
+    pupil_px: NDArray[Any] | None,
+    device: torch.device | str = "cpu",
+) -> Inspection:
+    """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
+
+    `pupil_px` [N, 2] are the labels, where there are any. A GPU looks in a stream of its own, so
+    that others go on meanwhile.
+    """
+    device = torch.device(device)
+    if device.type == "cpu":
+        return _inspect(synthetic, refined, pupil_px)
+    with torch.inference_mode(), torch.cuda.stream(_stream(device)):
+        return _inspect(_placed(synthetic, device), _placed(refined, device), pupil_px)
+
+
+def _inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
+    newly_clipped = _num_clipped(refined) - _num_clipped(synthetic)
+    saturated = newly_clipped > MAX_NEWLY_CLIPPED * math.prod(synthetic.shape[1:])
+    if pupil_px is None:
+        return Inspection(None, np.zeros_like(saturated), saturated)
+    before_px, found_before = locate_pupil(synthetic, pupil_px)
+    after_px, found_after = locate_pupil(refined, pupil_px)
+    shift = PupilShift(after_px - before_px, found_before & found_after)
+    return Inspection(shift, found_before & ~found_after, saturated)
+
+
+def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Count shifts by HISTOGRAM_EDGES_PX, a bin an edge and upward."""
+    bins = np.searchsorted(HISTOGRAM_EDGES_PX, shift_px, side="right") - 1
+    return np.bincount(bins, minlength=len(HISTOGRAM_EDGES_PX))
+
+
+def _placed(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    # torch warns of arrays that it may not write to, and never writes.
+    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
+
+
+def _num_clipped(images: Array) -> NDArray[np.int64]:
+    """Return how many pixels of each image are black or white [N]."""
+    # One comparison for both ends: 0 and 255 are neighbours modulo 256.
+    ends = (images + 1 <= 1).reshape(len(images), -1)
+    # The sum of booleans takes twice as long.
+    xp = library_of(images)
+    return np.asarray(on_host(ends.view(xp.uint8).sum(axis=1, dtype=xp.int32)), np.int64)
+
+
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return one stream for all inspections: what they freed, torch keeps for the next."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Built-in simulators of eyes and hands."""

@@ -1,0 +1,40 @@
+"""Whether a refiner has collapsed: all its images alike, or for long no more than its input."""
+
+from simgan_core.training.validation import Figures
+
+_MIN_SPREAD = 0.1
+"""Refined images that differ among each other by less than this share of what synthetic ones do
+are one image."""
+_MIN_CHANGE_LEVELS = 0.5
+"""A mean change below half a grey level of 255 is none: most pixels come back as they were."""
+_PATIENCE = 10
+"""Examinations in a row without a change: a residual refiner begins with none."""
+
+
+class CollapsedError(ArithmeticError):
+    """The refiner gives one image for all, or gives back what it gets."""
+
+
+class CollapseWatch:
+    """Looks at the figures of every examination."""
+
+    def __init__(self) -> None:
+        self.num_unchanged = 0
+        """Examinations in a row in which refined images were the synthetic ones."""
+
+    def require_alive(self, step: int, figures: Figures) -> None:
+        """Raise `CollapsedError` where these figures are a collapsed refiner's."""
+        if figures["change/spread"] < _MIN_SPREAD:
+            raise CollapsedError(
+                f"at step {step} all refined images are alike: they differ by "
+                f"{figures['change/spread']:.0%} of what synthetic ones do; raise regularization, "
+                "or lower learning_rate or refiner_steps_per_round"
+            )
+        unchanged = figures["change/mean_levels"] < _MIN_CHANGE_LEVELS
+        self.num_unchanged = self.num_unchanged + 1 if unchanged else 0
+        if self.num_unchanged >= _PATIENCE:
+            raise CollapsedError(
+                f"up to step {step} refined images were the synthetic ones (they differ by "
+                f"{figures['change/mean_levels']:.2f} grey levels) in {_PATIENCE} examinations in "
+                "a row; lower regularization, or raise learning_rate or stopping.evaluate_every"
+            )

@@ -1,0 +1,78 @@
+"""One domain's images, as a training wants them: checked, and dealt from memory or from shards."""
+
+import torch
+from torch import Tensor
+
+from simgan_core.data.images import FULL_SCALE
+from simgan_core.data.sampler import Deck, ImageShards, ShuffledImages, ShuffledShards
+from simgan_core.errors import InputError
+from simgan_core.models.checkpoint import tensors_digest
+
+
+class Domain:
+    """Synthetic or real images: a tensor, which is kept on the device, or shards, which are not."""
+
+    def __init__(
+        self, name: str, images: Tensor | ImageShards, device: torch.device, seed: int
+    ) -> None:
+        """Take pixels [N, H, W, C], uint8 or uint16; `seed` makes every choice among them.
+
+        Raises `InputError`, which calls them `name`, where they are anything else.
+        """
+        self.name = name
+        self._seed = seed
+        self._device = device
+        example = images if isinstance(images, Tensor) else images.read(0)
+        _require_pixels(name, example)
+        self.dtype = example.dtype
+        self.image_shape = (example.shape[1], example.shape[2], example.shape[3])
+        """Height, width, channels."""
+        self._images = images.to(device) if isinstance(images, Tensor) else images
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        if isinstance(self._images, Tensor):
+            return len(self._images)
+        return sum(self._images.shard_sizes)
+
+    def deck(self, stream: int) -> Deck:
+        """Return a deck of all images; `stream` tells decks of one seed apart."""
+        if isinstance(self._images, Tensor):
+            return ShuffledImages(self._images, self._seed, stream)
+        return ShuffledShards(self._images, self._seed, stream, self._device)
+
+    def choose(self, count: int, stream: int) -> tuple[Tensor, Tensor]:
+        """Return `count` different images, or all there are, and their rows; `stream` chooses."""
+        count = min(count, len(self))
+        if isinstance(self._images, Tensor):
+            return self.deck(stream).deal_numbered(count)
+        # One shard's after another's: more of them would only have to be read.
+        deck = ShuffledShards(self._images, self._seed, stream, self._device, shards_at_once=1)
+        return deck.deal_numbered(count)
+
+    def digest(self) -> str:
+        """Return what tells these images from others."""
+        if isinstance(self._images, Tensor):
+            return tensors_digest({"images": self._images})
+        return self._images.digest
+
+
+def require_same_kind(synthetic: Domain, real: Domain) -> None:
+    """Raise `InputError` where the two domains differ in size, channels or depth."""
+    for what, ours, theirs in (
+        ("(height, width, channels)", synthetic.image_shape, real.image_shape),
+        ("(type)", synthetic.dtype, real.dtype),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"synthetic images are {ours} {what} and real ones {theirs}; ingest both with one "
+                "size, number of channels and depth"
+            )
+
+
+def _require_pixels(name: str, images: Tensor) -> None:
+    if images.dtype not in FULL_SCALE or images.ndim != 4 or 0 in images.shape:
+        raise InputError(
+            f"{name} images: expected uint8 or uint16 [N, H, W, C] with at least one image, "
+            f"found {images.dtype} {list(images.shape)}"
+        )

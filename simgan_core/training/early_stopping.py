@@ -1,0 +1,101 @@
+"""When a training has got where it can, and which refiner on its way was the best.
+
+The losses of the two networks say nothing about that: they play against each other. What counts is
+how real refined images look, among those refiners that leave labels where they were.
+"""
+
+import logging
+from typing import Any
+
+from torch import Tensor
+
+from simgan_core.config import StoppingConfig
+from simgan_core.models.refiner import Refiner
+from simgan_core.training.validation import Figures
+
+logger = logging.getLogger(__name__)
+
+SCORE = "realism/kid"
+_REFERENCE_WIDTH_PX = 55
+
+
+class Stopping:
+    """Keeps the best candidate: the least KID among those that pass the label gate."""
+
+    def __init__(self, config: StoppingConfig, image_width: int) -> None:
+        self._max_shift_px = config.max_pupil_shift_px * image_width / _REFERENCE_WIDTH_PX
+        self._min_kept = config.min_pupils_kept
+        self._patience = config.patience
+        self.best_step: int | None = None
+        self.best_figures: Figures = {}
+        self.last_figures: Figures = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self._fruitless = 0
+        self._last_refusal = ""
+
+    def judge(self, step: int, figures: Figures, refiner: Refiner) -> None:
+        """Take a refiner with the figures of its examination; keep it if it is the best so far."""
+        self.last_figures = dict(figures)
+        refusal = self.refusal(figures)
+        if refusal:
+            logger.info("step %d is no candidate: %s", step, refusal)
+            self._last_refusal = refusal
+        elif self.best_step is None or figures[SCORE] < self.best_figures[SCORE]:
+            self.best_step, self.best_figures = step, dict(figures)
+            self.best_weights = {k: v.clone() for k, v in refiner.state_dict().items()}
+            self._fruitless = 0
+            return
+        self._fruitless += 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether patience is at its end."""
+        return self._fruitless >= self._patience
+
+    def verdict(self) -> str:
+        """Say in a sentence which refiner this training came to, and why that one."""
+        if self.best_step is None and not self._last_refusal:
+            return "the refiner of the last step: none was examined"
+        if self.best_step is None:
+            return f"the refiner of the last step, and no candidate: {self._last_refusal}"
+        why = f"the refiner of step {self.best_step}: the least KID, {self.best_figures[SCORE]:.4f}"
+        if "labels/pupil_shift_px.mean" in self.best_figures:
+            shift_px = self.best_figures["labels/pupil_shift_px.mean"]
+            why += (
+                f", among those that move pupils by at most {self._max_shift_px:.2f} px "
+                f"(it moves them by {shift_px:.2f} px)"
+            )
+        if self.ended:
+            why += f"; {self._fruitless} later examinations found none better"
+        return why
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is known, as numbers, text and tensors."""
+        return {
+            "best_step": self.best_step,
+            "best_figures": dict(self.best_figures),
+            "last_figures": dict(self.last_figures),
+            "best_weights": dict(self.best_weights),
+            "fruitless": self._fruitless,
+            "last_refusal": self._last_refusal,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `state_dict` returned."""
+        self.best_step = state["best_step"]
+        self.best_figures = dict(state["best_figures"])
+        self.last_figures = dict(state["last_figures"])
+        self.best_weights = dict(state["best_weights"])
+        self._fruitless = state["fruitless"]
+        self._last_refusal = state["last_refusal"]
+
+    def refusal(self, figures: Figures) -> str:
+        """Say why the labels of these refined images cannot be trusted; empty where they can."""
+        if "labels/pupils_kept" not in figures:
+            return ""
+        kept, shift_px = figures["labels/pupils_kept"], figures["labels/pupil_shift_px.mean"]
+        if kept < self._min_kept:
+            return f"only {kept:.0%} of the pupils are still found (at least {self._min_kept:.0%})"
+        if shift_px > self._max_shift_px:
+            return f"pupils moved by {shift_px:.2f} px (at most {self._max_shift_px:.2f})"
+        return ""

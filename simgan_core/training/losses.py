@@ -1,0 +1,57 @@
+"""What the two networks play for; every loss is a mean, so that λ carries over to other sizes.
+
+Logits are the discriminator's [N, 2, h, w], the classes `REFINED` and `REAL` on axis 1. What counts
+is by how much `real` leads in each patch: the cross-entropy of two classes is a function of that
+difference alone, and the other losses take it as their score.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from simgan_core.models.discriminator import REAL, REFINED
+
+Loss = Literal["cross-entropy", "least-squares", "hinge"]
+
+
+def lead_of_real(logits: Tensor) -> Tensor:
+    """Return the logit of `REAL` less that of `REFINED`, [N, h, w]."""
+    return logits[:, REAL] - logits[:, REFINED]
+
+
+def discriminator_loss(logits: Tensor, target: int, loss: Loss = "cross-entropy") -> Tensor:
+    """Return what the discriminator loses on images of the class `target`, a mean over patches.
+
+    cross-entropy: nats, ln 2 where nothing tells the classes apart (eq. 2; the paper sums over
+    patches). least-squares: (1 − lead)² (Mao et al., ICCV 2017, with targets ±1). hinge:
+    max(0, 1 − lead) (Lim and Ye, 2017). The lead is that of the right class.
+    """
+    lead = lead_of_real(logits) if target == REAL else -lead_of_real(logits)
+    if loss == "cross-entropy":
+        return functional.softplus(-lead).mean()
+    if loss == "least-squares":
+        return (1 - lead).square().mean()
+    return torch.relu(1 - lead).mean()
+
+
+def refiner_loss(logits: Tensor, loss: Loss = "cross-entropy") -> Tensor:
+    """Return what the refiner loses when its images get these logits (eq. 3), a mean over patches.
+
+    What the discriminator would lose if they were real; under hinge it is −lead, without the bound
+    beyond which a discriminator need not go.
+    """
+    if loss == "hinge":
+        return -lead_of_real(logits).mean()
+    return discriminator_loss(logits, REAL, loss)
+
+
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Return R1: the squared gradient of the patches' leads by the images, a mean per pixel.
+
+    `logits` were computed from `images` [N, C, H, W], which require a gradient. Every patch's lead
+    counts in full, so that the figure does not depend on the image's size.
+    """
+    (gradient,) = torch.autograd.grad(lead_of_real(logits).sum(), images, create_graph=True)
+    return gradient.square().mean()

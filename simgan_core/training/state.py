@@ -1,0 +1,180 @@
+"""Everything that training changes, and nothing else: what a checkpoint has to hold."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from simgan_core.compute.distributed import Ranks
+from simgan_core.compute.settings import place
+from simgan_core.config import TrainingConfig
+from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
+from simgan_core.data.sampler import Deck, seeded_generator
+from simgan_core.models.discriminator import Discriminator
+from simgan_core.models.refiner import Refiner
+from simgan_core.training.collapse import CollapseWatch
+from simgan_core.training.early_stopping import Stopping
+from simgan_core.training.history import History
+from simgan_core.training.update_ratio import Schedule
+
+_HISTORY, _AUGMENTATION = 2, 4
+"""Streams of random numbers under the one seed of a training; the trainer has the others."""
+
+
+class TrainingState:
+    """Networks, optimisers, the averaged and the best refiner, the history, and where all is."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        synthetic: Deck,
+        real: Deck,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        """Begin a training on these decks of images of one shape (H, W, C)."""
+        _, width, channels = image_shape
+        self.step = 0
+        # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.refiner = place(Refiner(config.refiner, channels), device)
+            self.discriminator = place(Discriminator(config.discriminator, channels), device)
+        self.averaged_refiner = copy.deepcopy(self.refiner).requires_grad_(False)
+        rate = config.learning_rate
+        self.refiner_optimizer = _optimizer(config, self.refiner, rate)
+        self.discriminator_optimizer = _optimizer(
+            config, self.discriminator, config.discriminator_learning_rate or rate
+        )
+        self.synthetic = synthetic
+        self.real = real
+        self.schedule = Schedule(config)
+        self.history_generator = seeded_generator(config.seed, _HISTORY, ranks.rank)
+        self.history = History(config.history_size // ranks.size, self.history_generator)
+        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION, ranks.rank)
+        self.augmentation = DiscriminatorAugmentation(
+            config.discriminator, self.augmentation_generator
+        )
+        self.stopping = Stopping(config.stopping, image_width=width)
+        self.collapse_watch = CollapseWatch()
+        self.figures = RunningMeans()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is the same on every rank, as tensors, numbers and plain containers."""
+        return {
+            "step": self.step,
+            "refiner": self.refiner.state_dict(),
+            "averaged_refiner": self.averaged_refiner.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "refiner_optimizer": self.refiner_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "synthetic_position": self.synthetic.position,
+            "real_position": self.real.position,
+            "schedule": self.schedule.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "num_unchanged": self.collapse_watch.num_unchanged,
+            "figures": self.figures.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `state_dict` returned, on the device of this state."""
+        self.step = state["step"]
+        self.refiner.load_state_dict(state["refiner"])
+        self.averaged_refiner.load_state_dict(state["averaged_refiner"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        for name in ("refiner_optimizer", "discriminator_optimizer"):
+            optimizer: Optimizer = getattr(self, name)
+            optimizer.load_state_dict(state[name])
+            _suit_device(optimizer, self._device)
+        self.synthetic.position = state["synthetic_position"]
+        self.real.position = state["real_position"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.collapse_watch.num_unchanged = state["num_unchanged"]
+        self.figures.load_state_dict(state["figures"], self._device)
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """Return what is this rank's own, likewise."""
+        return {
+            "history": self.history.images(),
+            "history_generator": self.history_generator.get_state(),
+            "augmentation_generator": self.augmentation_generator.get_state(),
+        }
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `rank_state_dict` returned, on the device of this state."""
+        self.history.restore(_moved(state["history"], self._device))
+        self.history_generator.set_state(state["history_generator"])
+        self.augmentation_generator.set_state(state["augmentation_generator"])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.refiner.parameters()).device
+
+
+class RunningMeans:
+    """Means of figures over the steps since they were last read, kept on the device until then."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, prefix: str, figures: dict[str, Tensor]) -> None:
+        """Take a step's scalars, to be read as `prefix/name`."""
+        for name, value in figures.items():
+            key = f"{prefix}/{name}"
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Return the means by name and begin anew; waits once for the device."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()
+        means = {
+            key: total / self._counts[key] for key, total in zip(self._sums, sums, strict=True)
+        }
+        self._sums, self._counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return sums and counts, so that a resumed run reports the same curve."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Become what `state_dict` returned."""
+        self._sums = {key: value.to(device) for key, value in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+
+def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
+    # The trainer changes the rate from step to step, as a share of the one that it begins with.
+    weights = [{"params": list(network.parameters()), "initial_lr": learning_rate}]
+    optimizer: Optimizer
+    # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
+    if config.optimizer == "adam":
+        optimizer = Adam(weights, lr=learning_rate, betas=config.adam_betas, fused=True)
+    else:
+        optimizer = SGD(weights, lr=learning_rate, fused=True)
+    _suit_device(optimizer, next(network.parameters()).device)
+    return optimizer
+
+
+def _suit_device(optimizer: Optimizer, device: torch.device) -> None:
+    """Let a GPU record the optimiser's steps, also of one that was saved on a CPU, or the reverse.
+
+    A recorded step reads its learning rate on the device; elsewhere it is a number.
+    """
+    on_gpu = device.type == "cuda"
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        group["lr"] = torch.tensor(rate, device=device) if on_gpu else rate
+        if "capturable" in group:
+            group["capturable"] = on_gpu
+
+
+def _moved(images: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if images is None else images.to(device)

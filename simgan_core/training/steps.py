@@ -1,0 +1,246 @@
+"""One update of one network: the four kinds of step that training consists of.
+
+Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
+gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.
+Nothing in a step looks at a number or draws one, so that a GPU can record it: see `recorded`.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from simgan_core.compute.parallel import each_on_a_core
+from simgan_core.compute.settings import Arithmetic
+from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
+from simgan_core.data.images import to_network
+from simgan_core.models.discriminator import REAL, REFINED, Discriminator
+from simgan_core.models.refiner import Refiner
+from simgan_core.training.losses import (
+    discriminator_loss,
+    gradient_penalty,
+    lead_of_real,
+    refiner_loss,
+)
+from simgan_core.training.self_regularization import SelfRegularization
+
+Figures = dict[str, Tensor]
+"""What a step measured, by name: scalars on the device; `loss` is what the network minimises."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss was infinite or not a number; from that step on no weight has moved."""
+
+
+class NonFiniteGuard:
+    """Holds the optimisers still from the first loss on that is not finite.
+
+    The decision is made on the device, so that no step waits for it; ask `require_finite` where
+    the host reads figures anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._tripped = torch.zeros((), device=device)
+
+    def step(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """Let the (fused) optimiser move if this loss and all before it were finite."""
+        self._tripped.copy_(torch.maximum(self._tripped, 1.0 - loss.isfinite().float()))
+        # The switch that torch.amp.GradScaler uses: where it is 1, a fused optimiser leaves the
+        # weights and its own moments as they are.
+        optimizer.found_inf = self._tripped  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def require_finite(self, step: int) -> None:
+        """Wait for the device; raise `NonFiniteLossError` if a loss so far was not finite."""
+        if self._tripped.item():
+            raise NonFiniteLossError(
+                f"a loss was infinite or not a number at step {step} or shortly before; no weight "
+                "was changed by it; lower learning_rate, or use precision fp32"
+            )
+
+
+def refiner_step(
+    refiner: Refiner,
+    discriminator: Discriminator,
+    optimizer: Optimizer,
+    synthetic: Tensor,
+    emphasis: Tensor | None = None,
+    draws: Tensor | None = None,
+    *,
+    regularization: SelfRegularization,
+    augmentation: DiscriminatorAugmentation,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4).
+
+    `emphasis` [N, 1, H, W] says where to stay nearer, `draws` are the augmentation's, of N images.
+    """
+
+    def measure(
+        pixels: Tensor, emphasis: Tensor | None = None, draws: Tensor | None = None
+    ) -> Figures:
+        images = to_network(pixels)
+        with arithmetic.autocast():
+            refined = refiner(images)
+        seen = augmentation(refined, draws)
+        with arithmetic.autocast():
+            logits = discriminator(seen)
+        adversarial = refiner_loss(logits, discriminator.config.loss)
+        difference = regularization(refined, images, emphasis)
+        return {
+            "loss": adversarial + difference,
+            "adversarial": adversarial,
+            "self_regularization": difference,
+        }
+
+    batches = {"pixels": synthetic, "emphasis": emphasis, "draws": draws}
+    with frozen(discriminator):
+        return _update(optimizer, guard, arithmetic, batches, measure)
+
+
+def refiner_pretraining_step(
+    refiner: Refiner,
+    optimizer: Optimizer,
+    synthetic: Tensor,
+    emphasis: Tensor | None = None,
+    *,
+    regularization: SelfRegularization,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the refiner towards returning the synthetic images as they are."""
+
+    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Figures:
+        images = to_network(pixels)
+        with arithmetic.autocast():
+            refined = refiner(images)
+        return {"loss": regularization(refined, images, emphasis)}
+
+    batches = {"pixels": synthetic, "emphasis": emphasis}
+    return _update(optimizer, guard, arithmetic, batches, measure)
+
+
+def discriminator_step(
+    discriminator: Discriminator,
+    optimizer: Optimizer,
+    refined: Tensor,
+    real: Tensor,
+    draws: Tensor | None = None,
+    *,
+    augmentation: DiscriminatorAugmentation,
+    arithmetic: Arithmetic,
+    guard: NonFiniteGuard,
+) -> Figures:
+    """Update the discriminator on as many refined as real images (SimGAN, eq. 2).
+
+    Both are N images' pixels, which carry no gradient: this step cannot reach the refiner. `draws`
+    are the augmentation's, of 2·N images. `accuracy_…` is the share of patches taken for what they
+    are; 0.5 of each is chance.
+    """
+    config = discriminator.config
+    of_refined_draws, of_real_draws = (None, None) if draws is None else draws.chunk(2)
+
+    def measure(
+        refined: Tensor,
+        real: Tensor,
+        of_refined_draws: Tensor | None = None,
+        of_real_draws: Tensor | None = None,
+    ) -> Figures:
+        real_images = to_network(real).requires_grad_(config.gradient_penalty > 0)
+        seen = torch.cat(
+            [
+                augmentation(to_network(refined), of_refined_draws),
+                augmentation(real_images, of_real_draws),
+            ]
+        )
+        with arithmetic.autocast():
+            logits = discriminator(seen)
+        of_refined, of_real = logits.chunk(2)
+        refined_loss = discriminator_loss(of_refined, REFINED, config.loss)
+        real_loss = discriminator_loss(of_real, REAL, config.loss)
+        figures = {
+            "loss": (refined_loss + real_loss) / 2,
+            "accuracy_refined": _share_taken_for(REFINED, of_refined),
+            "accuracy_real": _share_taken_for(REAL, of_real),
+        }
+        if config.gradient_penalty > 0:
+            penalty = config.gradient_penalty / 2 * gradient_penalty(of_real, real_images)
+            figures |= {"loss": figures["loss"] + penalty, "gradient_penalty": penalty}
+        return figures
+
+    batches = {
+        "refined": refined,
+        "real": real,
+        "of_refined_draws": of_refined_draws,
+        "of_real_draws": of_real_draws,
+    }
+    # Of batch and of spectral normalisation; what the first saw differs from rank to rank.
+    statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
+    in_turn = bool(statistics)
+    figures = _update(optimizer, guard, arithmetic, batches, measure, in_turn=in_turn)
+    if statistics:
+        arithmetic.ranks.average(statistics)
+    return figures
+
+
+def _update(
+    optimizer: Optimizer,
+    guard: NonFiniteGuard,
+    arithmetic: Arithmetic,
+    batches: dict[str, Tensor | None],
+    measure: Callable[..., Figures],
+    *,
+    in_turn: bool = False,
+) -> Figures:
+    """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures.
+
+    Micro-batches are measured side by side, `in_turn` where measuring one changes the network.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    names, whole = zip(*((name, x) for name, x in batches.items() if x is not None), strict=True)
+
+    def learn(*parts: Tensor) -> tuple[tuple[Tensor, ...], Figures]:
+        share = len(parts[0]) / len(whole[0])
+        figures = measure(**dict(zip(names, parts, strict=True)))
+        gradients = torch.autograd.grad(figures["loss"] * share, weights)
+        return gradients, {name: value.detach() * share for name, value in figures.items()}
+
+    parts = arithmetic.micro_batches(*whole)
+    learned = itertools.starmap(learn, parts) if in_turn else each_on_a_core(learn, parts)
+    # Gradients laid out as the weights are, which fused optimisers rely on.
+    sums, means = [torch.empty_like(weight) for weight in weights], Figures()
+    for gradients, figures in learned:
+        if means:
+            torch._foreach_add_(sums, gradients)
+            means = {name: mean + figures[name] for name, mean in means.items()}
+        else:
+            torch._foreach_copy_(sums, gradients)
+            means = figures
+    arithmetic.ranks.average([*sums, *means.values()])
+    for weight, gradient in zip(weights, sums, strict=True):
+        weight.grad = gradient
+    guard.step(optimizer, means["loss"])
+    return means
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through the network, which nothing changes meanwhile.
+
+    Neither its weights' gradients are computed nor the statistics of its normalisation moved: it
+    judges as it was left by its own last step.
+    """
+    network.requires_grad_(False).eval()
+    try:
+        yield
+    finally:
+        network.requires_grad_(True).train()
+
+
+@torch.no_grad()
+def _share_taken_for(target: int, logits: Tensor) -> Tensor:
+    return ((lead_of_real(logits) > 0) == (target == REAL)).float().mean()

@@ -1,0 +1,1 @@
+"""Comparisons of training sets on real test images: arms, estimates, results, reports."""

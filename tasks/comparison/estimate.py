@@ -1,0 +1,456 @@
+"""Estimators and the comparison: the same recipe on each training set, tested on real images."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from prefect import task
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.data.histogram_matching import match_histograms
+from simgan_core.errors import InputError
+from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze, train_estimator
+from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
+from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
+from storage.errors import StorageError
+from storage.reader import Dataset, open_dataset
+from storage.samples import SampleBlock
+from storage.schema import DatasetInfo
+from tasks.comparison.arms import ComparisonConfig, Protocol
+from tasks.comparison.classical_baselines import predict_by
+from tasks.comparison.error_metrics import MEASURES, errors_of, measure_of
+from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
+from tasks.runtime.compatibility import require_no_shared_images, require_same_images
+from tasks.runtime.content_ids import code_version, content_id
+from tasks.runtime.devices import default_device
+from tasks.runtime.paths import home
+from tasks.runtime.policies import CACHE, stop_if_told
+from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "comparisons"
+_CALIBRATION_SEED = 0
+"""Which samples of a person fine-tuning has: the same for every arm and seed, so that all are
+tested on the same others."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What an estimator learns from."""
+
+    images: NDArray[np.uint8] | NDArray[np.uint16]
+    """[N, H, W, C]"""
+    labels: dict[str, NDArray[np.float32]]
+    """By name, [N, …]."""
+
+    def of_rows(self, rows: NDArray[np.intp]) -> "Lessons":
+        """Return those of some rows."""
+        return Lessons(self.images[rows], {name: each[rows] for name, each in self.labels.items()})
+
+
+@task(name="plan-comparison", cache_policy=CACHE)
+def plan_comparison(
+    synthetic: str,
+    refined: str,
+    real: str | None,
+    test: str,
+    seeds: int,
+    estimator: EstimatorConfig,
+    config: ComparisonConfig,
+) -> Comparison:
+    """Check that the datasets may be compared, and name the comparison by their content."""
+    reference = _tone_reference(refined, real) if "tone_matched" in config.arms else None
+    info = open_dataset(synthetic).info
+    if "gaze" not in {label.name for label in info.spec.labels}:
+        logger.info("no other methods than networks: they estimate gaze, which is not labelled")
+        config = config.model_copy(update={"methods": ()})
+    arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid)
+    return _begin("comparison", arms, test, seeds, estimator, config.protocol)
+
+
+@task(name="plan-evaluation", cache_policy=CACHE)
+def plan_evaluation(train: str, test: str, seeds: int, estimator: EstimatorConfig) -> Comparison:
+    """Check that the two datasets may be used together: a comparison of one arm."""
+    domain = open_dataset(train).info.spec.domain
+    arm = Arm(name=domain, title=domain, training_set=domain, datasets=(train,))
+    return _begin("evaluation", (arm,), test, seeds, estimator, Protocol())
+
+
+@task(name="train-estimator", task_run_name="{job.arm.name}-{job.seed}", cache_policy=CACHE)
+def estimate(job: Job, comparison: Comparison) -> Estimate:
+    """Train one estimator and keep its answers on the test set; found again if they are there."""
+    arm, seed, person = job
+    estimator_id = _estimator_id(job, comparison)
+    estimate_id = content_id(
+        "estimate",
+        {
+            "estimator": estimator_id,
+            "test": comparison.test_digest,
+            "protocol": comparison.protocol.title,
+        },
+    )
+    path = home() / "estimates" / f"{estimate_id}.npz"
+    weights = home() / "estimators" / f"{estimator_id}.pt"
+    key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
+    tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
+    with tracked_run(EXPERIMENT, name, key, tags, comparison.mlflow_run_id) as run:
+        _say_what_runs(run, job, comparison)
+        if not path.exists():
+            _write_atomically(path, _answers(job, comparison, weights))
+        run.artifact(path, "answers")
+        errors = _remember_errors(run, path, comparison)
+        error_on_validation = _validation_error(weights)
+        if not np.isnan(error_on_validation):
+            run.metrics({"validation_error_deg": error_on_validation})
+    measure = MEASURES[comparison.measure]
+    logger.info(
+        "%s, seed %d: %.2f%s on %d test images",
+        name,
+        seed,
+        errors.mean(),
+        measure.unit,
+        len(errors),
+    )
+    model = str(weights) if weights.exists() else None
+    return Estimate(arm.name, seed, person, str(path), model, error_on_validation)
+
+
+def _begin(
+    kind: str,
+    arms: tuple[Arm, ...],
+    test: str,
+    seeds: int,
+    estimator: EstimatorConfig,
+    protocol: Protocol,
+) -> Comparison:
+    test_set = open_dataset(test)
+    infos = {"test": test_set.info} | _infos(arms)
+    measure = measure_of(infos)
+    _require_fitting_network(estimator, measure.name)
+    for role, info in infos.items():
+        require_same_images(info, test_set.info, role, "test")
+        if role != "test":
+            require_no_shared_images(info.url, test)
+    if not arms:
+        raise InputError("no arm of the comparison can take part with the datasets that were given")
+    people = people_in(test_set.read_ids())
+    _require_people(protocol, people, test_set.info)
+    key = content_id(
+        kind,
+        {
+            "arms": [_content_of(arm) for arm in arms],
+            "test": test_set.info.digest,
+            "protocol": protocol.title,
+            "seeds": seeds,
+            "estimator": estimator.model_dump(mode="json"),
+            "code": code_version(),
+        },
+    )
+    tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test_set.info.digest}
+    run = begin_run(EXPERIMENT, key, key, tags)
+    run.params(estimator.model_dump() | {"seeds": seeds, "protocol": protocol.title})
+    run.datasets(infos)
+    comparison = Comparison(
+        id=key,
+        measure=measure.name,
+        protocol=protocol,
+        arms=arms,
+        test=test,
+        test_digest=test_set.info.digest,
+        people=people,
+        seeds=seeds,
+        estimator=estimator,
+        mlflow_run_id=run.run_id,
+    )
+    run.text("comparison.json", comparison.model_dump_json(indent=2))
+    return comparison
+
+
+def _infos(arms: tuple[Arm, ...]) -> dict[str, DatasetInfo]:
+    """Return every dataset that trains, once, by the part that it plays."""
+    found: dict[str, DatasetInfo] = {}
+    for arm in arms:
+        for url in arm.datasets:
+            info = open_dataset(url).info
+            if info.url not in {known.url for known in found.values()}:
+                found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
+    return found
+
+
+def _require_fitting_network(estimator: EstimatorConfig, measure: str) -> None:
+    if (estimator.architecture == "hourglass") != (measure == "joints"):
+        wanted = "hourglass" if measure == "joints" else "pooled, compact, paper or resnet"
+        raise InputError(
+            f"the datasets' labels are of {measure}, architecture {estimator.architecture} does "
+            f"not estimate that: use --architecture {wanted}"
+        )
+
+
+def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetInfo) -> None:
+    least = 2 if protocol.name == "leave-one-person-out" else 1
+    if protocol.by_person and len(people) < least:
+        raise InputError(
+            f"{protocol.title} needs a test set of at least {least} people, with whose image it is "
+            "as the first part of every id (p00/day01/0005/left or person-anna/3; simgan ingest "
+            f"arrays --person KEY writes such ids); {info.url} has {len(people)}"
+        )
+    if protocol.name == "fine-tuning" and "gaze" not in {one.name for one in info.spec.labels}:
+        raise InputError("fine-tuning is for gaze: joints have no recipe for it")
+
+
+def _content_of(arm: Arm) -> dict[str, Any]:
+    """Return what an arm is, by digests instead of places."""
+    return arm.model_dump(mode="json", exclude={"datasets", "tone_reference", "title"}) | {
+        "datasets": [open_dataset(url).info.digest for url in arm.datasets],
+        "tone_reference": arm.tone_reference and open_dataset(arm.tone_reference).info.digest,
+    }
+
+
+def _estimator_id(job: Job, comparison: Comparison) -> str:
+    """Name a trained estimator by all that it learnt from: other protocols find it, too."""
+    content = _content_of(job.arm) | {
+        "config": comparison.estimator.model_dump(mode="json"),
+        "seed": job.seed,
+        "code": code_version(),
+    }
+    if job.person:
+        content["all_but"] = [comparison.test_digest, job.person]
+    del content["name"]
+    return content_id("estimator", content)
+
+
+def _tags(job: Job, comparison: Comparison) -> dict[str, str]:
+    arm = job.arm
+    return {
+        "stage": "evaluate",
+        "domain": arm.name,
+        "arm": arm.name,
+        "training_set": arm.training_set,
+        "method": arm.method or comparison.estimator.architecture,
+        "augmented": str(arm.augmented).lower(),
+        "seed": str(job.seed),
+        "person": job.person or "all",
+        "protocol": comparison.protocol.title,
+        "simgan.test_digest": comparison.test_digest,
+        "simgan.comparison": comparison.id,
+    }
+
+
+def _say_what_runs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
+    run.params(
+        comparison.estimator.model_dump()
+        | {"seed": job.seed, "protocol": comparison.protocol.title}
+        | {"num_rows": job.arm.num_rows or "all", "method": job.arm.method or "network"}
+    )
+    trains = {
+        open_dataset(url).info.spec.domain if number else "train": open_dataset(url).info
+        for number, url in enumerate(job.arm.datasets)
+    }
+    run.datasets(trains | {"test": open_dataset(comparison.test).info})
+
+
+def _remember_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDArray[np.float64]:
+    measure = MEASURES[comparison.measure]
+    with np.load(path) as kept:
+        errors, within = errors_of(measure, kept[measure.label], kept["predicted"])
+    run.metrics({measure.error_key: errors.mean(), measure.within_key: within.mean()})
+    return errors
+
+
+def _validation_error(weights: Path) -> float:
+    return load_estimator(weights).validation_error_deg if weights.exists() else float("nan")
+
+
+def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArray[Any]]:
+    """Train, and ask about the images of the test set that the protocol leaves to be asked."""
+    test_set = open_dataset(comparison.test)
+    block = test_set.load()
+    images, ids = block.images, np.array(block.ids)
+    label = MEASURES[comparison.measure].label
+    asked = _asked_rows(block.ids, job, comparison.protocol)
+    if job.arm.method is not None:
+        lessons = _lessons(job, comparison, block)
+        predicted = predict_by(
+            job.arm.method, lessons.images, lessons.labels["gaze"], images[asked], job.seed
+        )
+    elif comparison.measure == "joints":
+        predicted = _joints(_lessons(job, comparison, block), images[asked], job, comparison)
+    else:
+        test = Lessons(images, block.labels)
+        estimator = _trained(job, comparison, block, weights)
+        if comparison.protocol.name == "fine-tuning":
+            predicted = _fine_tuned_answers(estimator, test, block.ids, asked, comparison, job.seed)
+        else:
+            predicted = _ask(estimator, test.of_rows(asked))
+    return {"id": ids[asked], label: block.labels[label][asked], "predicted": predicted}
+
+
+def _asked_rows(ids: list[str], job: Job, protocol: Protocol) -> NDArray[np.intp]:
+    """Return the rows of the test set that this training is tested on."""
+    if job.person:
+        return np.array([row for row, each in enumerate(ids) if person_of(each) == job.person])
+    if protocol.name == "fine-tuning":
+        calibration = _calibration_rows(ids, protocol.samples_per_person)
+        return np.setdiff1d(np.arange(len(ids)), np.concatenate(list(calibration.values())))
+    return np.arange(len(ids))
+
+
+def _calibration_rows(ids: list[str], num_samples: int) -> dict[str, NDArray[np.intp]]:
+    """Draw each person's samples for fine-tuning; they are never tested on.
+
+    Raises InputError where a person would have none left to be tested on.
+    """
+    chosen: dict[str, NDArray[np.intp]] = {}
+    people = np.array([person_of(each) for each in ids])
+    for number, person in enumerate(np.unique(people)):
+        rows = np.flatnonzero(people == person)
+        if len(rows) <= num_samples:
+            raise InputError(
+                f"person {person} has {len(rows)} test images: fine-tuning on {num_samples} leaves "
+                "none to test on; set a smaller --protocol.samples-per-person"
+            )
+        # In the order of ids, so that the rows' order in the dataset does not matter.
+        rows = rows[np.argsort(np.array(ids)[rows], kind="stable")]
+        rng = np.random.default_rng([_CALIBRATION_SEED, number])
+        chosen[str(person)] = rng.choice(rows, num_samples, replace=False)
+    return chosen
+
+
+def _trained(job: Job, comparison: Comparison, test: SampleBlock, weights: Path) -> Estimator:
+    """Train the network, or find it where another protocol, or a killed run, left it."""
+    if not weights.exists():
+        lessons = _lessons(job, comparison, test)
+        config = comparison.estimator
+        estimator = train_estimator(
+            config.model_copy(update={"degrade": config.degrade or job.arm.augmented}),
+            torch.from_numpy(lessons.images).to(default_device()),
+            lessons.labels["gaze"],
+            job.seed,
+            _say_progress,
+            head_pose=_poses(lessons, config),
+        )
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_estimator(weights, estimator)
+    return load_estimator(weights).to(default_device())
+
+
+def _joints(
+    lessons: Lessons, asked: NDArray[Any], job: Job, comparison: Comparison
+) -> NDArray[np.float32]:
+    config = comparison.estimator
+    network = train_joint_estimator(
+        config.model_copy(update={"degrade": config.degrade or job.arm.augmented}),
+        torch.from_numpy(lessons.images).to(default_device()),
+        lessons.labels["joints_uvd"],
+        job.seed,
+        _say_progress,
+    )
+    return predict_joints(network, asked)
+
+
+def _fine_tuned_answers(
+    estimator: Estimator,
+    test: Lessons,
+    ids: list[str],
+    asked: NDArray[np.intp],
+    comparison: Comparison,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Tune the estimator to each person in turn and ask it about that person's other images."""
+    config = comparison.estimator
+    predicted = np.empty((len(ids), 3), np.float32)
+    people = np.array([person_of(each) for each in ids])
+    for person, rows in _calibration_rows(ids, comparison.protocol.samples_per_person).items():
+        own = test.of_rows(rows)
+        tuned = fine_tune_estimator(
+            estimator,
+            torch.from_numpy(own.images).to(default_device()),
+            own.labels["gaze"],
+            seed,
+            head_pose=_poses(own, config),
+        )
+        others = asked[people[asked] == person]
+        predicted[others] = _ask(tuned, test.of_rows(others))
+    return predicted[asked]
+
+
+def _ask(estimator: Estimator, test: Lessons) -> NDArray[np.float32]:
+    return predict_gaze(estimator, test.images, head_pose=_poses(test, estimator.config))
+
+
+def _poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:
+    if not config.head_pose:
+        return None
+    if "head_pose" not in lessons.labels:
+        raise InputError(
+            "the estimator wants head poses, and not all datasets have the label head_pose: ingest "
+            "them with it, or leave --head-pose out"
+        )
+    return lessons.labels["head_pose"]
+
+
+def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
+    """Join the images and labels that one training learns from."""
+    parts = [_part(open_dataset(url), job) for url in job.arm.datasets]
+    if job.person:
+        others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
+        parts.append(Lessons(test.images, test.labels).of_rows(np.array(others)))
+    shared = set.intersection(*(set(part.labels) for part in parts))
+    return Lessons(
+        np.concatenate([part.images for part in parts]),
+        {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
+    )
+
+
+def _part(dataset: Dataset, job: Job) -> Lessons:
+    """Read the valid rows of a dataset, so many as the arm has, tone-matched where it says so."""
+    block = dataset.load()
+    lessons = Lessons(block.images, block.labels)
+    if job.arm.num_rows is not None:
+        # Sizes are nested: a smaller set is part of a larger one of the same seed.
+        order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
+        lessons = lessons.of_rows(np.sort(order[: job.arm.num_rows]))
+    if job.arm.tone_reference is not None:
+        real = open_dataset(job.arm.tone_reference).load().images
+        lessons = replace(lessons, images=match_histograms(lessons.images, real, job.seed))
+    return lessons
+
+
+def _say_progress(step: int, total: int, loss: float) -> None:
+    stop_if_told()
+    if step % max(1, total // 2) == 0:
+        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss)
+
+
+def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
+def _tone_reference(refined: str, real: str | None) -> str | None:
+    """Real images whose tones the tone-matched arm takes: never the choice of a test set.
+
+    The real training set where there is one, else the unlabelled images that the refiner saw.
+    """
+    if real is not None:
+        return real
+    provenance = open_dataset(refined).info.spec.provenance
+    try:
+        trained = open_refiner(str(provenance["refiner"])).metadata
+        found = open_dataset(trained["real_url"]).info
+    except (KeyError, InputError, StorageError) as error:
+        logger.warning("no tone-matched arm: the refiner's real dataset is not at hand: %s", error)
+        return None
+    if found.digest != provenance["real_digest"]:
+        logger.warning("no tone-matched arm: %s changed since the refiner's training", found.url)
+        return None
+    return found.url

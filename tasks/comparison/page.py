@@ -1,0 +1,87 @@
+"""A comparison as one HTML page that needs no network: the answer in the first line."""
+
+import html
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from string import Template
+
+from tasks.comparison.charts import Chart
+from tasks.comparison.error_metrics import MEASURES, Measure
+from tasks.comparison.results import ComparisonResult, Difference
+from tasks.runtime.pictures import data_uri
+
+BEFORE_AFTER_CAPTION = (
+    "Rows in pairs: synthetic, and the same images refined. The last two rows: real images."
+)
+
+
+def comparison_page(
+    result: ComparisonResult,
+    charts: Sequence[Chart],
+    before_after: bytes,
+    facts: Mapping[str, str],
+) -> str:
+    """Write the page as text; `facts` are shown at its end as they are."""
+    measure = MEASURES[result.measure]
+    answer, *more = result.verdict.split(". ")
+    template = Template((files("tasks") / "pages" / "comparison.html").read_text("utf-8"))
+    return template.substitute(
+        title=html.escape(result.comparison),
+        answer=html.escape(answer.rstrip(".") + "."),
+        more="\n".join(f"<p>{html.escape(each.rstrip('.'))}.</p>" for each in more),
+        noun=html.escape(measure.noun),
+        within=html.escape(measure.within),
+        arms=_arms(result, measure),
+        rules=html.escape(
+            f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
+            "estimator seeds; other methods are trained once."
+        ),
+        differences="\n".join(
+            _difference(name, each, measure) for name, each in result.differences.items()
+        ),
+        charts="\n".join(_figure(chart) for chart in charts),
+        before_after=_before_after(before_after),
+        test_evaluations=result.test_evaluations,
+        sampled="people, images and seeds" if result.num_people else "images and seeds",
+        facts="\n".join(
+            f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
+            for name, value in facts.items()
+        ),
+    )
+
+
+def _arms(result: ComparisonResult, measure: Measure) -> str:
+    return "\n".join(
+        f'<tr><th scope="row">{html.escape(arm.title)}</th><td>{arm.error:.2f}{measure.unit}</td>'
+        f"<td>{arm.ci95[0]:.2f}–{arm.ci95[1]:.2f}{measure.unit}</td>"
+        f"<td>{arm.median:.2f}{measure.unit}</td><td>{arm.within:.1%}</td></tr>"
+        for arm in result.arms.values()
+    )
+
+
+def _difference(name: str, difference: Difference, measure: Measure) -> str:
+    words = name.replace("_minus_", " − ").replace("_", " ")
+    shown = (
+        "better" if difference.is_better else "worse" if difference.is_worse else "no difference"
+    )
+    low, high = difference.ci95
+    return (
+        f'<tr><th scope="row">{html.escape(words)}</th><td>{difference.error:+.2f}{measure.unit}'
+        f"</td><td>{low:+.2f} to {high:+.2f}{measure.unit}</td><td>{shown}</td></tr>"
+    )
+
+
+def _figure(chart: Chart) -> str:
+    return (
+        f"<figure><h3>{html.escape(chart.title)}</h3>"
+        f'<img src="{data_uri(chart.png)}" alt="{html.escape(chart.alt)}">'
+        f"<figcaption>{html.escape(chart.caption)}</figcaption></figure>"
+    )
+
+
+def _before_after(png: bytes) -> str:
+    return (
+        f'<figure class="broad"><img class="pixels" src="{data_uri(png)}" alt="Synthetic images '
+        'above the same images refined; real images below.">'
+        f"<figcaption>{BEFORE_AFTER_CAPTION}</figcaption></figure>"
+    )

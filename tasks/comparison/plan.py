@@ -1,0 +1,296 @@
+"""What a comparison is made of: arms, jobs, and the answers that come out of them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from tasks.comparison.arms import ArmName, ComparisonConfig, MethodName, Protocol
+from tasks.comparison.classical_baselines import TITLES as METHOD_TITLES
+from tasks.comparison.error_metrics import MEASURES, Measure, MeasureName, errors_of
+
+ARM_TITLES: dict[ArmName, str] = {
+    "synthetic": "synthetic",
+    "tone_matched": "synthetic, tone-matched",
+    "synthetic_augmented": "synthetic, augmented",
+    "refined": "refined",
+    "refined_augmented": "refined, augmented",
+    "real": "real (ceiling)",
+    "real_synthetic": "real + synthetic",
+    "real_refined": "real + refined",
+}
+_AUGMENTED = ("synthetic_augmented", "refined_augmented")
+_SIZED: tuple[ArmName, ...] = ("synthetic", "refined")
+_WITH_REAL: tuple[ArmName, ...] = ("real", "real_synthetic", "real_refined")
+
+_PERSON = re.compile(r"p\d+|person-.+")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Arm(_Model):
+    """One training set and what learns from it."""
+
+    name: str
+    """What it is called in files and in MLflow."""
+    title: str
+    """What it is called in tables."""
+    training_set: ArmName
+    datasets: tuple[str, ...]
+    """Places of the datasets that it is made of; joined, and under leave-one-person-out joined to
+    the other people of the test set."""
+    tone_reference: str | None = None
+    """Match each image's histogram to one of this dataset's images, chosen at random."""
+    augmented: bool = False
+    num_rows: int | None = None
+    """Rows drawn by the seed from each dataset; all where None."""
+    method: MethodName | None = None
+    """Another method than the comparison's network."""
+
+
+class Job(NamedTuple):
+    """One training: the part of a comparison that is done at once."""
+
+    arm: Arm
+    seed: int
+    person: str
+    """Who is left out, under leave-one-person-out; else empty."""
+
+
+class Comparison(_Model):
+    """What is compared: its id follows from the content of all that takes part."""
+
+    id: str
+    measure: MeasureName
+    protocol: Protocol
+    arms: tuple[Arm, ...]
+    test: str
+    test_digest: str
+    people: tuple[str, ...]
+    """Who is in the test set, where its ids say."""
+    seeds: int
+    estimator: EstimatorConfig
+    mlflow_run_id: str
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All trainings, in order. Methods that draw nothing at random are trained once."""
+        left_out = self.people if self.protocol.name == "leave-one-person-out" else ("",)
+        return [
+            Job(arm, seed, person)
+            for arm in self.arms
+            for seed in range(1 if arm.method else self.seeds)
+            for person in left_out
+        ]
+
+    @property
+    def synthetic(self) -> str | None:
+        """Where the synthetic dataset is, if it takes part in anything."""
+        return self._last_dataset_of({"synthetic", "synthetic_augmented", "real_synthetic"})
+
+    @property
+    def refined(self) -> str | None:
+        """Where the refined dataset is, if it takes part in anything."""
+        return self._last_dataset_of({"refined", "refined_augmented", "real_refined"})
+
+    def _last_dataset_of(self, training_sets: set[str]) -> str | None:
+        """Mixtures name the real part first."""
+        return next(
+            (arm.datasets[-1] for arm in self.arms if arm.training_set in training_sets), None
+        )
+
+
+class Estimate(NamedTuple):
+    """One estimator's answers on the test set, or on one person of it, kept in a file."""
+
+    arm: str
+    seed: int
+    person: str
+    path: str
+    model: str | None
+    """File of the estimator, where one is kept."""
+    validation_error: float
+    """Its error on the part of its own training set that was kept out; NaN where none was."""
+
+
+def choose_arms(
+    config: ComparisonConfig,
+    synthetic: str,
+    refined: str,
+    real: str | None,
+    tone_reference: str | None,
+    num_rows: int,
+) -> tuple[Arm, ...]:
+    """Make the arms that a comparison can have of what it is given.
+
+    `num_rows` are those of the synthetic dataset. Under leave-one-person-out the real images are
+    the test set's other people, and every arm has them.
+    """
+    if config.protocol.name == "leave-one-person-out":
+        extra: dict[ArmName, tuple[str, ...]] = {
+            "real": (),
+            "real_synthetic": (synthetic,),
+            "real_refined": (refined,),
+        }
+        return tuple(_arm(name, extra[name]) for name in _WITH_REAL if name in config.arms)
+    datasets: dict[ArmName, tuple[str, ...]] = {
+        "synthetic": (synthetic,),
+        "synthetic_augmented": (synthetic,),
+        "refined": (refined,),
+        "refined_augmented": (refined,),
+    }
+    if tone_reference is not None:
+        datasets["tone_matched"] = (synthetic,)
+    if real is not None:
+        datasets |= {"real": (real,), "real_synthetic": (real, synthetic)}
+        datasets["real_refined"] = (real, refined)
+    arms = [
+        _arm(name, datasets[name], tone_reference if name == "tone_matched" else None)
+        for name in ARM_TITLES
+        if name in config.arms and name in datasets
+    ]
+    if config.protocol.name == "cross-domain":
+        arms += _sized_arms(config, datasets, num_rows)
+        arms += [
+            Arm(
+                name=f"{method}_{name}",
+                title=f"{METHOD_TITLES[method]}, {name}",
+                training_set=name,
+                datasets=datasets[name],
+                method=method,
+            )
+            for method in config.methods
+            for name in _SIZED
+            if name in config.arms
+        ]
+    return tuple(arms)
+
+
+def _arm(name: ArmName, datasets: tuple[str, ...], tone_reference: str | None = None) -> Arm:
+    return Arm(
+        name=name,
+        title=ARM_TITLES[name],
+        training_set=name,
+        datasets=datasets,
+        tone_reference=tone_reference,
+        augmented=name in _AUGMENTED,
+    )
+
+
+def _sized_arms(
+    config: ComparisonConfig, datasets: dict[ArmName, tuple[str, ...]], num_rows: int
+) -> list[Arm]:
+    wrong = [share for share in config.shares if not 0 < share < 1]
+    if wrong:
+        raise InputError(
+            f"a share of the training set should be between 0 and 1, found {wrong[0]:g}; all rows "
+            "take part by themselves"
+        )
+    sizes = sorted({max(2, round(share * num_rows)) for share in config.shares})
+    return [
+        Arm(
+            name=f"{name}_{size}",
+            title=f"{name}, {size:,} images",
+            training_set=name,
+            datasets=datasets[name],
+            num_rows=size,
+        )
+        for name in _SIZED
+        if name in config.arms
+        for size in sizes
+    ]
+
+
+def person_of(sample_id: str) -> str:
+    """Name whose image it is, or nobody ("").
+
+    Whose it is says the first part of an id, if it is p and a number (`p00/day01/0005/left`) or
+    begins with `person-` (`person-anna/3`). Any other first part may be a day or a folder: images
+    that are grouped by those would look surer than they are, or less.
+    """
+    first, slash, _ = sample_id.partition("/")
+    return first if slash and _PERSON.fullmatch(first) else ""
+
+
+def people_in(ids: Iterable[str]) -> tuple[str, ...]:
+    """Name all people, in order; empty where not every id says whose it is."""
+    people = {person_of(sample_id) for sample_id in ids}
+    return () if "" in people else tuple(sorted(people))
+
+
+@dataclass(frozen=True)
+class ArmAnswers:
+    """All answers of an arm: S seeds, N test images in the order of their ids."""
+
+    ids: list[str]
+    truth: NDArray[np.float32]
+    """[N, …]"""
+    predicted: NDArray[np.float32]
+    """[S, N, …]"""
+    errors: NDArray[np.float64]
+    """[S, N] in the measure's unit."""
+    within: NDArray[np.float64]
+    """[S, N], share of an image's answers that are right."""
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Each image's person as a number [N]; None where there are no people to tell apart."""
+        people = people_in(self.ids)
+        if len(people) < 2:
+            return None
+        number = {person: index for index, person in enumerate(people)}
+        return np.array([number[person_of(sample_id)] for sample_id in self.ids])
+
+
+def read_answers(estimates: Iterable[Estimate], measure_name: MeasureName) -> dict[str, ArmAnswers]:
+    """Join what the trainings of each arm answered; arms in the order in which they come.
+
+    Raises InputError where two arms were not asked about the same images: they must not be
+    compared.
+    """
+    measure = MEASURES[measure_name]
+    by_arm: dict[str, dict[int, list[Path]]] = {}
+    for estimate in estimates:
+        by_arm.setdefault(estimate.arm, {}).setdefault(estimate.seed, []).append(
+            Path(estimate.path)
+        )
+    answers = {name: _joined(seeds, measure) for name, seeds in by_arm.items()}
+    first = next(iter(answers))
+    for name, found in answers.items():
+        if found.ids != answers[first].ids:
+            raise InputError(
+                f"arm {name} was asked about {len(found.ids)} images and arm {first} about other "
+                f"{len(answers[first].ids)}: they are not of one comparison"
+            )
+    return answers
+
+
+def _joined(seeds: dict[int, list[Path]], measure: Measure) -> ArmAnswers:
+    """Join the people of every seed, and stack the seeds."""
+    parts = [_of_seed(seeds[seed], measure) for seed in sorted(seeds)]
+    ids, truth, _ = parts[0]
+    predicted = np.stack([each for _, _, each in parts])
+    pairs = [errors_of(measure, truth, each) for each in predicted]
+    errors, within = (np.stack(values) for values in zip(*pairs, strict=True))
+    return ArmAnswers(ids, truth, predicted, errors, within)
+
+
+def _of_seed(paths: list[Path], measure: Measure) -> tuple[list[str], Any, Any]:
+    kept = [_read(path, measure) for path in paths]
+    ids, truth, predicted = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
+    order = np.argsort(ids, kind="stable")
+    return ids[order].tolist(), truth[order], predicted[order]
+
+
+def _read(path: Path, measure: Measure) -> tuple[Any, Any, Any]:
+    with np.load(path) as kept:
+        return kept["id"], kept[measure.label], kept["predicted"]

@@ -1,0 +1,366 @@
+"""Where people look for what a comparison found: MLflow, Prefect, a folder with one page."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import runtime, task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from pydantic import BaseModel, ConfigDict, model_serializer
+
+from simgan_core.models.estimator import UInt8Estimator, load_estimator
+from simgan_core.quality.label_drift import pupil_shift_px
+from storage.reader import open_dataset
+from tasks.comparison.charts import Chart, draw_charts
+from tasks.comparison.error_metrics import MEASURES
+from tasks.comparison.estimate import EXPERIMENT
+from tasks.comparison.page import comparison_page
+from tasks.comparison.plan import Comparison, Estimate, read_answers
+from tasks.comparison.results import (
+    ArmResult,
+    ComparisonResult,
+    Findings,
+    PupilShift,
+    arm_result,
+    find,
+    table,
+)
+from tasks.runtime.links import link_to_mlflow
+from tasks.runtime.paths import comparison_folder
+from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
+from tasks.runtime.policies import CACHE
+from tasks.runtime.tracking import (
+    TrackedRun,
+    UnknownExperimentError,
+    metric_curves,
+    page_of_run,
+    remember_dataset,
+    runs_with,
+    tracked_run,
+    tracking_uri,
+)
+from tasks.training.distributed import EXPERIMENT as REFINERS
+
+logger = logging.getLogger(__name__)
+
+REGISTERED_MODEL = "estimator"
+MAX_SHIFT_PAIRS = 4000
+MAX_TEST_PICTURES = 60
+
+
+class EvaluationResult(BaseModel):
+    """How estimators trained on one dataset do; what `evaluate --json` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: ArmResult
+    num_test: int
+    num_people: int | None
+    test_evaluations: int
+    mlflow_run_id: str
+    answers: tuple[str, ...]
+    """Files of what each estimator answered."""
+    estimators: tuple[str, ...]
+    """Files of the estimators of gaze: what trainings take as match_labels_by, stopping.estimator
+    and regularization.features_from."""
+
+    def __str__(self) -> str:
+        measure = MEASURES[self.arm.measure]
+        low, high = self.arm.ci95
+        return (
+            f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
+            f"{measure.unit}), {self.arm.within:.1%} {measure.within}, {self.num_test} test images"
+        )
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        """Show the arm's figures beside the rest."""
+        return self.arm.model_dump() | {
+            name: getattr(self, name) for name in type(self).model_fields if name != "arm"
+        }
+
+
+@task(name="summarize-evaluation", cache_policy=CACHE)
+def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
+    """Put an interval on the error of estimators trained on one dataset."""
+    (answers,) = read_answers(estimates, evaluation.measure).values()
+    arm = arm_result(evaluation.arms[0], answers, evaluation)
+    groups = answers.groups
+    with tracked_run(EXPERIMENT, evaluation.id, evaluation.id) as run:
+        measure = MEASURES[evaluation.measure]
+        run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
+    return EvaluationResult(
+        arm=arm,
+        num_test=len(answers.ids),
+        num_people=None if groups is None else int(groups.max()) + 1,
+        test_evaluations=_count_evaluations(evaluation),
+        mlflow_run_id=evaluation.mlflow_run_id,
+        answers=tuple(each.path for each in estimates),
+        estimators=tuple(each.model for each in estimates if each.model is not None),
+    )
+
+
+@task(name="conclude-comparison", cache_policy=CACHE)
+def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonResult:
+    """Put intervals on what was measured, say it in words and keep it where people look."""
+    answers = read_answers(estimates, comparison.measure)
+    pupils = _pupils(comparison)
+    findings = find(comparison, answers, pupils and pupils.shift)
+    folder = comparison_folder(comparison.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    charts = draw_charts(
+        comparison,
+        findings,
+        answers,
+        _test_images(comparison),
+        pupils and (pupils.before_px, pupils.after_px),
+        _realism_curves(comparison),
+        {arm.name: arm.num_rows or _num_rows(arm.datasets) for arm in comparison.arms},
+    )
+    with tracked_run(EXPERIMENT, comparison.id, comparison.id) as run:
+        result = ComparisonResult(
+            **dict(findings),
+            test_evaluations=_count_evaluations(comparison),
+            registered_model=_register_winner(comparison, findings, estimates),
+            mlflow_run_id=comparison.mlflow_run_id,
+            flow_run=runtime.flow_run.root_flow_run_id,
+            report=str(folder / "report.html"),
+        )
+        picture = png(_before_after(comparison))
+        _write(folder, result, charts, picture, comparison)
+        _remember(run, result, folder)
+    _publish(result, charts, picture)
+    return result
+
+
+class Pupils(NamedTuple):
+    """Pupils' centres before and after refinement."""
+
+    before_px: NDArray[np.float32]
+    after_px: NDArray[np.float32]
+    shift: PupilShift
+
+
+def _pupils(comparison: Comparison) -> Pupils | None:
+    """Measure the shift on rows valid in both, at most MAX_SHIFT_PAIRS of them."""
+    synthetic, refined = comparison.synthetic, comparison.refined
+    if synthetic is None or refined is None:
+        return None
+    before = open_dataset(synthetic).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
+    after = open_dataset(refined).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
+    if "pupil_px" not in before.labels or before.ids != after.ids:
+        return None
+    both = before.valid & after.valid
+    start_px = before.labels["pupil_px"][both]
+    shift = pupil_shift_px(before.images[both], after.images[both], start_px)
+    figures = shift.summary()
+    if figures["share_found"] == 0:
+        return None
+    moved = shift.displacement_px[shift.found]
+    return Pupils(
+        start_px[shift.found],
+        start_px[shift.found] + moved,
+        PupilShift(mean=figures["mean"], sd=figures["sd"], median=figures["median"]),
+    )
+
+
+def _test_images(comparison: Comparison) -> dict[str, NDArray[np.uint8]]:
+    """The test images by id."""
+    dataset = open_dataset(comparison.test)
+    block = dataset.load()
+    return dict(zip(block.ids, as_8_bits(block.images), strict=True))
+
+
+def _num_rows(datasets: Sequence[str]) -> int:
+    return sum(open_dataset(url).info.num_valid for url in datasets)
+
+
+def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]]:
+    """What the refiner's own MLflow run says of realism, where this MLflow has it."""
+    refined = comparison.refined
+    if refined is None:
+        return {}
+    refiner = open_dataset(refined).info.spec.provenance.get("refiner")
+    try:
+        runs = runs_with(REFINERS, {"simgan.refiner": str(refiner)})
+    except UnknownExperimentError:
+        return {}
+    curves = metric_curves(runs[-1].run_id, "realism/") if runs else {}
+    return {name: points for name, points in curves.items() if len(points) > 1}
+
+
+def _before_after(comparison: Comparison) -> NDArray[np.uint8]:
+    first = comparison.arms[0].datasets or (comparison.test,)
+    urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
+    shown = [open_dataset(url) for url in urls]
+    images = [as_8_bits(each.load(max_rows=MAX_TEST_PICTURES).images) for each in shown]
+    return before_after(images[0], images[1], images[2])
+
+
+def _count_evaluations(comparison: Comparison) -> int:
+    """Count how often this test set was answered about, and tag the dataset with it in MLflow.
+
+    Counted anew from the runs: a step that was killed and repeated counts once.
+    """
+    runs = runs_with(
+        EXPERIMENT, {"stage": "evaluate", "simgan.test_digest": comparison.test_digest}
+    )
+    count = len({run.tags["simgan.estimate"] for run in runs})
+    comparisons = len({run.tags["simgan.comparison"] for run in runs})
+    remember_dataset(
+        open_dataset(comparison.test).info,
+        {"test_evaluations": str(count), "test_comparisons": str(comparisons)},
+    )
+    return count
+
+
+def _register_winner(
+    comparison: Comparison, findings: Findings, estimates: list[Estimate]
+) -> str | None:
+    """Register the best arm's estimator, of those that learn without real labels.
+
+    Which arm is best is the comparison's own answer, so that its error there flatters it a little:
+    the version's tags say among how many it was the best. Which of its seeds is taken is decided by
+    the part of the training set that was kept out, not by the test set.
+    """
+    kept = {arm.name for arm in comparison.arms if not arm.training_set.startswith("real")}
+    own = [each for each in estimates if each.arm in kept and each.model is not None]
+    if not own or comparison.protocol.by_person or comparison.estimator.head_pose:
+        return None
+    names = {each.arm for each in own}
+    winner = min(names, key=lambda name: findings.arms[name].error)
+    best = min(
+        (each for each in own if each.arm == winner),
+        key=lambda each: (np.nan_to_num(each.validation_error, nan=np.inf), each.seed),
+    )
+    estimator = load_estimator(Path(str(best.model))).requires_grad_(False)
+    tags = {
+        "arm": winner,
+        "seed": str(best.seed),
+        "best_of_arms": str(len(names)),
+        "test_digest": comparison.test_digest,
+        "comparison": comparison.id,
+        "error_deg": f"{findings.arms[winner].error:.4f}",
+    }
+    name = f"{comparison.id}/model"
+    with tracked_run(
+        EXPERIMENT, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
+    ) as run:
+        run.pytorch_model(
+            "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
+        )
+        run.artifact(Path(str(best.model)), "checkpoint")
+        version = run.register_model(REGISTERED_MODEL, "model", tags)
+    return f"models:/{REGISTERED_MODEL}/{version}"
+
+
+def _write(
+    folder: Path,
+    result: ComparisonResult,
+    charts: Sequence[Chart],
+    picture: bytes,
+    comparison: Comparison,
+) -> None:
+    (folder / "before_after.png").write_bytes(picture)
+    for chart in charts:
+        (folder / f"{chart.name}.png").write_bytes(chart.png)
+    page = comparison_page(result, charts, picture, _facts(result, comparison))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "table.md").write_text(table(result), encoding="utf-8")
+    (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str]:
+    urls = {url for arm in comparison.arms for url in arm.datasets}
+    datasets = {
+        f"{info.spec.domain} dataset": f"{info.url} (digest {info.digest[:12]})"
+        for info in (open_dataset(url).info for url in sorted(urls))
+    }
+    return {
+        "comparison": result.comparison,
+        "protocol": result.protocol.title,
+        "estimator": comparison.estimator.architecture,
+        **datasets,
+        "test dataset": f"{comparison.test} (digest {comparison.test_digest[:12]})",
+        "MLflow run": result.mlflow_run_id,
+        "registered estimator": result.registered_model or "none",
+    }
+
+
+def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
+    measure = MEASURES[result.measure]
+    for name, arm in result.arms.items():
+        run.metrics(
+            {
+                f"{name}.{measure.error_key}": arm.error,
+                f"{name}.{measure.error_key}_ci95_low": arm.ci95[0],
+                f"{name}.{measure.error_key}_ci95_high": arm.ci95[1],
+                f"{name}.{measure.within_key}": arm.within,
+            }
+        )
+    for name, difference in result.differences.items():
+        run.metrics(
+            {
+                f"{name}.{measure.error_key}": difference.error,
+                f"{name}.ci95_low": difference.ci95[0],
+                f"{name}.ci95_high": difference.ci95[1],
+            }
+        )
+    if result.pupil_shift_px is not None:
+        run.metrics({f"pupil_shift_px.{k}": v for k, v in result.pupil_shift_px})
+    run.tags(
+        {
+            "verdict": result.verdict,
+            "test_evaluations": str(result.test_evaluations),
+            "mlflow.note.content": table(result),
+        }
+    )
+    run.artifact(folder)
+
+
+def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) -> None:
+    create_markdown_artifact(table(result), key="comparison", description=result.verdict)
+    create_image_artifact(
+        data_uri(picture),
+        key="before-after",
+        description="Rows in pairs: synthetic, and the same images refined; below, real images.",
+    )
+    for chart in charts:
+        create_image_artifact(
+            data_uri(chart.png),
+            key=chart.name.replace("_", "-"),
+            description=f"{chart.title}. {chart.alt}",
+        )
+    page = page_of_run(result.mlflow_run_id)
+    # The report lies beside the figures in MLflow; a browser opens no file of another machine.
+    create_link_artifact(
+        Path(result.report).as_uri() if page is None else f"{page}/artifacts/report.html",
+        link_text="The whole report, with every picture",
+        key="report",
+        description=f"Report of {result.comparison}.",
+    )
+    link_to_mlflow(
+        "mlflow-comparison", result.mlflow_run_id, f"{result.comparison} in MLflow, every estimator"
+    )
+
+
+def whereabouts(result: ComparisonResult) -> str:
+    """Say where everything is that a person may want to look at."""
+    folder = Path(result.report).parent
+    return "\n".join(
+        [
+            f"report    {result.report}",
+            f"pictures  {folder}",
+            f"estimator {result.registered_model or '(none registered)'}",
+            f"test set  answered about {result.test_evaluations} times so far",
+            f"MLflow    run {result.mlflow_run_id} in {tracking_uri()}",
+            f"          mlflow ui --backend-store-uri {tracking_uri()}",
+            f"Prefect   flow run {result.flow_run or '(none)'}",
+            f"          PREFECT_HOME={os.environ.get('PREFECT_HOME', '~/.prefect')} "
+            "prefect server start",
+        ]
+    )

@@ -1,0 +1,350 @@
+"""What a comparison found: figures with intervals, paired differences and the verdict in words."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, computed_field, model_serializer
+
+from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
+from tasks.comparison.arms import Protocol
+from tasks.comparison.error_metrics import MEASURES, Measure, MeasureName
+from tasks.comparison.plan import Arm, ArmAnswers, Comparison
+
+BOOTSTRAP_SEED = 0
+
+CHEAP = {
+    "tone_matched": "histogram matching",
+    "synthetic_augmented": "generic augmentation",
+}
+"""What costs no refiner: refinement is worth its time where it beats all of it."""
+_PAIRS = (
+    ("refined", "synthetic"),
+    ("refined", "tone_matched"),
+    ("refined", "synthetic_augmented"),
+    ("refined_augmented", "synthetic_augmented"),
+    ("refined", "real"),
+    ("real_refined", "real"),
+    ("real_refined", "real_synthetic"),
+)
+"""Differences that are always of interest; chosen before any result."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ArmResult(_Model):
+    """How estimators trained on one arm do on the real test images."""
+
+    title: str
+    measure: MeasureName
+    error: float
+    ci95: tuple[float, float]
+    within: float
+    median: float
+    seeds: int
+
+    @model_serializer
+    def _with_units(self) -> dict[str, Any]:
+        measure = MEASURES[self.measure]
+        return {
+            measure.error_key: self.error,
+            "ci95": list(self.ci95),
+            measure.within_key: self.within,
+            f"median_{measure.error_key}": self.median,
+            "title": self.title,
+            "seeds": self.seeds,
+        }
+
+
+class Difference(_Model):
+    """A paired difference of mean errors: below zero where the first is better."""
+
+    measure: MeasureName
+    error: float
+    ci95: tuple[float, float]
+
+    @model_serializer
+    def _with_units(self) -> dict[str, Any]:
+        return {MEASURES[self.measure].error_key: self.error, "ci95": list(self.ci95)}
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the first is shown to be better."""
+        return self.ci95[1] < 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the first is shown to be worse."""
+        return self.ci95[0] > 0
+
+
+class PupilShift(_Model):
+    """How far refinement moved the pupils, in pixels of the stored images."""
+
+    mean: float
+    sd: float
+    median: float
+
+
+class Findings(_Model):
+    """All that follows from the answers alone: the same from files and from MLflow."""
+
+    comparison: str
+    measure: MeasureName
+    protocol: Protocol
+    arms: dict[str, ArmResult]
+    differences: dict[str, Difference]
+    """`a_minus_b` by name."""
+    test_digest: str
+    num_test: int
+    num_people: int | None
+    seeds: int
+    pupil_shift_px: PupilShift | None
+    verdict: str
+    """The answer in a sentence or a few; the first is the one."""
+
+
+class ComparisonResult(Findings):
+    """The answer of a comparison and where it is kept; what `compare --json` prints."""
+
+    test_evaluations: int
+    """How often this test set has been answered about so far, all comparisons together."""
+    registered_model: str | None
+    """The estimator to use, as MLflow names it."""
+    mlflow_run_id: str
+    flow_run: str | None
+    report: str
+
+    @computed_field
+    def synthetic(self) -> ArmResult | None:
+        """The arm of this name, as `arms` has it."""
+        return self.arms.get("synthetic")
+
+    @computed_field
+    def tone_matched(self) -> ArmResult | None:
+        """The arm of this name, as `arms` has it."""
+        return self.arms.get("tone_matched")
+
+    @computed_field
+    def refined(self) -> ArmResult | None:
+        """The arm of this name, as `arms` has it."""
+        return self.arms.get("refined")
+
+    @computed_field
+    def real(self) -> ArmResult | None:
+        """The arm of this name, as `arms` has it."""
+        return self.arms.get("real")
+
+    @computed_field
+    def refined_minus_synthetic(self) -> Difference | None:
+        """The difference of this name, as `differences` has it."""
+        return self.differences.get("refined_minus_synthetic")
+
+    @computed_field
+    def refined_minus_tone_matched(self) -> Difference | None:
+        """The difference of this name, as `differences` has it."""
+        return self.differences.get("refined_minus_tone_matched")
+
+
+def find(
+    comparison: Comparison, answers: Mapping[str, ArmAnswers], shift: PupilShift | None
+) -> Findings:
+    """Put intervals on what was answered and say what it means."""
+    titles = {arm.name: arm for arm in comparison.arms}
+    arms = {name: arm_result(titles[name], of_arm, comparison) for name, of_arm in answers.items()}
+    differences = {
+        f"{first}_minus_{second}": _difference(answers[first], answers[second], comparison)
+        for first, second in (*_PAIRS, *_size_pairs(comparison))
+        if first in answers and second in answers
+    }
+    some = next(iter(answers.values()))
+    groups = some.groups
+    return Findings(
+        comparison=comparison.id,
+        measure=comparison.measure,
+        protocol=comparison.protocol,
+        arms=arms,
+        differences=differences,
+        test_digest=comparison.test_digest,
+        num_test=len(some.ids),
+        num_people=None if groups is None else int(groups.max()) + 1,
+        seeds=comparison.seeds,
+        pupil_shift_px=shift,
+        verdict=verdict(comparison, arms, differences, shift, groups),
+    )
+
+
+def arm_result(arm: Arm, answers: ArmAnswers, comparison: Comparison) -> ArmResult:
+    """Put an interval on the mean error of an arm."""
+    interval = bootstrap_mean(answers.errors, answers.groups, BOOTSTRAP_SEED)
+    return ArmResult(
+        title=arm.title,
+        measure=comparison.measure,
+        error=interval.mean,
+        ci95=(interval.low, interval.high),
+        within=float(answers.within.mean()),
+        median=float(np.median(answers.errors)),
+        seeds=answers.errors.shape[0],
+    )
+
+
+def _difference(first: ArmAnswers, second: ArmAnswers, comparison: Comparison) -> Difference:
+    interval = bootstrap_difference(first.errors, second.errors, first.groups, BOOTSTRAP_SEED)
+    return Difference(
+        measure=comparison.measure, error=interval.mean, ci95=(interval.low, interval.high)
+    )
+
+
+def _size_pairs(comparison: Comparison) -> list[tuple[str, str]]:
+    """Pair all rows with each smaller size, and each of those with the next smaller one."""
+    parts = [arm for arm in comparison.arms if arm.num_rows is not None]
+    steps = []
+    for training_set in dict.fromkeys(arm.training_set for arm in parts):
+        sizes = sorted(
+            (arm for arm in parts if arm.training_set == training_set),
+            key=lambda arm: arm.num_rows or 0,
+        )
+        steps += [(larger.name, smaller.name) for smaller, larger in pairwise(sizes)]
+    return [(arm.training_set, arm.name) for arm in parts] + steps
+
+
+def verdict(
+    comparison: Comparison,
+    arms: Mapping[str, ArmResult],
+    differences: Mapping[str, Difference],
+    shift: PupilShift | None,
+    groups: NDArray[np.int64] | None,
+) -> str:
+    """Say in plain words what was shown and what was not; the answer is the first sentence."""
+    said = [_headline(comparison, arms, differences, groups)]
+    said += _worth(differences)
+    gain = differences.get("refined_minus_synthetic")
+    if gain is not None and "real" in arms:
+        gap = arms["synthetic"].error - arms["real"].error
+        if gap > 0:
+            said.append(f"It closes {-gain.error / gap:.0%} of the gap to real training data.")
+    if shift is not None:
+        said.append(
+            f"Pupils moved {shift.mean:.2f} ± {shift.sd:.2f} px (median {shift.median:.2f})."
+        )
+    return " ".join(said)
+
+
+def _headline(
+    comparison: Comparison,
+    arms: Mapping[str, ArmResult],
+    differences: Mapping[str, Difference],
+    groups: NDArray[np.int64] | None,
+) -> str:
+    sure = [f"{comparison.seeds} estimator seed{'s' * (comparison.seeds > 1)}"]
+    if groups is not None:
+        sure.append(f"{int(groups.max()) + 1} people")
+    if "refined_minus_synthetic" in differences:
+        sure.append("one refiner")
+        names, difference = ("Refined", "synthetic"), differences["refined_minus_synthetic"]
+    elif "real_refined_minus_real" in differences:
+        names, difference = ("Real + refined", "real alone"), differences["real_refined_minus_real"]
+    else:
+        listed = ", ".join(
+            f"{arm.title} {_number(arm.error, MEASURES[arm.measure])}" for arm in arms.values()
+        )
+        return f"No pair to compare: {listed} ({', '.join(sure)})."
+    if comparison.protocol.by_person:
+        sure.append(comparison.protocol.title)
+    return f"{_said(*names, difference)[:-1]}; {', '.join(sure)})."
+
+
+def _worth(differences: Mapping[str, Difference]) -> list[str]:
+    """Say whether refinement beats what a user would try first."""
+    tried = {
+        words: differences[f"refined_minus_{name}"]
+        for name, words in CHEAP.items()
+        if f"refined_minus_{name}" in differences
+    }
+    if not tried or "refined_minus_synthetic" not in differences:
+        return []
+    said = "; ".join(f"{_said('refined', words, each)}" for words, each in tried.items())
+    worth = all(
+        each.is_better for each in (differences["refined_minus_synthetic"], *tried.values())
+    )
+    start = (
+        "It is worth its time: it also beats what costs no refiner"
+        if worth
+        else "It is not shown to be worth its time against what costs no refiner"
+    )
+    return [f"{start}: {said}."]
+
+
+def _said(first: str, second: str, difference: Difference) -> str:
+    unit = MEASURES[difference.measure].unit
+    low, high = difference.ci95
+    amount = f"{abs(difference.error):.2f}{unit}"
+    if difference.is_better:
+        return (
+            f"{first} is better than {second} by {amount} (95% CI {-high:.2f} to {-low:.2f}{unit})"
+        )
+    if difference.is_worse:
+        return f"{first} is WORSE than {second} by {amount} (95% CI {low:.2f} to {high:.2f}{unit})"
+    return (
+        f"No difference shown between {first.lower()} and {second} "
+        f"({difference.error:+.2f}{unit}, 95% CI {low:+.2f} to {high:+.2f}{unit})"
+    )
+
+
+def _number(value: float, measure: Measure) -> str:
+    return f"{value:.2f}{measure.unit}"
+
+
+def table(findings: Findings) -> str:
+    """The findings as a Markdown table with the verdict below it."""
+    measure = MEASURES[findings.measure]
+    lines = [
+        f"| trained on | {measure.noun} on real test images | 95% interval | {measure.within} |",
+        "|---|---:|---:|---:|",
+    ]
+    for arm in findings.arms.values():
+        low, high = arm.ci95
+        lines.append(
+            f"| {arm.title} | {_number(arm.error, measure)} | {low:.2f}–{high:.2f}{measure.unit} "
+            f"| {arm.within:.1%} |"
+        )
+    rules = f"Protocol: {findings.protocol.title}; {findings.num_test:,} test images."
+    return "\n".join([*lines, "", rules, findings.verdict])
+
+
+def table_of_many(all_findings: Sequence[Findings]) -> str:
+    """Several comparisons in one table, a row an arm of each.
+
+    Where they differ in protocol or test set, the first line says that their errors must not be
+    compared, and a column tells them apart.
+    """
+    rules = list(dict.fromkeys(_rules(one) for one in all_findings))
+    mixed = len(rules) > 1
+    lines = [
+        "| comparison | trained on | mean error | 95% interval |" + " rules |" * mixed,
+        "|---|---|---:|---:|" + "---|" * mixed,
+    ]
+    for one in all_findings:
+        measure = MEASURES[one.measure]
+        for arm in one.arms.values():
+            low, high = arm.ci95
+            row = (
+                f"| {one.comparison} | {arm.title} | {_number(arm.error, measure)} "
+                f"| {low:.2f}–{high:.2f}{measure.unit} |"
+            )
+            lines.append(row + f" {_rules(one)} |" * mixed)
+    if not mixed:
+        return "\n".join([*lines, "", f"Rules: {rules[0]}."])
+    warning = (
+        f"These runs follow {len(rules)} different rules (protocol and test set): errors of "
+        "different rules MUST NOT be compared with one another."
+    )
+    return "\n".join([warning, "", *lines])
+
+
+def _rules(findings: Findings) -> str:
+    return f"{findings.protocol.title} on test set {findings.test_digest[:12]}"

@@ -1,0 +1,79 @@
+"""Comparisons as MLflow alone remembers them: no file of ours, no dataset is needed."""
+
+import tempfile
+from pathlib import Path
+
+from simgan_core.errors import InputError
+from tasks.comparison.plan import Comparison, Estimate, read_answers
+from tasks.comparison.results import Findings, PupilShift, find
+from tasks.runtime.tracking import (
+    KeptRun,
+    MissingArtifactError,
+    UnknownExperimentError,
+    fetch,
+    runs_with,
+)
+
+
+def recollect(experiment: str) -> list[Findings]:
+    """Find everything out anew from the answers that an MLflow experiment keeps, oldest first.
+
+    Comparisons that did not come to their end are left out. Raises InputError where there is no
+    such experiment, or no comparison in it.
+    """
+    try:
+        parents = runs_with(experiment, {"stage": "comparison"})
+    except UnknownExperimentError as error:
+        raise InputError(str(error)) from None
+    found = [_findings(experiment, run) for run in parents if run.status == "FINISHED"]
+    if not found:
+        raise InputError(
+            f"MLflow's experiment {experiment} has no finished comparison ({len(parents)} begun); "
+            "make one with simgan compare"
+        )
+    return found
+
+
+def _findings(experiment: str, parent: KeptRun) -> Findings:
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = _comparison(parent, Path(folder))
+        children = runs_with(experiment, {"stage": "evaluate", "simgan.comparison": comparison.id})
+        estimates = {_key(run): _estimate(run, Path(folder)) for run in children}
+        # In the order in which they were planned, so that the table has the order it had.
+        order = [(job.arm.name, job.seed, job.person) for job in comparison.jobs]
+        missing = [key for key in order if key not in estimates]
+        if missing:
+            raise InputError(
+                f"MLflow lacks {len(missing)} of {len(order)} trainings of {comparison.id}, the "
+                f"first of them {missing[0]}: run the comparison again, it goes on where it was"
+            )
+        answers = read_answers([estimates[key] for key in order], comparison.measure)
+    return find(comparison, answers, _pupil_shift(parent))
+
+
+def _comparison(parent: KeptRun, folder: Path) -> Comparison:
+    try:
+        path = fetch(parent.run_id, "comparison.json", folder)
+    except MissingArtifactError as error:
+        raise InputError(f"{error}; it was written by another version, run it again") from None
+    return Comparison.model_validate_json(path.read_text("utf-8"))
+
+
+def _key(run: KeptRun) -> tuple[str, int, str]:
+    person = run.tags["person"]
+    return run.tags["arm"], int(run.tags["seed"]), "" if person == "all" else person
+
+
+def _estimate(run: KeptRun, folder: Path) -> Estimate:
+    own = folder / run.run_id
+    own.mkdir()
+    (path,) = fetch(run.run_id, "answers", own).iterdir()
+    arm, seed, person = _key(run)
+    return Estimate(arm, seed, person, str(path), None, float("nan"))
+
+
+def _pupil_shift(parent: KeptRun) -> PupilShift | None:
+    figures = {
+        name: parent.metrics.get(f"pupil_shift_px.{name}") for name in PupilShift.model_fields
+    }
+    return None if None in figures.values() else PupilShift.model_validate(figures)

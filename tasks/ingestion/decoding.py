@@ -1,0 +1,109 @@
+"""A process that decodes: it is told a source once, and then reads the rows that it is asked for.
+
+The processes of `multiprocessing` load the program that starts them once more, a Prefect worker or
+PyTorch with it, which takes each of them longer than a thousand images do. This one loads what it
+needs, so this module is kept free of Prefect. It ends with the process that asks, a killed one too,
+whose end of the pipe is closed then.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from simgan_core.data.preprocess import Preprocess, preprocess
+from storage.samples import SampleBlock
+from storage.sources.selection import Selection
+from storage.sources.source import Source
+
+Rows = Selection | Source
+"""A source whose rows are a dataset's, or a selection of one."""
+
+
+class DecodingProcess:
+    """Starts such a process and asks it; one thread at a time."""
+
+    def __init__(self, rows: Rows, kind: Preprocess) -> None:
+        self._rows: Rows | None = rows
+        self._kind = kind
+        self._pipe, there = multiprocessing.Pipe()
+        # What was found on a path that is set in this program should be found there too.
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(there.fileno())],
+                stdin=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": path},
+                pass_fds=[there.fileno()],
+            )
+
+    def read(self, start: int, stop: int) -> SampleBlock:
+        """Return rows start to stop − 1; raises what reading them raised there."""
+        try:
+            if self._rows is not None:
+                # Not through the pipe, whose other end would hold a long listing three times.
+                assert self._process.stdin is not None
+                with self._process.stdin as stdin:
+                    pickle.dump((self._rows, self._kind), stdin, pickle.HIGHEST_PROTOCOL)
+                self._rows = None
+            self._pipe.send((start, stop))
+            answer: SampleBlock | Exception = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise RuntimeError(
+                f"a decoding process ended in rows {start} to {stop - 1}, with exit code "
+                f"{self._process.wait()} (-9: killed, as for want of memory); run the same command "
+                "again: it goes on with the shards that are not done"
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process, once it has answered."""
+        self._pipe.close()
+        self._process.communicate()
+
+
+def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> SampleBlock:
+    """Read rows and apply the dataset's preprocessing, unless the images have had it already."""
+    block = rows.read(start, stop)
+    source = rows.source if isinstance(rows, Selection) else rows
+    if kind in ("none", source.preprocess):
+        return block
+    images = preprocess(block.images, kind)
+    images[~block.valid] = 0
+    return replace(block, images=images)
+
+
+def answer_all(asking: Connection) -> None:
+    """Answer until nobody asks any more."""
+    rows, kind = pickle.load(sys.stdin.buffer)  # noqa: S301  from the process that asks
+    while True:
+        start, stop = asking.recv()
+        answer: SampleBlock | Exception
+        try:
+            answer = read_preprocessed(rows, kind, start, stop)
+        except Exception as error:  # noqa: BLE001  it is raised where the rows are wanted
+            error.add_note(traceback.format_exc())
+            answer = error
+        asking.send(answer)
+
+
+def main() -> None:
+    """Serve the process at the other end of the pipe whose number is given."""
+    # Whoever interrupts the program means the process that asks, which then ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        answer_all(Connection(int(sys.argv[1])))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+if __name__ == "__main__":
+    main()

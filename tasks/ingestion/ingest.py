@@ -1,0 +1,271 @@
+"""Ingestion: a source's files become the shards of a dataset, or more shards of one."""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from prefect import runtime, task
+from prefect.artifacts import create_markdown_artifact
+
+from simgan_core.compute.malloc import return_freed_blocks
+from simgan_core.data.preprocess import Preprocess
+from storage.appending import open_to_append, select_new
+from storage.errors import SourceError
+from storage.exclusive_lock import held
+from storage.reader import open_dataset
+from storage.samples import Rejection, SampleBlock, concatenated
+from storage.schema import DatasetInfo, DatasetSpec
+from storage.sources.source import Source
+from storage.writer import DatasetWriter
+from tasks.ingestion.inputs import SourceInput
+from tasks.ingestion.reading import Reader
+from tasks.ingestion.sources import open_source
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.policies import (
+    CACHE,
+    IO_RETRIES,
+    IO_RETRY_DELAYS_S,
+    groups_of_shards,
+    retry_on_io,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_SHARD_BYTES = 1 << 27
+"""Large images make shorter shards: two are in memory at a time, one of them twice for a moment."""
+
+
+class IngestionPlan(NamedTuple):
+    """What is left to ingest: the listing it belongs to and groups of shards."""
+
+    listing_digest: str
+    num_kept: int
+    """Rows that the dataset had before."""
+    groups: list[list[int]]
+
+
+@contextmanager
+def sole_ingestion(to: str) -> Iterator[None]:
+    """Keep others from ingesting into one place meanwhile; raises DatasetBusyError naming them."""
+    return_freed_blocks()
+    with held(to, "ingesting"):
+        try:
+            yield
+        finally:
+            _close_reader()
+
+
+@task(
+    name="plan-ingestion",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def plan_ingestion(
+    source: SourceInput,
+    to: str,
+    preprocess: Preprocess = "none",
+    rows_per_shard: int = 16384,
+    overwrite: bool = False,
+    append: bool = False,
+) -> IngestionPlan:
+    """List the source and open the dataset for it, new, to append, or where a run left it."""
+    if overwrite and append:
+        raise SourceError("--overwrite replaces a dataset, --append adds to it: give one of them")
+    opened = _list(source)
+    spec = _spec(opened, preprocess, rows_per_shard)
+    if append:
+        writer, num_kept = open_to_append(to, spec, opened)
+    else:
+        writer, num_kept = DatasetWriter.open(to, spec, overwrite=overwrite), 0
+    pending = [] if writer.complete else writer.pending_shards()
+    logger.info("%s: %d samples, %d shards to do", opened.name, len(opened), len(pending))
+    return IngestionPlan(opened.content_digest(), num_kept, groups_of_shards(pending))
+
+
+@task(
+    name="ingest-shards",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def ingest_shards(
+    shards: list[int],
+    source: SourceInput,
+    listing_digest: str,
+    to: str,
+    preprocess: Preprocess = "none",
+    num_kept: int = 0,
+) -> int:
+    """Read, preprocess and write these shards; returns how many rows they hold.
+
+    Their rows before `num_kept` are in the dataset that is being extended, and come from there.
+    """
+    reader, writer = _opened(source, listing_digest, to, preprocess, num_kept)
+    num_rows = 0
+    for shard in shards:
+        rows = writer.shard_rows(shard)
+        started = time.perf_counter()
+        writer.write_shard(shard, _read_shard(reader, to, rows, num_kept))
+        num_rows += len(rows)
+        rate = len(rows) / (time.perf_counter() - started)
+        logger.info("shard %d of %d: %d rows, %.0f a second", shard + 1, writer.num_shards,
+                    len(rows), rate)  # fmt: skip
+    return num_rows
+
+
+@task(
+    name="finish-ingestion",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
+    """Close the dataset, unless more than the share `max_bad` of its new samples were bad."""
+    writer = _writer(to)
+    rejections = [
+        rejection
+        for record in writer.records()
+        for rejection in record.rejections
+        if rejection.row >= num_kept
+    ]
+    num_new = writer.spec.num_rows - num_kept
+    if runtime.task_run.id is not None:
+        create_markdown_artifact(
+            _rejections_table(rejections, num_new, to),
+            key=content_id("rejections", {"to": to}),
+            description=f"Samples of {to} that were left out, by reason.",
+        )
+    _refuse_too_many_bad(writer, [r for r in rejections if not r.by_choice], num_new, max_bad)
+    info = writer.finish()
+    logger.info("%s is complete: %d rows, %d rejected", to, info.spec.num_rows, info.num_rejected)
+    return info
+
+
+def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> DatasetSpec:
+    """Describe the dataset that a source becomes."""
+    height, width, channels = source.image_shape
+    image_bytes = math.prod(source.image_shape) * np.dtype(source.dtype).itemsize
+    rows_per_chunk = min(1024, rows_per_shard, max(1, MAX_SHARD_BYTES // image_bytes))
+    chunks_per_shard = max(1, MAX_SHARD_BYTES // (rows_per_chunk * image_bytes))
+    return DatasetSpec(
+        num_rows=len(source),
+        height=height,
+        width=width,
+        channels=channels,
+        dtype=source.dtype,
+        labels=source.labels,
+        domain=source.domain,
+        source={"name": source.name, "listing": source.content_digest(), **source.options},
+        # Images that come equalised stay so: equalising is recorded, whoever did it.
+        preprocess=source.preprocess if preprocess == "none" else preprocess,
+        provenance={},
+        rows_per_chunk=rows_per_chunk,
+        rows_per_shard=min(rows_per_shard, rows_per_chunk * chunks_per_shard),
+    )
+
+
+_OPENING = threading.Lock()
+_LISTED: dict[SourceInput, Source] = {}
+"""The source that was listed last, for its shards: listing a million files takes seconds."""
+_OPEN: dict[tuple[object, ...], tuple[Reader, DatasetWriter]] = {}
+"""What this process has open: one of each, since processes and a listing take memory."""
+
+
+def _list(source: SourceInput) -> Source:
+    opened = open_source(source)
+    with _OPENING:
+        _close_all()
+        _LISTED[source] = opened
+    return opened
+
+
+def _opened(
+    source: SourceInput, listing_digest: str, to: str, preprocess: Preprocess, num_kept: int
+) -> tuple[Reader, DatasetWriter]:
+    """Open a source and its dataset once a process for all shards, as long as the listing is one.
+
+    Raises ValueError when the files are no longer those that were listed at the start of the run.
+    """
+    key = (source, listing_digest, to, preprocess, num_kept)
+    with _OPENING:
+        if key not in _OPEN:
+            opened = _LISTED.get(source) or open_source(source)
+            _close_all()
+            if opened.content_digest() != listing_digest:
+                raise ValueError(
+                    f"the files of {source} changed while they were being ingested; "
+                    "run the same command again, with --overwrite if it says that the dataset "
+                    "differs"
+                )
+            rows = select_new(to, opened) if num_kept else opened
+            _OPEN[key] = Reader(rows, preprocess), DatasetWriter.attach(to)
+        return _OPEN[key]
+
+
+def _writer(to: str) -> DatasetWriter:
+    """Return the writer that the shards were written by, which knows their names, or a new one."""
+    with _OPENING:
+        for (_, _, place, *_), (_, writer) in _OPEN.items():
+            if place == to:
+                return writer
+    return DatasetWriter.attach(to)
+
+
+def _close_reader() -> None:
+    with _OPENING:
+        _close_all()
+
+
+def _close_all() -> None:
+    for reader, _ in _OPEN.values():
+        reader.close()
+    _OPEN.clear()
+    _LISTED.clear()
+
+
+def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBlock:
+    first_new = max(rows.start, num_kept)
+    new = reader.read(first_new, rows.stop)
+    if first_new == rows.start:
+        return new
+    return concatenated([open_dataset(to).read(rows.start, first_new), new], len(rows))
+
+
+def _rejections_table(rejections: list[Rejection], num_samples: int, to: str) -> str:
+    """Return the rejections counted by reason, in Markdown."""
+    counts = Counter((r.reason, r.by_choice) for r in rejections)
+    first = {r.reason: r.id for r in reversed(rejections)}
+    rows = [
+        f"| {count} | {count / num_samples:.2%} | {reason}{' (by choice)' if chosen else ''} "
+        f"| `{first[reason]}` |"
+        for (reason, chosen), count in counts.most_common()
+    ]
+    head = ["| samples | share | reason | first |", "|---:|---:|---|---|"] if rows else []
+    return "\n".join([f"{len(rejections)} of {num_samples} samples of {to} are left out.", "",
+                      *head, *rows])  # fmt: skip
+
+
+def _refuse_too_many_bad(
+    writer: DatasetWriter, bad: list[Rejection], num_samples: int, max_bad: float
+) -> None:
+    if len(bad) <= max_bad * num_samples:
+        return
+    reasons = Counter(rejection.reason for rejection in bad)
+    listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+    first = ", ".join(rejection.id for rejection in bad[:3])
+    writer.discard()
+    raise SourceError(
+        f"{len(bad)} of {num_samples} samples are bad ({len(bad) / num_samples:.1%}), more than "
+        f"--max-bad {max_bad:.1%}: {listed} (first: {first}). Mend or remove them, or allow more; "
+        "nothing was kept"
+    )

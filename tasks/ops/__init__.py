@@ -1,0 +1,1 @@
+"""Prefect set-up, services and diagnosis."""

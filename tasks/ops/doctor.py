@@ -1,0 +1,119 @@
+"""What is installed, which device and servers there are, what is wrong and how to mend it."""
+
+import os
+import platform
+import urllib.error
+import urllib.request
+from importlib.metadata import version
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from tasks.runtime.paths import home
+from tasks.runtime.tracking import tracking_uri
+
+PACKAGES = ("simgan", "torch", "prefect", "fastapi", "mlflow", "zarr", "numpy")
+TIMEOUT_S = 3.0
+
+
+class Finding(BaseModel):
+    """One thing looked at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: str
+    found: str
+    mend: str | None = None
+    """What to do about it; empty where all is well."""
+
+
+class Diagnosis(BaseModel):
+    """All that was looked at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    healthy: bool
+    findings: tuple[Finding, ...]
+
+    def text(self) -> str:
+        """A line a finding, what is wrong marked and followed by how to mend it."""
+        lines = []
+        for finding in self.findings:
+            mark = "wrong" if finding.mend else "ok   "
+            lines.append(f"{mark}  {finding.what:<16}{finding.found}")
+            if finding.mend:
+                lines.append(f"       → {finding.mend}")
+        return "\n".join(lines)
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything a run needs."""
+    findings = (_packages(), _device(), _home(), _prefect(), _mlflow(), _s3())
+    return Diagnosis(healthy=not any(f.mend for f in findings), findings=findings)
+
+
+def _packages() -> Finding:
+    found = {name: version(name) for name in PACKAGES}
+    mend = None
+    if tuple(int(part) for part in found["fastapi"].split(".")[:2]) >= (0, 151):
+        mend = "fastapi 0.151 and later break Prefect's flows: pip install 'fastapi<0.151'"
+    listed = ", ".join(f"{name} {number}" for name, number in found.items())
+    return Finding(
+        what="packages", found=f"Python {platform.python_version()}, {listed}", mend=mend
+    )
+
+
+def _device() -> Finding:
+    if torch.cuda.is_available():
+        return Finding(what="device", found=torch.cuda.get_device_name())
+    amx = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    return Finding(what="device", found=f"CPU, {threads} threads, {capability}{amx}")
+
+
+def _home() -> Finding:
+    folder, mend = home(), None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        mend = f"cannot write there ({error.strerror}): set SIMGAN_HOME to a folder of yours"
+    return Finding(what="SIMGAN_HOME", found=str(folder), mend=mend)
+
+
+def _prefect() -> Finding:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return Finding(what="Prefect", found="embedded, started with each command")
+    return Finding(
+        what="Prefect",
+        found=url,
+        mend=_unreachable(f"{url}/health", "prefect server start, or unset PREFECT_API_URL"),
+    )
+
+
+def _mlflow() -> Finding:
+    uri, mend = tracking_uri(), None
+    if uri.startswith(("http://", "https://")):
+        mend = _unreachable(f"{uri}/health", "mlflow server, or unset MLFLOW_TRACKING_URI")
+    elif not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "databricks")):
+        mend = "MLflow 3 refuses its file store: use sqlite:///PATH or a server"
+    return Finding(what="MLflow", found=uri, mend=mend)
+
+
+def _s3() -> Finding:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
+    has_key = "AWS_ACCESS_KEY_ID" in os.environ
+    found = f"{endpoint}, {'a key is set' if has_key else 'no key in the environment'}"
+    return Finding(what="S3", found=found)
+
+
+def _unreachable(url: str, start: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S):
+            return None
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        return f"no answer from {url} ({error}): start it ({start})"

@@ -1,0 +1,211 @@
+"""What Prefect's server has to know before a team can press Run: pools, slots, automations, forms.
+
+Everything here may be said again: what is there already stays, what people changed in the UI
+stays changed, and deployments are made anew only when `prefect.yaml` or the code has changed.
+"""
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from prefect.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+)
+from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.actions import ChangeFlowRunState, PauseDeployment
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.workers.process import ProcessWorker
+
+from tasks.runtime.policies import GPU_SLOT, HEARTBEAT_S, REFINED_GOT_WORSE
+
+logger = logging.getLogger(__name__)
+
+CPU_POOL, GPU_POOL = "simgan-cpu", "simgan-gpu"
+CHECKOUT = Path(__file__).resolve().parents[2]
+NIGHTLY = "nightly-pipeline"
+TAG = "simgan"  # of every deployment of ours
+
+
+def connect(api: str) -> PrefectClient:
+    """A client of the server at `api`, with the password that Prefect's own variable holds."""
+    return PrefectClient(api, auth_string=os.environ.get("PREFECT_API_AUTH_STRING"))
+
+
+async def prepare_server(api: str, num_gpus: int) -> None:
+    """Make the work pools, the `gpu` slots and deployments, then the automations about them."""
+    async with connect(api) as client:
+        for pool in work_pools(num_gpus):
+            await _make_pool(client, pool)
+        # One slot a GPU; without one, a slot for the processor, which a computation fills, too.
+        await client.upsert_global_concurrency_limit_by_name(GPU_SLOT, max(1, num_gpus))
+        version = code_digest()
+        known = await client.read_deployments()
+        if _out_of_date(known, version):
+            deploy(api, num_gpus, version)
+            for deployment in known:
+                if TAG in deployment.tags:
+                    await _keep_what_people_set(client, deployment)
+            known = await client.read_deployments()
+        nightly = next(found for found in known if found.name == NIGHTLY)
+        for automation in (when_a_run_died(), when_refined_got_worse(nightly)):
+            await _make_automation(client, automation)
+
+
+def work_pools(num_gpus: int) -> list[str]:
+    """The pools that this machine's workers serve."""
+    return [CPU_POOL, GPU_POOL] if num_gpus else [CPU_POOL]
+
+
+def deploy(api: str, num_gpus: int, version: str) -> None:
+    """Put every deployment of `prefect.yaml` on the server, as `prefect deploy --all` does.
+
+    Raises RuntimeError with what Prefect said when it refuses one.
+    """
+    surroundings = {
+        **os.environ,
+        "PREFECT_API_URL": api,
+        "SIMGAN_GPU_POOL": work_pools(num_gpus)[-1],
+        "SIMGAN_VERSION": version,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=CHECKOUT,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"prefect deploy --all: {done.stdout}{done.stderr}")
+
+
+def code_digest() -> str:
+    """What the forms follow from, as 12 hexadecimal digits: `prefect.yaml` and the code."""
+    files = [CHECKOUT / "prefect.yaml"]
+    for package in ("flows", "tasks", "simgan_core", "storage"):
+        files += sorted((CHECKOUT / package).rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+async def workers_online(api: str, since: datetime, num_gpus: int) -> bool:
+    """Whether every pool has a worker that said so after `since`."""
+    async with connect(api) as client:
+        for pool in work_pools(num_gpus):
+            workers = await client.read_workers_for_work_pool(pool)
+            if not any(
+                worker.status == WorkerStatus.ONLINE
+                and worker.last_heartbeat_time is not None
+                and worker.last_heartbeat_time >= since
+                for worker in workers
+            ):
+                return False
+    return True
+
+
+def when_a_run_died() -> AutomationCore:
+    """Call a run crashed that gives no sign of life, as Prefect's documentation advises.
+
+    A run whose machine, or whose worker too, was killed stays RUNNING for ever and keeps its slot.
+    """
+    ends = {"Completed", "Failed", "Cancelled", "Crashed"}
+    return AutomationCore(
+        name="Free what a dead run holds",
+        description="A run that gives no sign of life for three heartbeats is marked as crashed; "
+        "its slots are freed, and Retry goes on where it was.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=3 * HEARTBEAT_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no sign of life for {3 * HEARTBEAT_S} s; Retry goes on where it was",
+            )
+        ],
+    )
+
+
+def when_refined_got_worse(nightly: DeploymentResponse) -> AutomationCore:
+    """Stop refining by night when refined images train worse than synthetic ones."""
+    return AutomationCore(
+        name="Refined got worse: pause the nightly pipeline",
+        description="The last comparison found estimators trained on refined images worse than "
+        "those trained on synthetic ones. Nothing more is refined until a person has looked; add "
+        "an action here to be told by mail or chat.",
+        trigger=EventTrigger(
+            expect={REFINED_GOT_WORSE},
+            match=ResourceSpecification({"prefect.resource.id": ["simgan.comparison.*"]}),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[PauseDeployment(source="selected", deployment_id=nightly.id)],
+    )
+
+
+async def _make_pool(client: PrefectClient, name: str) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    try:
+        await client.create_work_pool(
+            WorkPoolCreate(name=name, type="process", base_job_template=template)
+        )
+    except ObjectAlreadyExists:
+        logger.debug("work pool %s is there", name)
+
+
+async def _make_automation(client: PrefectClient, automation: AutomationCore) -> None:
+    """Make it, or bring it up to date without switching on what a person switched off."""
+    found = await client.read_automations_by_name(automation.name)
+    if not found:
+        await client.create_automation(automation)
+        return
+    automation.enabled = found[0].enabled
+    # Actions that people added stay.
+    automation.actions = found[0].actions
+    await client.update_automation(found[0].id, automation)
+
+
+def _out_of_date(known: list[DeploymentResponse], version: str) -> bool:
+    ours = [found for found in known if TAG in found.tags]
+    return not ours or any(found.version != version for found in ours)
+
+
+async def _keep_what_people_set(client: PrefectClient, before: DeploymentResponse) -> None:
+    """Give a deployment made anew the parameters and schedules that it had."""
+    now = await client.read_deployment(before.id)
+    known = (now.parameter_openapi_schema or {}).get("properties", {})
+    set_before = {name: value for name, value in before.parameters.items() if name in known}
+    await client.update_deployment(
+        before.id, DeploymentUpdate(parameters={**now.parameters, **set_before})
+    )
+    if before.schedules:
+        for schedule in now.schedules:
+            await client.delete_deployment_schedule(before.id, schedule.id)
+        await client.create_deployment_schedules(
+            before.id,
+            [
+                DeploymentScheduleCreate(
+                    **schedule.model_dump(
+                        include={"schedule", "active", "max_scheduled_runs", "parameters", "slug"}
+                    )
+                )
+                for schedule in before.schedules
+            ],
+        )

@@ -1,0 +1,1 @@
+"""Bulk refinement and its report."""

@@ -1,0 +1,305 @@
+"""Bulk refinement: every valid row of a dataset through a refiner, shard by shard.
+
+While a shard is computed, the next one is read, and those before it are inspected and written; no
+more than a few are in memory, however many there are.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from prefect import task
+
+from simgan_core.compute.malloc import return_freed_blocks
+from simgan_core.compute.settings import choose_inference_arithmetic
+from simgan_core.errors import InputError
+from simgan_core.inference import BulkRefiner
+from simgan_core.models.checkpoint import LoadedRefiner
+from simgan_core.quality.gate import Inspection, inspect
+from storage.appending import num_rows_when
+from storage.errors import DatasetIncompleteError, DatasetNotFoundError
+from storage.manifest import ShardRecord
+from storage.reader import Dataset, open_dataset
+from storage.samples import Rejection, SampleBlock
+from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
+from storage.writer import DatasetWriter
+from tasks.runtime.compatibility import as_uint8, require_refiner_fits
+from tasks.runtime.content_ids import code_version
+from tasks.runtime.devices import default_device, take_device_of_worker
+from tasks.runtime.policies import (
+    CACHE,
+    IO_RETRIES,
+    IO_RETRY_DELAYS_S,
+    Runner,
+    groups_of_shards,
+    require_runner,
+    retry_on_io,
+    stop_if_told,
+)
+from tasks.runtime.refiners import open_refiner
+
+logger = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "fp32", "bf16"]
+
+SHARDS_FINISHING = 2
+"""Shards that are inspected and written while another is computed."""
+
+
+class RefinementPlan(NamedTuple):
+    """What is left to refine, in groups of shards, and when that began."""
+
+    groups: list[list[int]]
+    num_rows: int
+    began: float
+    """Seconds since the epoch."""
+
+
+@task(
+    name="plan-refinement",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def plan_refinement(
+    dataset: str,
+    refiner: str,
+    to: str,
+    overwrite: bool = False,
+    dtype: Dtype = "auto",
+    gate_shift_px: float | None = None,
+    runner: Runner = Runner(),
+    append: bool = False,
+) -> RefinementPlan:
+    """Open the refined dataset, new or where an earlier run left it: groups of shards to do."""
+    began = time.time()
+    require_runner(runner)
+    synthetic = open_dataset(dataset)
+    parent = synthetic.info
+    loaded = open_refiner(refiner)
+    require_refiner_fits(loaded, refiner, parent)
+    _require_pupils(parent, gate_shift_px)
+    spec = _spec(parent, loaded, to, dtype, gate_shift_px)
+    if append and _holds_refined_beginning(to, spec, synthetic):
+        writer = DatasetWriter.extend(to, spec)
+    else:
+        writer = DatasetWriter.open(to, spec, overwrite=overwrite)
+    pending = [] if writer.complete else writer.pending_shards()
+    num_rows = sum(len(writer.shard_rows(shard)) for shard in pending)
+    logger.info("%s: %d of %d rows to refine", dataset, num_rows, parent.spec.num_rows)
+    # In one process one group, so that reading and writing overlap from end to end.
+    groups = groups_of_shards(pending) if runner.kind == "dask" else [pending] if pending else []
+    return RefinementPlan(groups, num_rows, began)
+
+
+@task(
+    name="refine-shards",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int:
+    """Refine, inspect and write those of these shards that are not done; returns how many rows."""
+    return_freed_blocks()
+    parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
+    bulk = _refiner_once_a_process(refiner, _Made.by(writer.spec), _image_shape(parent.info))
+    gate_shift_px = _Made.by(writer.spec).gate_shift_px
+    pending = sorted(set(shards) & set(writer.pending_shards()))
+    with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
+        finishing = deque[Future[ShardRecord]]()
+        for shard, block in _read_ahead(parent, writer, pending):
+            stop_if_told()
+            refined = _refined(block, parent.info, bulk)
+            while len(finishing) >= SHARDS_FINISHING:
+                _say_done(finishing.popleft().result())
+            finishing.append(
+                pool.submit(
+                    _finish_shard, writer, shard, block, refined, gate_shift_px, bulk.device
+                )
+            )
+        while finishing:
+            _say_done(finishing.popleft().result())
+    return sum(len(writer.shard_rows(shard)) for shard in pending)
+
+
+@task(
+    name="finish-refinement",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def finish_refinement(to: str) -> DatasetInfo:
+    """Close the refined dataset, which every reader then accepts."""
+    info = DatasetWriter.attach(to).finish()
+    logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
+    return info
+
+
+def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> bool:
+    """Whether `to` holds what the synthetic dataset was before rows were added, refined alike."""
+    try:
+        found = open_dataset(to).info.spec
+    except (DatasetNotFoundError, DatasetIncompleteError):
+        return False
+    parent = synthetic.info
+    grown = found.model_copy(
+        update={
+            "num_rows": spec.num_rows,
+            "source": spec.source,
+            "provenance": {**found.provenance, "parent_digest": parent.digest},
+        }
+    )
+    if grown.canonical() != spec.canonical():
+        return False
+    return num_rows_when(synthetic, str(found.provenance["parent_digest"])) == found.num_rows
+
+
+class _Made(NamedTuple):
+    """By what a refined dataset is made, as its provenance says."""
+
+    weights_digest: str
+    dtype: Literal["fp32", "bf16"]
+    gate_shift_px: float | None
+
+    @classmethod
+    def by(cls, spec: DatasetSpec) -> "_Made":
+        return cls(*(spec.provenance[name] for name in cls._fields))  # type: ignore[arg-type]
+
+
+def _spec(
+    parent: DatasetInfo, loaded: LoadedRefiner, to: str, dtype: Dtype, gate_shift_px: float | None
+) -> DatasetSpec:
+    """Describe the refined dataset: its parent's, with where it comes from.
+
+    Digests, no places: the same work elsewhere gives the same dataset. A number format that was
+    left open is that of the dataset that is there already, and else what suits this machine.
+    """
+    if dtype == "auto":
+        suited = choose_inference_arithmetic(default_device()).precision
+        specs = [_spec(parent, loaded, to, each, gate_shift_px) for each in ("bf16", "fp32")]
+        try:
+            begun = DatasetWriter.attach(to).spec.canonical()
+        except DatasetNotFoundError:
+            begun = ""
+        there = [spec for spec in specs if spec.canonical() == begun]
+        return there[0] if there else specs[("bf16", "fp32").index(suited)]
+    provenance = {
+        "parent_digest": parent.digest,
+        "refiner": loaded.metadata["refiner"],
+        "weights_digest": loaded.weights_digest,
+        "real_digest": loaded.metadata["real_digest"],
+        "code_version": code_version(),
+        "dtype": dtype,
+        "gate_shift_px": gate_shift_px,
+    }
+    return parent.spec.model_copy(update={"domain": "refined", "provenance": provenance})
+
+
+@lru_cache(maxsize=2)
+def _refiner_once_a_process(
+    refiner: str, made: _Made, image_shape: tuple[int, int, int]
+) -> BulkRefiner:
+    loaded = open_refiner(refiner)
+    if loaded.weights_digest != made.weights_digest:
+        raise InputError(
+            f"{refiner} now names other weights than when this refinement began (digest "
+            f"{loaded.weights_digest[:12]}, not {made.weights_digest[:12]}); run refine again with "
+            "the first refiner's id, or with --overwrite"
+        )
+    take_device_of_worker()
+    arithmetic = choose_inference_arithmetic(default_device(), made.dtype)
+    return BulkRefiner(loaded.refiner, arithmetic, image_shape)
+
+
+def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:
+    return info.spec.height, info.spec.width, info.spec.channels
+
+
+def _read_ahead(
+    parent: Dataset, writer: DatasetWriter, shards: list[int]
+) -> Iterator[tuple[int, SampleBlock]]:
+    """Yield the parent's rows of each shard, the next one being read meanwhile."""
+
+    def read(shard: int) -> SampleBlock:
+        rows = writer.shard_rows(shard)
+        return parent.read(rows.start, rows.stop)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque([pool.submit(read, shard) for shard in shards[:1]])
+        for shard, after in zip(shards, [*shards, None][1:], strict=True):
+            block = coming.popleft().result()
+            if after is not None:
+                coming.append(pool.submit(read, after))
+            yield shard, block
+
+
+def _refined(block: SampleBlock, info: DatasetInfo, bulk: BulkRefiner) -> SampleBlock:
+    """Refine the valid rows of a block; the others, the labels and the ids stay as they are."""
+    synthetic = as_uint8(block.images, info)
+    if block.valid.all():
+        return replace(block, images=bulk(synthetic))
+    images = np.zeros_like(synthetic)
+    images[block.valid] = bulk(synthetic[block.valid])
+    return replace(block, images=images)
+
+
+def _finish_shard(
+    writer: DatasetWriter,
+    shard: int,
+    block: SampleBlock,
+    refined: SampleBlock,
+    gate_shift_px: float | None,
+    device: torch.device,
+) -> ShardRecord:
+    """Inspect a refined shard on a device, mark what the gate refuses, and write it."""
+    # What is chosen by a slice is not copied.
+    valid = slice(None) if block.valid.all() else block.valid
+    pupil_px = block.labels.get(PUPIL_PX.name)
+    inspection = inspect(
+        block.images[valid],  # type: ignore[arg-type]  # as_uint8 refused others
+        refined.images[valid],  # type: ignore[arg-type]
+        None if pupil_px is None else pupil_px[valid],
+        device,
+    )
+    if gate_shift_px is not None:
+        refined = _gated(refined, inspection, gate_shift_px, writer.shard_rows(shard).start)
+    return writer.write_shard(shard, refined, figures=inspection.figures())
+
+
+def _say_done(record: ShardRecord) -> None:
+    num_rows = record.stop - record.start
+    logger.info("shard %d: %d of %d rows valid", record.shard, record.num_valid, num_rows)
+
+
+def _gated(
+    refined: SampleBlock, inspection: Inspection, gate_shift_px: float, first_row: int
+) -> SampleBlock:
+    """Mark the rows that did not pass as not valid, with the reason; their pixels stay."""
+    valid = refined.valid.copy()
+    rejections = list(refined.rejections)
+    reasons = inspection.reasons(gate_shift_px)
+    for row, reason in zip(np.flatnonzero(refined.valid).tolist(), reasons, strict=True):
+        if reason is not None:
+            valid[row] = False
+            rejections.append(Rejection(first_row + row, refined.ids[row], reason))
+    rejections.sort(key=lambda rejection: rejection.row)
+    return replace(refined, valid=valid, rejections=tuple(rejections))
+
+
+def _require_pupils(parent: DatasetInfo, gate_shift_px: float | None) -> None:
+    names = [label.name for label in parent.spec.labels]
+    if gate_shift_px is not None and PUPIL_PX.name not in names:
+        raise InputError(
+            f"--gate-shift needs the label {PUPIL_PX.name!r}, dataset {parent.url} has: "
+            f"{', '.join(names) or 'none'}; refine without the gate, or ingest with pupil centres"
+        )

@@ -1,0 +1,1 @@
+"""Shared by all stages: tracking, policies, progress, cancellation, devices, paths, ids."""

@@ -1,0 +1,86 @@
+"""Whether datasets, and a refiner and a dataset, may be used together."""
+
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgan_core.errors import InputError
+from storage.reader import open_dataset
+from storage.schema import DatasetInfo
+
+if TYPE_CHECKING:
+    # Loading torch takes 1.5 s, which the Turing test's server does without.
+    from simgan_core.models.checkpoint import LoadedRefiner
+
+
+def require_same_images(a: DatasetInfo, b: DatasetInfo, a_role: str, b_role: str) -> None:
+    """Refuse two datasets whose images differ in size, depth or preprocessing."""
+    for what in ("height", "width", "channels", "dtype", "preprocess"):
+        in_a, in_b = getattr(a.spec, what), getattr(b.spec, what)
+        if in_a != in_b:
+            raise InputError(
+                f"{what} differs: {in_a} in the {a_role} dataset {a.url}, {in_b} in the {b_role} "
+                f"dataset {b.url}; ingest one of them again with the other's {what}"
+            )
+
+
+def require_refiner_fits(refiner: "LoadedRefiner", refiner_id: str, info: DatasetInfo) -> None:
+    """Refuse a refiner on images of another size, depth or preprocessing than it was trained on."""
+    spec = info.spec
+    trained = {
+        "height": refiner.image_height,
+        "width": refiner.image_width,
+        "channels": refiner.channels,
+        "preprocess": refiner.preprocess,
+        "dtype": refiner.pixels,
+    }
+    for what, expected in trained.items():
+        found = getattr(spec, what)
+        if found != expected:
+            raise InputError(
+                f"refiner {refiner_id} was trained on images with {what} {expected}, dataset "
+                f"{info.url} has {what} {found}; refine a dataset like the training's, or train a "
+                "refiner on datasets like this one"
+            )
+
+
+def require_gaze(info: DatasetInfo) -> None:
+    """Refuse a dataset without gaze labels where an estimator is trained or tested."""
+    names = [label.name for label in info.spec.labels]
+    if "gaze" not in names:
+        raise InputError(
+            f"dataset {info.url} has no 'gaze' label (it has: {', '.join(names) or 'none'}); "
+            "ingest it with its gaze"
+        )
+
+
+def as_uint8(images: NDArray[np.unsignedinteger[Any]], info: DatasetInfo) -> NDArray[np.uint8]:
+    """The images as they are; refuses 16-bit ones, which no network here takes yet."""
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"dataset {info.url} has {images.dtype} images, expected uint8; ingest it as 8 bit"
+        )
+    return cast("NDArray[np.uint8]", images)
+
+
+def require_no_shared_images(train_url: str, test_url: str) -> None:
+    """Refuse a training set that holds images of the test set: its error would be a fiction."""
+    shared = _hashes_of(train_url) & _hashes_of(test_url)
+    if shared:
+        raise InputError(
+            f"{len(shared)} images of the training dataset {train_url} are in the test dataset "
+            f"{test_url} too; split them, for instance by person (--people)"
+        )
+
+
+def _hashes_of(url: str) -> frozenset[bytes]:
+    return _image_hashes(url, open_dataset(url).info.digest)
+
+
+@lru_cache(maxsize=8)
+def _image_hashes(url: str, _digest: str) -> frozenset[bytes]:
+    images = open_dataset(url).load().images
+    return frozenset(blake2b(image.tobytes(), digest_size=12).digest() for image in images)

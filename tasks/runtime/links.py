@@ -1,0 +1,12 @@
+"""Links on a run's page in Prefect that lead to MLflow."""
+
+from prefect.artifacts import create_link_artifact
+
+from tasks.runtime.tracking import page_of_run
+
+
+def link_to_mlflow(key: str, mlflow_run_id: str, words: str) -> None:
+    """Put a link to a run's page in MLflow on the flow run; none where MLflow has no server."""
+    page = page_of_run(mlflow_run_id)
+    if page is not None:
+        create_link_artifact(page, link_text=words, key=key, description=words)

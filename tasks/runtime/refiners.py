@@ -1,0 +1,29 @@
+"""From a refiner's name to its weights: an id, an MLflow model URI or a checkpoint path."""
+
+import tempfile
+from pathlib import Path
+
+from simgan_core.errors import InputError
+from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
+from tasks.runtime.paths import home, refiner_folder
+from tasks.runtime.tracking import UnknownModelError, download_refiner
+
+
+def open_refiner(refiner: str) -> LoadedRefiner:
+    """Load the refiner that `train` printed, that MLflow knows, or that a path holds."""
+    if refiner.startswith(("models:/", "runs:/")):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return load_refiner(download_refiner(refiner, Path(folder)))
+            except UnknownModelError as error:
+                raise InputError(f"MLflow gives no refiner for {refiner}: {error}") from None
+    by_id = refiner_folder(refiner) / "refiner.pt"
+    if by_id.exists():
+        return load_refiner(by_id)
+    path = Path(refiner)
+    if path.is_file():
+        return load_refiner(path)
+    raise InputError(
+        f"no refiner {refiner}: expected an id under {home() / 'refiners'}, an MLflow model URI "
+        "(models:/refiner@champion, models:/refiner/3, runs:/RUN_ID) or the path of a refiner.pt"
+    )

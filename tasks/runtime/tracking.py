@@ -1,0 +1,352 @@
+"""All of MLflow: runs that survive a kill, metrics in batches, pictures, the model registry."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from numpy.typing import NDArray
+from torch import nn
+
+from storage.schema import DatasetInfo
+from tasks.runtime.paths import home
+
+logger = logging.getLogger(__name__)
+
+# MLflow on SQLite takes about 8 ms a call whatever it carries, so points go in batches.
+POINTS_PER_BATCH = 500
+
+KEY_TAG = "simgan.key"
+DATASETS_EXPERIMENT = "datasets"
+RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
+
+
+def tracking_uri() -> str:
+    """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+class KeptRun(NamedTuple):
+    """A run as MLflow keeps it."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+class UnknownExperimentError(ValueError):
+    """MLflow holds no experiment of the given name."""
+
+
+class MissingArtifactError(ValueError):
+    """A run lacks a file that it should have."""
+
+
+class UnknownModelError(ValueError):
+    """MLflow holds no refiner under the given URI."""
+
+
+@dataclass
+class TrackedRun:
+    """One MLflow run being written; made by `tracked_run`."""
+
+    client: MlflowClient
+    run_id: str
+    experiment_id: str
+    _points: list[Metric] = field(default_factory=list)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record settings; nested ones under dotted names. Saying the same again is harmless."""
+        params = [Param(name, str(value)) for name, value in _flatten(values)]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(self.run_id, params=params[start : start + 100])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags, over whatever they were."""
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+
+    def datasets(self, infos: Mapping[str, DatasetInfo]) -> None:
+        """Record datasets as the run's inputs, by the part that each plays."""
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=Path(info.url).name,
+                    digest=info.digest[:32],  # MLflow keeps at most 36 characters
+                    source_type="zarr",
+                    source=info.url,
+                ),
+                tags=[InputTag("mlflow.data.context", part)],
+            )
+            for part, info in infos.items()
+        ]
+        self.client.log_inputs(self.run_id, inputs)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Add a point to each named curve; sent in batches and when the run ends."""
+        now = int(time.time() * 1000)
+        self._points += [Metric(name, float(value), now, step) for name, value in values.items()]
+        if len(self._points) >= POINTS_PER_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the points that wait."""
+        for start in range(0, len(self._points), POINTS_PER_BATCH):
+            batch = self._points[start : start + POINTS_PER_BATCH]
+            self.client.log_batch(self.run_id, metrics=batch)
+        self._points.clear()
+
+    def image(self, name: str, pixels: NDArray[np.uint8], step: int | None = None) -> None:
+        """Log a picture, uint8 [H,W] or [H,W,3]; with a step, as one of a series."""
+        if step is None:
+            self.client.log_image(self.run_id, pixels, artifact_file=f"{name}.png")
+        else:
+            self.client.log_image(self.run_id, pixels, key=name, step=step)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a file, or a folder with all that is in it."""
+        if path.is_dir():
+            self.client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def text(self, name: str, content: str) -> None:
+        """Log a small text file."""
+        self.client.log_text(self.run_id, content, name)
+
+    def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
+        """Log a model that plain MLflow loads: exported by torch.export, no pickled code.
+
+        `example` has at least two rows, so that the exporter keeps the batch axis free.
+        """
+        with tempfile.TemporaryDirectory() as made:
+            mlflow.pytorch.save_model(
+                module,
+                f"{made}/{folder}",
+                input_example=example,
+                signature=infer_signature(example, module(torch.from_numpy(example)).numpy()),
+                serialization_format="pt2",
+                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy", "mlflow"],
+            )
+            self.client.log_artifacts(self.run_id, f"{made}/{folder}", folder)
+
+    def register_model(
+        self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
+    ) -> str:
+        """Make the model logged under `folder` the next version of `name`, with an alias if given.
+
+        Returns the version. One that is registered already keeps its version, and the alias may
+        have gone to another since.
+        """
+        for known in self.client.search_model_versions(f"name='{name}'"):
+            if known.run_id == self.run_id:
+                return str(known.version)
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{folder}"
+        made = self.client.create_model_version(name, source, self.run_id, tags=dict(tags))
+        if alias is not None:
+            self.client.set_registered_model_alias(name, alias, made.version)
+        return str(made.version)
+
+
+def begin_run(
+    experiment: str,
+    name: str,
+    key: str,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+) -> TrackedRun:
+    """Open the run known by `key` in the experiment, making it if it is not there.
+
+    A killed run that is started again thus goes on in its own MLflow run.
+    """
+    home().mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri())
+    experiment_id = _experiment_id(client, experiment)
+    all_tags = {**RUN_TAGS, KEY_TAG: key, **(tags or {})}
+    if parent_run_id:
+        all_tags["mlflow.parentRunId"] = parent_run_id
+    found = find_run(client, experiment_id, key)
+    if found is None:
+        found = client.create_run(experiment_id, run_name=name, tags=all_tags)
+    else:
+        client.update_run(found.info.run_id, status="RUNNING")
+        client.log_batch(found.info.run_id, tags=[RunTag(k, v) for k, v in all_tags.items()])
+    return TrackedRun(client, found.info.run_id, experiment_id)
+
+
+@contextmanager
+def tracked_run(
+    experiment: str,
+    name: str,
+    key: str,
+    tags: Mapping[str, str] | None = None,
+    parent_run_id: str | None = None,
+) -> Iterator[TrackedRun]:
+    """Begin a run for the length of a `with` body.
+
+    It ends FINISHED, FAILED when the body raises, KILLED when it is interrupted.
+    """
+    run = begin_run(experiment, name, key, tags, parent_run_id)
+    try:
+        yield run
+    except BaseException as error:
+        run.flush()
+        run.client.set_terminated(
+            run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED"
+        )
+        raise
+    run.flush()
+    run.client.set_terminated(run.run_id, "FINISHED")
+
+
+def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
+    """Return all runs of an experiment that have these tags, oldest first.
+
+    Raises UnknownExperimentError where MLflow has no such experiment.
+    """
+    client = MlflowClient(tracking_uri())
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        names = sorted(one.name for one in client.search_experiments())
+        raise UnknownExperimentError(
+            f"MLflow at {tracking_uri()} has no experiment {experiment} (it has: "
+            f"{', '.join(names) or 'none'})"
+        )
+    condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs: list[KeptRun] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [found.experiment_id],
+            filter_string=condition,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        runs += [
+            KeptRun(run.info.run_id, run.info.status, dict(run.data.tags), dict(run.data.metrics))
+            for run in page
+        ]
+        token = page.token
+        if not token:
+            return runs
+
+
+def fetch(run_id: str, path: str, to: Path) -> Path:
+    """Download a file or folder of a run's artifacts; returns where it is.
+
+    Raises MissingArtifactError where the run has none of that name.
+    """
+    try:
+        return Path(MlflowClient(tracking_uri()).download_artifacts(run_id, path, str(to)))
+    except (MlflowException, OSError) as error:
+        raise MissingArtifactError(f"MLflow run {run_id} has no {path}: {error}") from error
+
+
+def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of a run whose names begin so: points of step and value, by step."""
+    client = MlflowClient(tracking_uri())
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefix)]
+    return {
+        name: sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
+        for name in sorted(names)
+    }
+
+
+def has_pages() -> bool:
+    """Whether MLflow is a server, with pages to look at, and not a file."""
+    return tracking_uri().startswith("http")
+
+
+def page_of_run(run_id: str) -> str | None:
+    """The address of a run's page in MLflow's UI, None where MLflow is a file and no server."""
+    if not has_pages():
+        return None
+    run = MlflowClient(tracking_uri()).get_run(run_id)
+    return f"{tracking_uri().rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+
+def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
+    """Set tags on the dataset itself: on the one run of experiment `datasets` that stands for it.
+
+    Returns that run's id. MLflow's own dataset entity has no tags that could be changed later.
+    """
+    known = {"digest": info.digest, "url": info.url, "domain": info.spec.domain}
+    run = begin_run(DATASETS_EXPERIMENT, Path(info.url).name, info.digest, {**known, **tags})
+    run.datasets({info.spec.domain: info})
+    run.client.set_terminated(run.run_id, "FINISHED")
+    return run.run_id
+
+
+def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
+    """The newest run of the experiment with this key, if there is one."""
+    found: Sequence[Run] = client.search_runs(
+        [experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+    )
+    return found[0] if found else None
+
+
+def download_refiner(uri: str, to: Path) -> Path:
+    """Fetch the refiner's weights file of `models:/name@alias`, `models:/name/3` or `runs:/id`.
+
+    Raises UnknownModelError when MLflow does not know the URI, or no refiner is kept there.
+    """
+    client = MlflowClient(tracking_uri())
+    try:
+        run_id = _run_of_model(client, uri) if uri.startswith("models:/") else uri.split("/")[1]
+        return Path(client.download_artifacts(run_id, "checkpoint/refiner.pt", str(to)))
+    except (MlflowException, OSError, ValueError) as error:
+        raise UnknownModelError(str(error)) from error
+
+
+def _run_of_model(client: MlflowClient, uri: str) -> str:
+    name = uri.removeprefix("models:/")
+    if "@" in name:
+        name, alias = name.split("@", 1)
+        version = client.get_model_version_by_alias(name, alias)
+    else:
+        name, number = name.rsplit("/", 1)
+        version = client.get_model_version(name, number)
+    return str(version.run_id)
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # The default artifact root would be a folder in whatever directory the command runs in.
+    local = tracking_uri().startswith("sqlite:")
+    location = (home() / "mlartifacts" / name).as_uri() if local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:
+        # Another process was faster.
+        made = client.get_experiment_by_name(name)
+        if made is None:
+            raise
+        return str(made.experiment_id)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

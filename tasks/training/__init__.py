@@ -1,0 +1,1 @@
+"""Refiner training: data, process groups, metrics, reports."""

@@ -1,0 +1,69 @@
+"""A training in several processes, one a GPU: `torchrun` starts this file once for each.
+
+torchrun --nproc-per-node=8 -m tasks.training.distributed SYNTHETIC REAL REFINER-ID CONFIG.json
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from simgan_core.compute.distributed import join_ranks, leave_ranks
+from simgan_core.config import TrainingConfig
+from storage.reader import open_dataset
+from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
+from tasks.runtime.devices import default_device
+from tasks.runtime.paths import refiner_folder
+from tasks.runtime.tracking import begin_run
+from tasks.training.fit import fit
+
+EXPERIMENT = "refiners"
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def num_processes(config: TrainingConfig) -> int:
+    """Return how many processes train: as many as set, else one for each GPU."""
+    return config.processes or max(1, torch.cuda.device_count())
+
+
+def train_in_processes(
+    count: int, synthetic: str, real: str, refiner_id: str, config: TrainingConfig
+) -> None:
+    """Run `count` processes of this file until the refiner is there; SIGTERM is passed on."""
+    settings = refiner_folder(refiner_id) / "training.json"
+    settings.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    command += ["--standalone", "-m", "tasks.training.distributed", synthetic, real, refiner_id]
+    with termination_noticed() as asked_to_go:
+        process = subprocess.Popen([*command, str(settings)])
+        while process.poll() is None:
+            try:
+                process.wait(_SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                if asked_to_go():
+                    process.terminate()
+        if asked_to_go():
+            raise SystemExit(EXIT_CODE)
+    if process.returncode != 0:
+        raise RuntimeError(
+            f"training in {count} processes failed with exit code {process.returncode}; what they "
+            "said is above. The same command goes on from the last checkpoint"
+        )
+
+
+def main(synthetic: str, real: str, refiner_id: str, settings: str) -> None:
+    """Be one of the processes."""
+    config = TrainingConfig.model_validate_json(Path(settings).read_text())
+    ranks = join_ranks(torch.device(default_device()))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ranks.rank % torch.cuda.device_count())
+    run = begin_run(EXPERIMENT, refiner_id, refiner_id)
+    weights = refiner_folder(refiner_id) / "refiner.pt"
+    fit(weights, open_dataset(synthetic), open_dataset(real), config, run, ranks)
+    run.flush()
+    leave_ranks()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,115 @@
+"""One process's part of a training: from two datasets to the refiner's file."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simgan_core.compute.distributed import ALONE, Ranks
+from simgan_core.config import TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.models.checkpoint import LoadedRefiner, save_refiner
+from simgan_core.training.trainer import TrainedRefiner, Trainer
+from storage.reader import Dataset
+from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
+from tasks.runtime.content_ids import code_version
+from tasks.runtime.devices import default_device
+from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking import TrackedRun
+from tasks.training.data import open_training_data
+from tasks.training.domain_report import report_domains
+from tasks.training.sink import TrackedSink
+
+logger = logging.getLogger(__name__)
+
+REGISTERED_MODEL = "refiner"
+
+
+def fit(
+    weights: Path,
+    synthetic: Dataset,
+    real: Dataset,
+    config: TrainingConfig,
+    run: TrackedRun,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Train, or go on, until the refiner is at `weights`; raises SystemExit after SIGTERM."""
+    device = torch.device(default_device())
+    data = open_training_data(synthetic, real, config, device)
+    sink = TrackedSink(run)
+    trainer = Trainer(
+        config,
+        data.synthetic,
+        data.real,
+        device,
+        sink,
+        pupil_px=data.pupil_px,
+        features=data.features,
+        estimator=data.estimator,
+        ranks=ranks,
+    )
+    if ranks.is_first:
+        report_domains(run, synthetic, real)
+    with termination_noticed() as should_stop:
+        trained = trainer.run(weights.with_name("training.ckpt"), should_stop)
+    if not trained.finished:
+        logger.warning("told to stop at step %d; the checkpoint is written", trained.step)
+        raise SystemExit(EXIT_CODE)
+    if not ranks.is_first:
+        return
+    logger.info("training ended at step %d: %s", trained.step, trained.verdict)
+    alias, reason = _alias(trainer, trained, synthetic)
+    run.tags({"simgan.verdict": trained.verdict, "simgan.alias": f"{alias}: {reason}"})
+    run.metrics({f"best/{name}": value for name, value in trained.figures.items()}, trained.step)
+    run.image("refined_while_training", sink.progress_picture())
+    outcome = {"verdict": trained.verdict, "figures": trained.figures, "alias": alias}
+    save_refiner(weights, trained.refiner, config, _metadata(weights, synthetic, real) | outcome)
+
+
+def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tuple[str, str]:
+    """Say whether the refiner is to be the champion or a candidate, and why."""
+    if trained.best_step is None:
+        return "candidate", trained.verdict
+    champion = _champion()
+    if champion is None:
+        return "champion", "there was none, and labels hold"
+    if not _takes(champion, synthetic):
+        return "candidate", "the champion is of another kind of images: not to be compared"
+    theirs, ours = trainer.examine(champion.refiner), trained.figures
+    kids = f"KID {ours['realism/kid']:.4f}, the champion's on the same images "
+    kids += f"{theirs['realism/kid']:.4f}"
+    if refusal := trainer.refusal(theirs):
+        return "champion", f"with the former one's refinement {refusal}"
+    if ours["realism/kid"] < theirs["realism/kid"]:
+        return "champion", kids
+    return "candidate", kids
+
+
+def _champion() -> LoadedRefiner | None:
+    try:
+        return open_refiner(f"models:/{REGISTERED_MODEL}@champion")
+    except InputError:
+        return None
+
+
+def _takes(refiner: LoadedRefiner, synthetic: Dataset) -> bool:
+    spec = synthetic.info.spec
+    theirs = (refiner.image_height, refiner.image_width, refiner.channels, refiner.pixels)
+    ours = (spec.height, spec.width, spec.channels, spec.dtype)
+    return theirs == ours and refiner.preprocess == spec.preprocess
+
+
+def _metadata(weights: Path, synthetic: Dataset, real: Dataset) -> dict[str, Any]:
+    info = synthetic.info
+    return {
+        "refiner": weights.parent.name,
+        "synthetic_digest": info.digest,
+        "real_digest": real.info.digest,
+        "real_url": real.info.url,
+        "preprocess": info.spec.preprocess,
+        "pixels": info.spec.dtype,
+        "image_height": info.spec.height,
+        "image_width": info.spec.width,
+        "code_version": code_version(),
+    }

@@ -1,0 +1,28 @@
+"""What a training did, as Prefect shows it: before and after, and where its curves are."""
+
+import torch
+from prefect.artifacts import create_image_artifact
+
+from simgan_core.inference import UInt8Refiner
+from simgan_core.models.checkpoint import LoadedRefiner
+from storage.reader import Dataset
+from tasks.runtime.links import link_to_mlflow
+from tasks.runtime.pictures import before_after, data_uri, png
+from tasks.training.sink import as_8_bit
+
+IMAGES_SHOWN = 30
+
+
+def show_training(
+    refiner_id: str, mlflow_run_id: str, loaded: LoadedRefiner, synthetic: Dataset, real: Dataset
+) -> None:
+    """Put a picture of what the refiner does, and a link to its training, on the flow run."""
+    before, wanted = (each.load(max_rows=IMAGES_SHOWN).images for each in (synthetic, real))
+    with torch.inference_mode():
+        after = UInt8Refiner(loaded.refiner)(torch.tensor(before)).numpy()
+    create_image_artifact(
+        data_uri(png(before_after(as_8_bit(before), as_8_bit(after), as_8_bit(wanted)))),
+        key="refined-samples",
+        description="Rows in pairs: synthetic, and the same images refined; below, real images.",
+    )
+    link_to_mlflow("mlflow-refiner", mlflow_run_id, f"Training of {refiner_id} in MLflow")

@@ -1,0 +1,70 @@
+"""What a training tells as it goes, on its way to MLflow, the log, Prefect and a picture."""
+
+import logging
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect.context import TaskRunContext
+from torch import Tensor
+
+from tasks.runtime.pictures import grid, refinement_progress
+from tasks.runtime.progress import ProgressBar
+from tasks.runtime.tracking import TrackedRun
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_PROGRESS = 10.0
+
+
+class TrackedSink:
+    """Takes what a training tells and gives it to MLflow, the log and the run's page in Prefect."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        self._run = run
+        self._samples: dict[int, NDArray[np.uint8]] = {}
+        self._started = time.monotonic()
+        self._first_step: int | None = None
+        self._last_said = 0.0
+        # Of several processes that train, none is a task's own.
+        self._has_page = TaskRunContext.get() is not None
+        self._bar: ProgressBar | None = None
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Pass on the losses: the article's Figure 7."""
+        self._run.metrics(values, step)
+
+    def samples(self, step: int, images: Tensor) -> None:
+        """Keep the same synthetic images as refined at this step: the article's Figure 6."""
+        self._samples[step] = as_8_bit(images.cpu().numpy())
+        self._run.image("refined", grid(self._samples[step]), step=step)
+
+    def progress(self, step: int, total: int) -> None:
+        """Say how far the training is and how long it will take."""
+        now = time.monotonic()
+        if self._first_step is None:
+            self._first_step, self._started = step, now
+        if now - self._last_said < SECONDS_BETWEEN_PROGRESS and step < total:
+            return
+        self._last_said = now
+        rate = (step - self._first_step) / max(now - self._started, 1e-9)
+        pace = f", {rate:.1f} a second, {(total - step) / rate:.0f} s left" if rate > 0 else ""
+        words = f"step {step:,} of {total:,}{pace}"
+        logger.info("training: %s", words)
+        if self._has_page:
+            self._show(100.0 * step / total, words)
+
+    def _show(self, percent: float, words: str) -> None:
+        if self._bar is None:
+            self._bar = ProgressBar.begin("training-progress", percent, words)
+        else:
+            self._bar.update(percent, words)
+
+    def progress_picture(self) -> NDArray[np.uint8]:
+        """The kept samples in one picture, a row a step."""
+        return refinement_progress(self._samples)
+
+
+def as_8_bit(images: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+    """For people to look at: of 16-bit pixels the upper half."""
+    return (images >> 8).astype(np.uint8) if images.dtype == np.uint16 else images.astype(np.uint8)

@@ -1,0 +1,115 @@
+"""Training the refiner: two datasets in, a refiner out, all of it remembered in MLflow."""
+
+import tempfile
+from hashlib import file_digest
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+from prefect import task
+from prefect.context import TaskRunContext
+
+from simgan_core.config import TrainingConfig
+from simgan_core.errors import InputError
+from simgan_core.inference import UInt8Refiner
+from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
+from storage.reader import Dataset, open_dataset
+from tasks.runtime.compatibility import require_same_images
+from tasks.runtime.content_ids import code_version, content_id
+from tasks.runtime.paths import refiner_folder
+from tasks.runtime.policies import CACHE
+from tasks.runtime.tracking import TrackedRun, tracked_run
+from tasks.training.data import paths_of_networks
+from tasks.training.distributed import EXPERIMENT, num_processes, train_in_processes
+from tasks.training.fit import REGISTERED_MODEL, fit
+from tasks.training.onnx_export import save_onnx
+from tasks.training.report import show_training
+
+
+class RefinerRef(NamedTuple):
+    """A trained refiner, by name."""
+
+    refiner: str
+    weights_digest: str
+    mlflow_run_id: str
+    model_version: str
+    path: str
+
+
+@task(name="train-refiner", cache_policy=CACHE)
+def train_refiner(synthetic: str, real: str, config: TrainingConfig) -> RefinerRef:
+    """Train, or go on with, the refiner that these datasets and settings name.
+
+    A killed training continues from its last checkpoint and ends in the same bits (on CPU); one
+    that is finished is returned at once. SIGTERM saves a checkpoint and then exits (code 143).
+    """
+    synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
+    require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
+    refiner_id = _refiner_id(synthetic_set, real_set, config)
+    folder = refiner_folder(refiner_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "training.lock", timeout=0):
+            return _train(refiner_id, folder, synthetic_set, real_set, config)
+    except Timeout:
+        raise InputError(
+            f"refiner {refiner_id} is being trained by another process; wait for it, then run "
+            "the same command to get its result"
+        ) from None
+
+
+def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> str:
+    return content_id(
+        "refiner",
+        {
+            "synthetic": synthetic.info.digest,
+            "real": real.info.digest,
+            "config": config.model_dump(mode="json"),
+            "networks": [_sha256(path) for path in paths_of_networks(config)],
+            "code": code_version(),
+        },
+    )
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}, which the training's settings name")
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _train(
+    refiner_id: str, folder: Path, synthetic: Dataset, real: Dataset, config: TrainingConfig
+) -> RefinerRef:
+    tags = {"simgan.refiner": refiner_id, "stage": "train"}
+    with tracked_run(EXPERIMENT, refiner_id, refiner_id, tags) as run:
+        weights = folder / "refiner.pt"
+        if not weights.exists():
+            run.params(config.model_dump())
+            run.datasets({"synthetic": synthetic.info, "real": real.info})
+            if (count := num_processes(config)) > 1:
+                urls = synthetic.info.url, real.info.url
+                train_in_processes(count, *urls, refiner_id, config)
+            else:
+                fit(weights, synthetic, real, config, run)
+        loaded = load_refiner(weights)
+        version = _register(run, loaded, weights)
+        (folder / "training.ckpt").unlink(missing_ok=True)
+    if TaskRunContext.get() is not None:
+        show_training(refiner_id, run.run_id, loaded, synthetic, real)
+    return RefinerRef(refiner_id, loaded.weights_digest, run.run_id, version, str(weights))
+
+
+def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
+    """Log the refiner, for us as weights and for others as models, and give it a version."""
+    run.artifact(weights, "checkpoint")
+    size = (2, loaded.image_height, loaded.image_width, loaded.channels)
+    run.pytorch_model("model", UInt8Refiner(loaded.refiner), np.zeros(size, loaded.pixels))
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "refiner.onnx"
+        save_onnx(graph, loaded)
+        run.artifact(graph, "onnx")
+    run.tags({"simgan.weights_digest": loaded.weights_digest})
+    tags = {"simgan.refiner": loaded.metadata["refiner"], "weights_digest": loaded.weights_digest}
+    return run.register_model(REGISTERED_MODEL, "model", tags, alias=loaded.metadata["alias"])

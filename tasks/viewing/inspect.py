@@ -1,0 +1,201 @@
+"""What a dataset is, for people: its schema and figures, and a sheet of labelled images."""
+
+import io
+import logging
+from collections import Counter
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from storage.errors import CorruptDatasetError
+from storage.reader import Dataset, open_dataset
+from storage.samples import SampleBlock
+from storage.verification import check_shards
+from tasks.runtime.pictures import png
+from tasks.viewing.overlays import draw_sample
+
+logger = logging.getLogger(__name__)
+
+NUM_IMAGES = 24
+NUM_COLUMNS = 6
+CELL_WIDTH = 220
+GAP = 6
+PAPER = (255, 255, 255)
+MAX_VALUES = 200_000
+"""Histograms are of so many rows, evenly spread."""
+
+
+class LabelRange(BaseModel):
+    """What a label's numbers are like, over the valid rows."""
+
+    name: str
+    unit: str
+    frame: str
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    """Smallest of each component (the last axis)."""
+    high: tuple[float, ...]
+    num_unknown: int
+    """Valid rows of which it is not known."""
+
+
+class Description(BaseModel):
+    """What `simgan inspect` prints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    domain: str
+    num_rows: int
+    num_valid: int
+    num_shards: int
+    image: str
+    preprocess: str
+    source: dict[str, JsonValue]
+    provenance: dict[str, JsonValue]
+    labels: tuple[LabelRange, ...]
+    rejections: dict[str, int]
+    """Rows that are not valid, by reason."""
+    digest: str
+
+    def text(self) -> str:
+        """Say it in words."""
+        lines = [
+            f"{self.dataset}: {self.num_rows} rows in {self.num_shards} shards, "
+            f"{self.num_valid} valid",
+            f"  {self.domain}, {self.image}, preprocess {self.preprocess}",
+            f"  source {_listed(self.source)}",
+        ]
+        if self.provenance:
+            lines.append(f"  made from {_listed(self.provenance)}")
+        for label in self.labels:
+            ranges = ", ".join(
+                f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)
+            )
+            unknown = f", {label.num_unknown} unknown" if label.num_unknown else ""
+            lines.append(f"  {label.name} {list(label.shape)} [{label.unit}]: {ranges}{unknown}")
+            lines.append(f"    {label.frame}")
+        lines += [f"  rejected: {n} × {reason}" for reason, n in self.rejections.items()]
+        return "\n".join([*lines, f"  digest {self.digest}"])
+
+
+def inspect_dataset(url: str, sheet: Path) -> Description:
+    """Describe a dataset and write its contact sheet, a PNG."""
+    dataset = open_dataset(url)
+    labels = {name: label[dataset.read_valid()] for name, label in dataset.read_labels().items()}
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    sheet.write_bytes(png(contact_sheet(dataset, labels)))
+    return _describe(dataset, labels)
+
+
+def verify_dataset(url: str) -> int:
+    """Read every shard again; returns how many there are.
+
+    Raises CorruptDatasetError, naming those that are not what was written.
+    """
+    dataset = open_dataset(url)
+    faults = []
+    for check in check_shards(dataset):
+        logger.info("shard %d of %d: %s", check.shard + 1, dataset.num_shards, check.fault or "ok")
+        if check.fault:
+            faults.append(f"shard {check.shard} {check.fault}")
+    if faults:
+        raise CorruptDatasetError(
+            f"{len(faults)} of {dataset.num_shards} shards of {dataset.info.url} are damaged: "
+            f"{'; '.join(faults[:5])}. Restore it from a copy, or make it again with --overwrite"
+        )
+    return dataset.num_shards
+
+
+def contact_sheet(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """Return images with their labels drawn on them, and histograms below, uint8 [H, W, 3]."""
+    cells = [draw_sample(block, CELL_WIDTH) for block in _chosen(dataset)]
+    histograms = _histograms(labels, NUM_COLUMNS * (CELL_WIDTH + GAP) - GAP)
+    width, height = CELL_WIDTH + GAP, max((cell.height for cell in cells), default=0) + GAP
+    num_rows = -(-len(cells) // NUM_COLUMNS)
+    below = num_rows * height
+    size = (NUM_COLUMNS * width - GAP, below + (0 if histograms is None else histograms.height))
+    sheet = Image.new("RGB", (size[0], max(1, size[1])), PAPER)
+    for place, cell in enumerate(cells):
+        sheet.paste(cell, (place % NUM_COLUMNS * width, place // NUM_COLUMNS * height))
+    if histograms is not None:
+        sheet.paste(histograms, (0, below))
+    return np.asarray(sheet)
+
+
+def _chosen(dataset: Dataset) -> list[SampleBlock]:
+    """Return valid samples, evenly spread, each as a block of one."""
+    valid = np.flatnonzero(dataset.read_valid())
+    places = np.linspace(0, len(valid) - 1, min(NUM_IMAGES, len(valid))).astype(np.intp)
+    return [dataset.read(row, row + 1) for row in valid[places].tolist()]
+
+
+def _histograms(labels: dict[str, NDArray[np.float32]], width: int) -> Image.Image | None:
+    """Return histograms of the labels' components; of several points, of all together."""
+    names = [name for name, label in labels.items() if np.isfinite(label).any()]
+    if not names:
+        return None
+    mpl.use("Agg")
+    from matplotlib.figure import Figure  # noqa: PLC0415  takes a second to load
+
+    figure = Figure(figsize=(width / 100, 2.2), dpi=100, layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        label = labels[name][:: max(1, len(labels[name]) // MAX_VALUES)]
+        for component in range(label.shape[-1]):
+            values = label[..., component].ravel()
+            axes.hist(values[np.isfinite(values)], bins=40, histtype="step",
+                      label=str(component))  # fmt: skip
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Description:
+    spec = dataset.info.spec
+    reasons = Counter(r.reason for record in dataset.records() for r in record.rejections)
+    return Description(
+        dataset=dataset.info.url,
+        domain=spec.domain,
+        num_rows=spec.num_rows,
+        num_valid=dataset.info.num_valid,
+        num_shards=dataset.num_shards,
+        image=f"{spec.height}×{spec.width}×{spec.channels} {spec.dtype}",
+        preprocess=spec.preprocess,
+        source=spec.source,
+        provenance=spec.provenance,
+        labels=tuple(
+            LabelRange(
+                name=label.name,
+                unit=label.unit,
+                frame=label.frame,
+                shape=label.shape,
+                low=_along_components(labels[label.name], np.fmin),
+                high=_along_components(labels[label.name], np.fmax),
+                num_unknown=int(np.isnan(_flat(labels[label.name])).any(axis=1).sum()),
+            )
+            for label in spec.labels
+        ),
+        rejections=dict(reasons.most_common()),
+        digest=dataset.info.digest,
+    )
+
+
+def _flat(label: NDArray[np.float32]) -> NDArray[np.float32]:
+    return label.reshape(len(label), -1)
+
+
+def _along_components(label: NDArray[np.float32], extreme: np.ufunc) -> tuple[float, ...]:
+    """Return the smallest or largest number of each component; none where there are no rows."""
+    rows = label.reshape(-1, label.shape[-1])
+    return tuple(float(x) for x in extreme.reduce(rows, axis=0)) if len(rows) else ()
+
+
+def _listed(values: dict[str, JsonValue]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in values.items())
