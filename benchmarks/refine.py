@@ -35,7 +35,7 @@ import psutil
 import torch
 
 from flows.cli.environment import prepare
-from simgan_core.compute.settings import choose_inference_arithmetic
+from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.inference import BulkRefiner
 from simgan_core.models.checkpoint import load_refiner
@@ -94,12 +94,10 @@ def rates(folder: Path) -> None:
     # On CPUs all take about as long as each other, so that neighbours disturb all alike.
     few = images if DEVICE == "cuda" else images[:512]
     bulk = {
-        precision: BulkRefiner(
-            refiner, choose_inference_arithmetic(DEVICE, precision), few.shape[1:]
-        )
+        precision: BulkRefiner(refiner, choose_inference_settings(DEVICE, precision), few.shape[1:])
         for precision in ("bf16", "fp32")
     }
-    best = bulk[choose_inference_arithmetic(DEVICE).precision]
+    best = bulk[choose_inference_settings(DEVICE).precision]
     cases: dict[str, tuple[int, Callable[[], object]]] = {
         "plain loop: fp32, NCHW, batch 512, eager": (len(few), lambda: _plain(refiner, few)),
         "computing alone, fp32": (len(few), lambda: bulk["fp32"](few)),
@@ -191,8 +189,8 @@ def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Cal
         name = f"on the GPU: eager bf16, {batch}"
         cases[name] = (16384, through(eager[torch.bfloat16], batch))
     for batch in (512, 1024):  # larger ones take gigabytes each
-        arithmetic = choose_inference_arithmetic(DEVICE, "bf16", batch)
-        captured = BulkRefiner(load_copy(refiner), arithmetic, images.shape[1:])
+        compute = choose_inference_settings(DEVICE, "bf16", batch)
+        captured = BulkRefiner(load_copy(refiner), compute, images.shape[1:])
         cases[f"captured, to and from memory, {batch}"] = (
             len(images),
             lambda captured=captured: captured(images),

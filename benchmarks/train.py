@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from simgan_core.compute.distributed import join_ranks, leave_ranks
+from simgan_core.compute.distributed import join_process_group, leave_process_group
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.models.discriminator import Discriminator
 from simgan_core.models.refiner import Refiner
@@ -194,14 +194,14 @@ def train_when_told(
     os.environ |= surroundings
     if device == "cuda":
         device = f"cuda:{surroundings['RANK']}"
-    ranks = join_ranks(torch.device(device))
-    if ranks.size > 1:
+    distributed = join_process_group(torch.device(device))
+    if distributed.size > 1:
         # Several agree to stop where they report, and are to be stopped after any step.
         config = config.model_copy(update={"log_every": 1})
     alone = config.model_copy(update={"refiner_steps_per_round": 10**9})
     images = torch.from_numpy(synthetic), torch.from_numpy(real)
     trainers = {
-        name: Trainer(each, *images, device, ranks=ranks)
+        name: Trainer(each, *images, device, distributed=distributed)
         for name, each in (("refiner", alone), ("both", config))
     }
 
@@ -214,7 +214,7 @@ def train_when_told(
         try:
             name, count = pipe.recv()
         except EOFError:  # the benchmark is over
-            leave_ranks()
+            leave_process_group()
             return
         take(trainers[name], count)
         if device != "cpu":

@@ -28,7 +28,7 @@ from flows.cli.environment import prepare
 from simgan_core.config import PRESETS, EstimatorConfig
 from simgan_core.models.checkpoint import load_checkpoint
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
-from simgan_core.training.validation import Examiner, Figures
+from simgan_core.training.validation import Metrics, Validator
 from storage.reader import open_dataset
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison
@@ -72,13 +72,13 @@ def arms(folder: Path) -> None:
     seed of an interval is a refiner and an estimator, and resamples are of both and of people.
     """
     domains = write_domains(folder)
-    examiner = _examiner(domains)
+    validator = _examiner(domains)
     estimates: list[Estimate] = []
-    figures: dict[Precision, list[Figures]] = {"fp32": [], "bf16": []}
+    figures: dict[Precision, list[Metrics]] = {"fp32": [], "bf16": []}
     for seed in range(NUM_SEEDS):
         for precision, of_seeds in figures.items():
             refined = _refined(folder, domains, seed, precision)
-            of_seeds.append(examiner.examine(_first_images(refined)))
+            of_seeds.append(validator.examine(_first_images(refined)))
             print(precision, seed, of_seeds[-1], flush=True)
             plan, found = _estimates(domains, refined, seed)
             if precision == "fp32":
@@ -91,7 +91,7 @@ def arms(folder: Path) -> None:
     for name, each in (findings.arms | findings.differences).items():
         low, high = each.ci95
         print(f"{name}: {each.error:.2f}° ({low:.2f} to {high:.2f})")
-    unrefined = examiner.examine(examiner.synthetic)
+    unrefined = validator.examine(validator.synthetic)
     print("synthetic as it is:", *(f"{unrefined[key]:.3f} {name}" for key, name in FIGURES.items()))
     _compare_precisions(figures, answers["refined"], of_bf16)
 
@@ -117,10 +117,10 @@ def _estimates(domains: Domains, refined: str, seed: int) -> tuple[Comparison, l
     return plan, [estimate.fn(job, plan) for job in plan.jobs if job.seed == seed]
 
 
-def _examiner(domains: Domains) -> Examiner:
+def _examiner(domains: Domains) -> Validator:
     """Look at the same images of every refiner; the real ones are of people it never saw."""
     pupil_px = open_dataset(str(domains.synthetic)).read_labels()["pupil_px"]
-    return Examiner(
+    return Validator(
         _first_images(str(domains.synthetic)),
         _first_images(str(domains.test)),
         torch.from_numpy(pupil_px[:NUM_EXAMINED]),
@@ -133,7 +133,7 @@ def _first_images(dataset: str) -> torch.Tensor:
 
 
 def _compare_precisions(
-    figures: dict[Precision, list[Figures]], fp32: ArmAnswers, bf16: ArmAnswers
+    figures: dict[Precision, list[Metrics]], fp32: ArmAnswers, bf16: ArmAnswers
 ) -> None:
     """Print every figure of both precisions over the seeds, and the paired difference."""
     by_name = {

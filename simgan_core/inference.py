@@ -10,8 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simgan_core.compute.parallel import each_on_a_core
-from simgan_core.compute.settings import Arithmetic, choose_inference_arithmetic, place
+from simgan_core.compute.parallel import parallel_map
+from simgan_core.compute.settings import (
+    ComputeSettings,
+    choose_inference_settings,
+    to_channels_last,
+)
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
 from simgan_core.models.refiner import Refiner
@@ -28,16 +32,16 @@ class BulkRefiner:
     """
 
     def __init__(
-        self, refiner: Refiner, arithmetic: Arithmetic, image_shape: tuple[int, int, int]
+        self, refiner: Refiner, compute: ComputeSettings, image_shape: tuple[int, int, int]
     ) -> None:
-        self.arithmetic = arithmetic
+        self.compute = compute
         self._image_shape = image_shape
-        weights = torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32
+        weights = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         network = UInt8Refiner(copy.deepcopy(refiner.unmirrored()))
-        self.network = place(network.to(weights), arithmetic.device)
-        network.refiner.pack(arithmetic.micro_batch_size, *image_shape[:2])
+        self.network = to_channels_last(network.to(weights), compute.device)
+        network.refiner.pack(compute.micro_batch_size, *image_shape[:2])
         self._slots: list[_Slot] = []
-        if arithmetic.device.type == "cuda":
+        if compute.device.type == "cuda":
             self._slots = [self._slot(self.network) for _ in range(_BATCHES_IN_FLIGHT)]
 
     @property
@@ -59,12 +63,12 @@ class BulkRefiner:
         refined = np.empty_like(images)
         # A read-only array, such as a memory map, is copied: torch would warn, and never writes.
         pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
-        batches = self.arithmetic.micro_batches(pixels, torch.from_numpy(refined))
+        batches = self.compute.micro_batches(pixels, torch.from_numpy(refined))
         with torch.inference_mode():
             if self._slots:
                 self._stream_through_gpu(batches)
             else:
-                deque(each_on_a_core(self._refine_into, batches), maxlen=0)
+                deque(parallel_map(self._refine_into, batches), maxlen=0)
         return refined
 
     def _refine_into(self, source: Tensor, target: Tensor) -> None:
@@ -84,8 +88,8 @@ class BulkRefiner:
             slot.finish()
 
     def _slot(self, network: nn.Module) -> "_Slot":
-        shape = (self.arithmetic.micro_batch_size, *self._image_shape)
-        return _Slot(network, shape, self.arithmetic.device)
+        shape = (self.compute.micro_batch_size, *self._image_shape)
+        return _Slot(network, shape, self.compute.device)
 
 
 class _Slot:
@@ -146,13 +150,13 @@ def refine_images(
             f"images: expected uint8 [N, H, W, {refiner.channels}], found {images.dtype} "
             f"{list(images.shape)}; give the refiner images of the kind that it was trained on"
         )
-    arithmetic = choose_inference_arithmetic(device, precision, micro_batch_size)
+    compute = choose_inference_settings(device, precision, micro_batch_size)
     _, height, width, channels = images.shape
-    return BulkRefiner(refiner, arithmetic, (height, width, channels))(images)
+    return BulkRefiner(refiner, compute, (height, width, channels))(images)
 
 
 @torch.no_grad()
-def refine_pixels(refiner: Refiner, images: Tensor, arithmetic: Arithmetic) -> Tensor:
+def refine_pixels(refiner: Refiner, images: Tensor, compute: ComputeSettings) -> Tensor:
     """Refine pixels [N, H, W, C] on the refiner's device, in micro-batches that fit its caches.
 
     The result has the same type and carries no gradient.
@@ -160,11 +164,11 @@ def refine_pixels(refiner: Refiner, images: Tensor, arithmetic: Arithmetic) -> T
     refined = torch.empty_like(images)
 
     def refine_into(source: Tensor, target: Tensor) -> None:
-        with arithmetic.autocast():
+        with compute.autocast():
             output = refiner(to_network(source))
         target.copy_(to_pixels(output, images.dtype))
 
-    deque(each_on_a_core(refine_into, arithmetic.micro_batches(images, refined)), maxlen=0)
+    deque(parallel_map(refine_into, compute.micro_batches(images, refined)), maxlen=0)
     return refined
 
 

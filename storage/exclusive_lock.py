@@ -18,7 +18,7 @@ _CLAIM, _HOLDER = "claim", "holder.json"
 
 
 @contextmanager
-def held(url: str, doing: str) -> Iterator[None]:
+def exclusive_lock(url: str, doing: str) -> Iterator[None]:
     """Hold a place while the context is open, in a place beside it named after what is done.
 
     A courtesy to people: that no shard is written twice does not depend on it.

@@ -400,17 +400,17 @@ def _leave(code: int, message: str) -> None:
 
 
 def _comparison_outcome(result: Any) -> Outcome:
-    from tasks.comparison.report import whereabouts
+    from tasks.comparison.report import output_locations
     from tasks.comparison.results import table
 
-    return Outcome(result.model_dump(mode="json"), f"{table(result)}\n\n{whereabouts(result)}")
+    return Outcome(result.model_dump(mode="json"), f"{table(result)}\n\n{output_locations(result)}")
 
 
 def _recollected(experiment: str) -> Outcome:
     from tasks.comparison.results import table, table_of_many
-    from tasks.comparison.tracked_results import recollect
+    from tasks.comparison.tracked_results import results_from_tracking
 
-    found = recollect(experiment)
+    found = results_from_tracking(experiment)
     text = table(found[0]) if len(found) == 1 else table_of_many(found)
     return Outcome({"comparisons": [each.model_dump(mode="json") for each in found]}, text)
 

@@ -87,9 +87,9 @@ def report(*, results: Path, mlflow: bool = False) -> Outcome:
 
     found = make_report(results)
     page = write_page(found, results)
-    whereabouts = [f"report    {page}"]
+    output_locations = [f"report    {page}"]
     if mlflow:
         from tasks.turing.tracking import track
 
-        whereabouts.append(f"MLflow    run {track(found, page)}")
-    return Outcome(found.model_dump(mode="json"), "\n".join([table(found), "", *whereabouts]))
+        output_locations.append(f"MLflow    run {track(found, page)}")
+    return Outcome(found.model_dump(mode="json"), "\n".join([table(found), "", *output_locations]))

@@ -13,7 +13,7 @@ _EAGER_CALLS = 3
 """Before the recording, which must not meet what libraries and optimisers set up at first use."""
 
 
-class Recorded:
+class CapturedFunction:
     """Calls a function of batches on one device; from the fourth call on as a CUDA graph.
 
     The function gives tensors by name. It may do on the GPU whatever it likes, in place too, but

@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """This process's place among the others; alone unless told otherwise."""
 
     rank: int = 0
@@ -59,22 +59,22 @@ class Ranks:
         return gathered
 
 
-ALONE = Ranks()
+ALONE = DistributedContext()
 """One process that trains by itself."""
 
 
-def join_ranks(device: torch.device) -> Ranks:
+def join_process_group(device: torch.device) -> DistributedContext:
     """Meet the processes that `torchrun` started with this one; alone where it started none.
 
-    They speak NCCL among GPUs and gloo among CPUs. Leave with `leave_ranks`.
+    They speak NCCL among GPUs and gloo among CPUs. Leave with `leave_process_group`.
     """
     if "WORLD_SIZE" not in os.environ:
         return ALONE
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Ranks(distributed.get_rank(), distributed.get_world_size())
+    return DistributedContext(distributed.get_rank(), distributed.get_world_size())
 
 
-def leave_ranks() -> None:
+def leave_process_group() -> None:
     """Say goodbye to the other processes, where there are any."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

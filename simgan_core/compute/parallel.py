@@ -20,7 +20,7 @@ _MOST_IDLE = 1 / 8
 ResultT = TypeVar("ResultT")
 
 
-def each_on_a_core(
+def parallel_map(
     work: Callable[..., ResultT], parts: Iterable[tuple[Tensor, ...]]
 ) -> Iterator[ResultT]:
     """Yield what the work returns for each part, in order, PyTorch's threads shared out among them.
@@ -31,7 +31,7 @@ def each_on_a_core(
     """
     parts = list(parts)
     num_threads = torch.get_num_threads()
-    size = num_side_by_side(len(parts), num_threads)
+    size = num_parallel(len(parts), num_threads)
     if size == 1 or parts[0][0].device.type != "cpu":
         return (work(*part) for part in parts)
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
@@ -43,7 +43,7 @@ def each_on_a_core(
     return _crew(size, num_threads // size).map(alike, parts)
 
 
-def num_side_by_side(num_parts: int, num_threads: int) -> int:
+def num_parallel(num_parts: int, num_threads: int) -> int:
     """Return how many parts to have under way: the most that share threads evenly and fully."""
 
     def is_even(size: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from simgan_core.compute.distributed import ALONE, Ranks
+from simgan_core.compute.distributed import ALONE, DistributedContext
 
 _LARGE_GPU_BYTES = 20 * 2**30
 
@@ -15,7 +15,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class ComputeSettings:
     """A device, its number format, how many images go through the network at once, and the ranks.
 
     Two runs agree bit for bit only with the same arithmetic, so a checkpoint records it.
@@ -24,7 +24,7 @@ class Arithmetic:
     device: torch.device
     precision: Literal["fp32", "bf16"]
     micro_batch_size: int
-    ranks: Ranks = ALONE
+    distributed: DistributedContext = ALONE
     """The processes that compute a batch together."""
 
     def autocast(self) -> torch.autocast:
@@ -42,25 +42,25 @@ class Arithmetic:
         return zip(*(torch.split(batch, self.micro_batch_size) for batch in batches), strict=True)
 
 
-def choose_arithmetic(
+def choose_compute_settings(
     device: torch.device | str,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     micro_batch_size: int | None = None,
-) -> Arithmetic:
+) -> ComputeSettings:
     """Fill in what is left open ("auto", None) with what is fastest on the device."""
     device = torch.device(device)
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     if micro_batch_size is None:
         micro_batch_size = 512 if device.type == "cuda" else 64 if precision == "bf16" else 16
-    return Arithmetic(device, precision, micro_batch_size)
+    return ComputeSettings(device, precision, micro_batch_size)
 
 
-def choose_inference_arithmetic(
+def choose_inference_settings(
     device: torch.device | str,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     micro_batch_size: int | None = None,
-) -> Arithmetic:
+) -> ComputeSettings:
     """Fill in what is left open with what refines images fastest on the device.
 
     The choice follows from the kind of device alone, never from a timing: the same images refined
@@ -75,7 +75,7 @@ def choose_inference_arithmetic(
             total = torch.cuda.get_device_properties(device).total_memory
             # The paper's refiner, captured three times, takes 7 GB with 2,048 images at once.
             micro_batch_size = 2048 if total > _LARGE_GPU_BYTES else 512
-    return Arithmetic(device, precision, micro_batch_size)
+    return ComputeSettings(device, precision, micro_batch_size)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -93,7 +93,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return is_amd and bool(capabilities.get("avx512_bf16", False))
 
 
-def place(network: NetworkT, device: torch.device) -> NetworkT:
+def to_channels_last(network: NetworkT, device: torch.device) -> NetworkT:
     """Move a network to the device, its weights laid out for channels-last images."""
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Deck(Protocol):
+class Sampler(Protocol):
     """Deals a set of images out in random order, every image once before any comes again.
 
     The order of each pass depends on the seed, the stream and the number of the pass alone, so the
@@ -20,14 +20,14 @@ class Deck(Protocol):
     position: int
     """How many images were dealt so far; set it to continue from there."""
 
-    def deal(self, count: int) -> Tensor:
+    def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
 
     def deal_numbered(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next images and, on the CPU, their rows in the set [count]."""
 
 
-class ShuffledImages:
+class ImageSampler:
     """A deck of images that are in memory."""
 
     def __init__(self, images: Tensor, seed: int, stream: int) -> None:
@@ -40,7 +40,7 @@ class ShuffledImages:
         self._order = torch.empty(0, dtype=torch.long)
         self._order_on_device = self._order
 
-    def deal(self, count: int) -> Tensor:
+    def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
         return self.deal_numbered(count)[0]
 
@@ -80,7 +80,7 @@ class ImageShards(Protocol):
         """Return the images of a shard, pixels [n, H, W, C] on the CPU."""
 
 
-class ShuffledShards:
+class ShardSampler:
     """A deck of images that do not fit in memory.
 
     Each pass draws the order of the shards, takes them a few at a time and shuffles the images of
@@ -105,7 +105,7 @@ class ShuffledShards:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shards")
         self._reading: dict[tuple[int, int], Future[tuple[Tensor, Tensor]]] = {}
 
-    def deal(self, count: int) -> Tensor:
+    def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
         return self.deal_numbered(count)[0]
 
@@ -113,8 +113,8 @@ class ShuffledShards:
         """Return the next images and, on the CPU, their rows in the set [count]."""
         images, rows = [], []
         while count > 0:
-            handful, offset = self._place()
-            all_images, all_rows = self._fetch(handful)
+            buffer, offset = self._place()
+            all_images, all_rows = self._fetch(buffer)
             part = slice(offset, offset + count)
             images.append(all_images[part].to(self._device, non_blocking=True))
             rows.append(all_rows[part])
@@ -135,20 +135,20 @@ class ShuffledShards:
         order = _order(len(self._shards.shard_sizes), *self._key, number).tolist()
         return [order[i : i + self._at_once] for i in range(0, len(order), self._at_once)]
 
-    def _fetch(self, handful: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _fetch(self, buffer: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return a handful, shuffled, with the images' rows; begin to read the one after it."""
-        number, part = handful
+        number, part = buffer
         follower = (number, part + 1)
         if part + 1 == len(self._handfuls(number)):
             follower = (number + 1, 0)
-        for wanted in (handful, follower):
+        for wanted in (buffer, follower):
             if wanted not in self._reading:
                 self._reading[wanted] = self._reader.submit(self._read, wanted)
-        self._reading = {key: self._reading[key] for key in (handful, follower)}
-        return self._reading[handful].result()
+        self._reading = {key: self._reading[key] for key in (buffer, follower)}
+        return self._reading[buffer].result()
 
-    def _read(self, handful: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        number, part = handful
+    def _read(self, buffer: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        number, part = buffer
         shards = self._handfuls(number)[part]
         images = torch.cat([self._shards.read(shard) for shard in shards])
         rows = torch.cat([torch.arange(*self._first_rows[s : s + 2]) for s in shards])

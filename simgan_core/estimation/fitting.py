@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from simgan_core.compute.malloc import keep_freed_memory
-from simgan_core.compute.settings import Arithmetic, choose_arithmetic, has_fast_bf16
+from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, has_fast_bf16
 from simgan_core.config import EstimatorConfig
-from simgan_core.data.sampler import ShuffledImages, seeded_generator
+from simgan_core.data.sampler import ImageSampler, seeded_generator
 from simgan_core.training.steps import NonFiniteGuard
 
 _ORDER, _CHANGES, _SPLIT = range(3)
@@ -60,14 +60,14 @@ def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> 
     return Split(train=order[num_validation:], validation=order[:num_validation])
 
 
-def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> Arithmetic:
+def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> ComputeSettings:
     """Choose number format and micro-batch for an estimator on this device."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
     whole = device.type == "cuda" or config.architecture not in _MICRO_BATCH
     micro = config.batch_size if whole else _MICRO_BATCH[config.architecture]
-    return choose_arithmetic(device, precision, micro)
+    return choose_compute_settings(device, precision, micro)
 
 
 def fit(
@@ -88,11 +88,11 @@ def fit(
     device = split.train.device
     if device.type == "cpu":
         keep_freed_memory()
-    arithmetic = estimator_arithmetic(config, device)
+    compute = estimator_arithmetic(config, device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
     guard = NonFiniteGuard(device)
-    deck = ShuffledImages(split.train, seed, _ORDER)
+    sampler = ImageSampler(split.train, seed, _ORDER)
     changes = seeded_generator(seed, _CHANGES)
     best = _Best(network, config.patience)
     report_every = max(1, config.steps // _NUM_REPORTS)
@@ -101,12 +101,12 @@ def fit(
     first_look = config.steps // 3
     network.train()
     for step in range(1, config.steps + 1):
-        batch = examples(deck.deal(config.batch_size), changes)
+        batch = examples(sampler.next_batch(config.batch_size), changes)
         optimizer.zero_grad()
         batch_loss = torch.zeros((), device=device)
-        for parts in arithmetic.micro_batches(*batch):
+        for parts in compute.micro_batches(*batch):
             share = len(parts[0]) / config.batch_size
-            with arithmetic.autocast():
+            with compute.autocast():
                 part_loss = loss(*parts) * share
             part_loss.backward()  # type: ignore[no-untyped-call]
             batch_loss += part_loss.detach()

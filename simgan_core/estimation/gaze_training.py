@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simgan_core.compute.settings import place
+from simgan_core.compute.settings import to_channels_last
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.augmentation import randomly_degrade, randomly_shift_and_scale
 from simgan_core.data.images import to_network
@@ -167,7 +167,7 @@ def _fresh_estimator(config: EstimatorConfig, images: Tensor, seed: int) -> Esti
     # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return place(build_estimator(config, *map(int, images.shape[1:])), images.device)
+        return to_channels_last(build_estimator(config, *map(int, images.shape[1:])), images.device)
 
 
 def _unit_targets(images: Tensor, gaze: Numbers) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simgan_core.compute.settings import place
+from simgan_core.compute.settings import to_channels_last
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.augmentation import draw_crops, randomly_degrade, shift_and_scale
 from simgan_core.data.images import to_network
@@ -40,7 +40,7 @@ def train_joint_estimator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Hourglass(truth.shape[1], int(images.shape[3]), config.num_features)
-        place(network, images.device)
+        to_channels_last(network, images.device)
     middle = torch.tensor([width, height], dtype=torch.float32, device=images.device) / 2
 
     def examples(rows: Tensor, changes: torch.Generator) -> tuple[Tensor, ...]:

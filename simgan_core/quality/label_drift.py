@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simgan_core.compute.settings import place
+from simgan_core.compute.settings import to_channels_last
 from simgan_core.data.images import to_network
-from simgan_core.data.sampler import ShuffledImages, seeded_generator
+from simgan_core.data.sampler import ImageSampler, seeded_generator
 from simgan_core.errors import InputError
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import angular_error_deg
@@ -116,12 +116,12 @@ def _trained_classifier(refined: Tensor, real: Tensor, seed: int, num_steps: int
     """Train a small network whose positive answers mean real."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = place(_classifier(refined.shape[3]), refined.device)
+        classifier = to_channels_last(_classifier(refined.shape[3]), refined.device)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3, fused=True)
-    decks = [ShuffledImages(images, seed, stream) for stream, images in enumerate((refined, real))]
+    decks = [ImageSampler(images, seed, stream) for stream, images in enumerate((refined, real))]
     is_real = torch.tensor([0.0, 1.0]).repeat_interleave(_CLASSIFIER_BATCH)[:, None]
     for _ in range(num_steps):
-        images = torch.cat([deck.deal(_CLASSIFIER_BATCH) for deck in decks])
+        images = torch.cat([sampler.next_batch(_CLASSIFIER_BATCH) for sampler in decks])
         answers = classifier(to_network(images))
         loss = nn.functional.binary_cross_entropy_with_logits(answers, is_real)
         optimizer.zero_grad()

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from simgan_core.compute.array_api import Array, library_of, on_host
-from simgan_core.compute.cuda_graph import Recorded
+from simgan_core.compute.cuda_graph import CapturedFunction
 from simgan_core.errors import InputError
 from simgan_core.quality.radial_edges import (
     ANGLES,
@@ -133,12 +133,14 @@ _one_at_a_time = Lock()
 
 
 @lru_cache(maxsize=2)
-def _recorded_fit(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> Recorded:
+def _recorded_fit(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
+) -> CapturedFunction:
     def fit(images: Tensor, start_px: Tensor) -> dict[str, Tensor]:
         centres_px, convincing = fit_pupils(images, start_px)
         return {"centres_px": centres_px, "convincing": convincing}
 
-    return Recorded(fit, device)
+    return CapturedFunction(fit, device)
 
 
 def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:

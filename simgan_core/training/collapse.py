@@ -1,6 +1,6 @@
 """Whether a refiner has collapsed: all its images alike, or for long no more than its input."""
 
-from simgan_core.training.validation import Figures
+from simgan_core.training.validation import Metrics
 
 _MIN_SPREAD = 0.1
 """Refined images that differ among each other by less than this share of what synthetic ones do
@@ -22,7 +22,7 @@ class CollapseWatch:
         self.num_unchanged = 0
         """Examinations in a row in which refined images were the synthetic ones."""
 
-    def require_alive(self, step: int, figures: Figures) -> None:
+    def require_alive(self, step: int, figures: Metrics) -> None:
         """Raise `CollapsedError` where these figures are a collapsed refiner's."""
         if figures["change/spread"] < _MIN_SPREAD:
             raise CollapsedError(

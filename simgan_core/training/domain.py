@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from simgan_core.data.images import FULL_SCALE
-from simgan_core.data.sampler import Deck, ImageShards, ShuffledImages, ShuffledShards
+from simgan_core.data.sampler import ImageSampler, ImageShards, Sampler, ShardSampler
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import tensors_digest
 
@@ -35,20 +35,20 @@ class Domain:
             return len(self._images)
         return sum(self._images.shard_sizes)
 
-    def deck(self, stream: int) -> Deck:
+    def sampler(self, stream: int) -> Sampler:
         """Return a deck of all images; `stream` tells decks of one seed apart."""
         if isinstance(self._images, Tensor):
-            return ShuffledImages(self._images, self._seed, stream)
-        return ShuffledShards(self._images, self._seed, stream, self._device)
+            return ImageSampler(self._images, self._seed, stream)
+        return ShardSampler(self._images, self._seed, stream, self._device)
 
     def choose(self, count: int, stream: int) -> tuple[Tensor, Tensor]:
         """Return `count` different images, or all there are, and their rows; `stream` chooses."""
         count = min(count, len(self))
         if isinstance(self._images, Tensor):
-            return self.deck(stream).deal_numbered(count)
+            return self.sampler(stream).deal_numbered(count)
         # One shard's after another's: more of them would only have to be read.
-        deck = ShuffledShards(self._images, self._seed, stream, self._device, shards_at_once=1)
-        return deck.deal_numbered(count)
+        sampler = ShardSampler(self._images, self._seed, stream, self._device, shards_at_once=1)
+        return sampler.deal_numbered(count)
 
     def digest(self) -> str:
         """Return what tells these images from others."""

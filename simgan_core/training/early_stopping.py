@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simgan_core.config import StoppingConfig
 from simgan_core.models.refiner import Refiner
-from simgan_core.training.validation import Figures
+from simgan_core.training.validation import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ SCORE = "realism/kid"
 _REFERENCE_WIDTH_PX = 55
 
 
-class Stopping:
+class EarlyStopping:
     """Keeps the best candidate: the least KID among those that pass the label gate."""
 
     def __init__(self, config: StoppingConfig, image_width: int) -> None:
@@ -27,13 +27,13 @@ class Stopping:
         self._min_kept = config.min_pupils_kept
         self._patience = config.patience
         self.best_step: int | None = None
-        self.best_figures: Figures = {}
-        self.last_figures: Figures = {}
+        self.best_figures: Metrics = {}
+        self.last_figures: Metrics = {}
         self.best_weights: dict[str, Tensor] = {}
         self._fruitless = 0
         self._last_refusal = ""
 
-    def judge(self, step: int, figures: Figures, refiner: Refiner) -> None:
+    def update(self, step: int, figures: Metrics, refiner: Refiner) -> None:
         """Take a refiner with the figures of its examination; keep it if it is the best so far."""
         self.last_figures = dict(figures)
         refusal = self.refusal(figures)
@@ -89,7 +89,7 @@ class Stopping:
         self._fruitless = state["fruitless"]
         self._last_refusal = state["last_refusal"]
 
-    def refusal(self, figures: Figures) -> str:
+    def refusal(self, figures: Metrics) -> str:
         """Say why the labels of these refined images cannot be trusted; empty where they can."""
         if "labels/pupils_kept" not in figures:
             return ""

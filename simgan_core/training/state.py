@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from simgan_core.compute.distributed import Ranks
-from simgan_core.compute.settings import place
+from simgan_core.compute.distributed import DistributedContext
+from simgan_core.compute.settings import to_channels_last
 from simgan_core.config import TrainingConfig
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
-from simgan_core.data.sampler import Deck, seeded_generator
+from simgan_core.data.sampler import Sampler, seeded_generator
 from simgan_core.models.discriminator import Discriminator
 from simgan_core.models.refiner import Refiner
 from simgan_core.training.collapse import CollapseWatch
-from simgan_core.training.early_stopping import Stopping
+from simgan_core.training.early_stopping import EarlyStopping
 from simgan_core.training.history import History
-from simgan_core.training.update_ratio import Schedule
+from simgan_core.training.update_ratio import UpdateRatio
 
 _HISTORY, _AUGMENTATION = 2, 4
 """Streams of random numbers under the one seed of a training; the trainer has the others."""
@@ -29,11 +29,11 @@ class TrainingState:
     def __init__(
         self,
         config: TrainingConfig,
-        synthetic: Deck,
-        real: Deck,
+        synthetic: Sampler,
+        real: Sampler,
         image_shape: tuple[int, int, int],
         device: torch.device,
-        ranks: Ranks,
+        distributed: DistributedContext,
     ) -> None:
         """Begin a training on these decks of images of one shape (H, W, C)."""
         _, width, channels = image_shape
@@ -41,8 +41,10 @@ class TrainingState:
         # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.refiner = place(Refiner(config.refiner, channels), device)
-            self.discriminator = place(Discriminator(config.discriminator, channels), device)
+            self.refiner = to_channels_last(Refiner(config.refiner, channels), device)
+            self.discriminator = to_channels_last(
+                Discriminator(config.discriminator, channels), device
+            )
         self.averaged_refiner = copy.deepcopy(self.refiner).requires_grad_(False)
         rate = config.learning_rate
         self.refiner_optimizer = _optimizer(config, self.refiner, rate)
@@ -51,14 +53,14 @@ class TrainingState:
         )
         self.synthetic = synthetic
         self.real = real
-        self.schedule = Schedule(config)
-        self.history_generator = seeded_generator(config.seed, _HISTORY, ranks.rank)
-        self.history = History(config.history_size // ranks.size, self.history_generator)
-        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION, ranks.rank)
+        self.schedule = UpdateRatio(config)
+        self.history_generator = seeded_generator(config.seed, _HISTORY, distributed.rank)
+        self.history = History(config.history_size // distributed.size, self.history_generator)
+        self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION, distributed.rank)
         self.augmentation = DiscriminatorAugmentation(
             config.discriminator, self.augmentation_generator
         )
-        self.stopping = Stopping(config.stopping, image_width=width)
+        self.stopping = EarlyStopping(config.stopping, image_width=width)
         self.collapse_watch = CollapseWatch()
         self.figures = RunningMeans()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from simgan_core.compute.parallel import each_on_a_core
-from simgan_core.compute.settings import Arithmetic
+from simgan_core.compute.parallel import parallel_map
+from simgan_core.compute.settings import ComputeSettings
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.data.images import to_network
 from simgan_core.models.discriminator import REAL, REFINED, Discriminator
@@ -27,7 +27,7 @@ from simgan_core.training.losses import (
 )
 from simgan_core.training.self_regularization import SelfRegularization
 
-Figures = dict[str, Tensor]
+Metrics = dict[str, Tensor]
 """What a step measured, by name: scalars on the device; `loss` is what the network minimises."""
 
 
@@ -72,9 +72,9 @@ def refiner_step(
     *,
     regularization: SelfRegularization,
     augmentation: DiscriminatorAugmentation,
-    arithmetic: Arithmetic,
+    compute: ComputeSettings,
     guard: NonFiniteGuard,
-) -> Figures:
+) -> Metrics:
     """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4).
 
     `emphasis` [N, 1, H, W] says where to stay nearer, `draws` are the augmentation's, of N images.
@@ -82,12 +82,12 @@ def refiner_step(
 
     def measure(
         pixels: Tensor, emphasis: Tensor | None = None, draws: Tensor | None = None
-    ) -> Figures:
+    ) -> Metrics:
         images = to_network(pixels)
-        with arithmetic.autocast():
+        with compute.autocast():
             refined = refiner(images)
         seen = augmentation(refined, draws)
-        with arithmetic.autocast():
+        with compute.autocast():
             logits = discriminator(seen)
         adversarial = refiner_loss(logits, discriminator.config.loss)
         difference = regularization(refined, images, emphasis)
@@ -99,7 +99,7 @@ def refiner_step(
 
     batches = {"pixels": synthetic, "emphasis": emphasis, "draws": draws}
     with frozen(discriminator):
-        return _update(optimizer, guard, arithmetic, batches, measure)
+        return _update(optimizer, guard, compute, batches, measure)
 
 
 def refiner_pretraining_step(
@@ -109,19 +109,19 @@ def refiner_pretraining_step(
     emphasis: Tensor | None = None,
     *,
     regularization: SelfRegularization,
-    arithmetic: Arithmetic,
+    compute: ComputeSettings,
     guard: NonFiniteGuard,
-) -> Figures:
+) -> Metrics:
     """Update the refiner towards returning the synthetic images as they are."""
 
-    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Figures:
+    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Metrics:
         images = to_network(pixels)
-        with arithmetic.autocast():
+        with compute.autocast():
             refined = refiner(images)
         return {"loss": regularization(refined, images, emphasis)}
 
     batches = {"pixels": synthetic, "emphasis": emphasis}
-    return _update(optimizer, guard, arithmetic, batches, measure)
+    return _update(optimizer, guard, compute, batches, measure)
 
 
 def discriminator_step(
@@ -132,9 +132,9 @@ def discriminator_step(
     draws: Tensor | None = None,
     *,
     augmentation: DiscriminatorAugmentation,
-    arithmetic: Arithmetic,
+    compute: ComputeSettings,
     guard: NonFiniteGuard,
-) -> Figures:
+) -> Metrics:
     """Update the discriminator on as many refined as real images (SimGAN, eq. 2).
 
     Both are N images' pixels, which carry no gradient: this step cannot reach the refiner. `draws`
@@ -149,7 +149,7 @@ def discriminator_step(
         real: Tensor,
         of_refined_draws: Tensor | None = None,
         of_real_draws: Tensor | None = None,
-    ) -> Figures:
+    ) -> Metrics:
         real_images = to_network(real).requires_grad_(config.gradient_penalty > 0)
         seen = torch.cat(
             [
@@ -157,7 +157,7 @@ def discriminator_step(
                 augmentation(real_images, of_real_draws),
             ]
         )
-        with arithmetic.autocast():
+        with compute.autocast():
             logits = discriminator(seen)
         of_refined, of_real = logits.chunk(2)
         refined_loss = discriminator_loss(of_refined, REFINED, config.loss)
@@ -181,21 +181,21 @@ def discriminator_step(
     # Of batch and of spectral normalisation; what the first saw differs from rank to rank.
     statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
     in_turn = bool(statistics)
-    figures = _update(optimizer, guard, arithmetic, batches, measure, in_turn=in_turn)
+    figures = _update(optimizer, guard, compute, batches, measure, in_turn=in_turn)
     if statistics:
-        arithmetic.ranks.average(statistics)
+        compute.distributed.average(statistics)
     return figures
 
 
 def _update(
     optimizer: Optimizer,
     guard: NonFiniteGuard,
-    arithmetic: Arithmetic,
+    compute: ComputeSettings,
     batches: dict[str, Tensor | None],
-    measure: Callable[..., Figures],
+    measure: Callable[..., Metrics],
     *,
     in_turn: bool = False,
-) -> Figures:
+) -> Metrics:
     """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures.
 
     Micro-batches are measured side by side, `in_turn` where measuring one changes the network.
@@ -203,16 +203,16 @@ def _update(
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     names, whole = zip(*((name, x) for name, x in batches.items() if x is not None), strict=True)
 
-    def learn(*parts: Tensor) -> tuple[tuple[Tensor, ...], Figures]:
+    def learn(*parts: Tensor) -> tuple[tuple[Tensor, ...], Metrics]:
         share = len(parts[0]) / len(whole[0])
         figures = measure(**dict(zip(names, parts, strict=True)))
         gradients = torch.autograd.grad(figures["loss"] * share, weights)
         return gradients, {name: value.detach() * share for name, value in figures.items()}
 
-    parts = arithmetic.micro_batches(*whole)
-    learned = itertools.starmap(learn, parts) if in_turn else each_on_a_core(learn, parts)
+    parts = compute.micro_batches(*whole)
+    learned = itertools.starmap(learn, parts) if in_turn else parallel_map(learn, parts)
     # Gradients laid out as the weights are, which fused optimisers rely on.
-    sums, means = [torch.empty_like(weight) for weight in weights], Figures()
+    sums, means = [torch.empty_like(weight) for weight in weights], Metrics()
     for gradients, figures in learned:
         if means:
             torch._foreach_add_(sums, gradients)
@@ -220,7 +220,7 @@ def _update(
         else:
             torch._foreach_copy_(sums, gradients)
             means = figures
-    arithmetic.ranks.average([*sums, *means.values()])
+    compute.distributed.average([*sums, *means.values()])
     for weight, gradient in zip(weights, sums, strict=True):
         weight.grad = gradient
     guard.step(optimizer, means["loss"])

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from simgan_core.compute.cuda_graph import Recorded
-from simgan_core.compute.distributed import ALONE, Ranks
+from simgan_core.compute.cuda_graph import CapturedFunction
+from simgan_core.compute.distributed import ALONE, DistributedContext
 from simgan_core.compute.malloc import keep_freed_memory
-from simgan_core.compute.settings import Arithmetic, choose_arithmetic, place
+from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, to_channels_last
 from simgan_core.config import TrainingConfig
 from simgan_core.data.sampler import ImageShards
 from simgan_core.errors import InputError
@@ -30,14 +30,14 @@ from simgan_core.models.refiner import Refiner, average_towards
 from simgan_core.training.domain import Domain, require_same_kind
 from simgan_core.training.self_regularization import SelfRegularization, emphasis_on_iris
 from simgan_core.training.state import TrainingState
-from simgan_core.training.steps import Figures as Scalars
+from simgan_core.training.steps import Metrics as Scalars
 from simgan_core.training.steps import (
     NonFiniteGuard,
     discriminator_step,
     refiner_pretraining_step,
     refiner_step,
 )
-from simgan_core.training.validation import Examiner, Figures
+from simgan_core.training.validation import Metrics, Validator
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class TrainedRefiner:
 
     refiner: Refiner
     """The one to refine with: the best averaged refiner, or the last where none was examined."""
-    arithmetic: Arithmetic
+    compute: ComputeSettings
     """How it was computed."""
     step: int
     """Updates that were taken."""
@@ -89,7 +89,7 @@ class TrainedRefiner:
     """Whether the training ended, by itself or after all its steps."""
     best_step: int | None
     """After how many updates the refiner was as it is; None: the last, no candidate."""
-    figures: Figures
+    figures: Metrics
     """What its examination found: the last one's where no refiner was a candidate; empty where none
     was examined."""
     verdict: str
@@ -118,7 +118,7 @@ class Trainer:
         pupil_px: Tensor | None = None,
         features: nn.Module | None = None,
         estimator: Estimator | None = None,
-        ranks: Ranks = ALONE,
+        distributed: DistributedContext = ALONE,
     ) -> None:
         """Prepare to train on pixels, uint8 or uint16, [N, H, W, C] and [M, H, W, C].
 
@@ -129,24 +129,25 @@ class Trainer:
         `InputError` where something does not fit.
         """
         self._config = config
-        self._arithmetic = replace(
-            choose_arithmetic(device, config.precision, config.micro_batch_size), ranks=ranks
+        self._compute = replace(
+            choose_compute_settings(device, config.precision, config.micro_batch_size),
+            distributed=distributed,
         )
-        self._ranks = ranks
-        self._batch_size = _part_of_a_rank(config.batch_size, ranks)
-        self._sink = sink if sink is not None and ranks.is_first else NullSink()
-        on = self._arithmetic.device
+        self._distributed = distributed
+        self._batch_size = _part_of_a_rank(config.batch_size, distributed)
+        self._sink = sink if sink is not None and distributed.is_first else NullSink()
+        on = self._compute.device
         self._synthetic = Domain("synthetic", synthetic, on, config.seed)
         self._real = Domain("real", real, on, config.seed)
         require_same_kind(self._synthetic, self._real)
         _require_what_is_set(config, self._synthetic, self._real, pupil_px, features)
         self._state = TrainingState(
             config,
-            self._synthetic.deck(_SYNTHETIC),
-            self._real.deck(_REAL),
+            self._synthetic.sampler(_SYNTHETIC),
+            self._real.sampler(_REAL),
             self._synthetic.image_shape,
             on,
-            ranks,
+            distributed,
         )
         self._guard = NonFiniteGuard(on)
         self._regularization = SelfRegularization(config.regularization, features)
@@ -173,12 +174,12 @@ class Trainer:
         `NonFiniteLossError` where the training diverged.
         """
         state, config = self._state, self._config
-        if self._arithmetic.device.type == "cpu":
+        if self._compute.device.type == "cpu":
             keep_freed_memory()
         if checkpoint_path is not None and checkpoint_path.exists():
             self._resume(checkpoint_path)
         self._show_samples()
-        if state.step == 0 and config.stopping.evaluate_every > 0 and self._ranks.is_first:
+        if state.step == 0 and config.stopping.evaluate_every > 0 and self._distributed.is_first:
             # What refinement starts from, to compare with.
             self._sink.metrics(0, self._examiner.examine(self._examiner.synthetic))
         while not self._ended and not self._is_to_stop(should_stop):
@@ -205,10 +206,10 @@ class Trainer:
 
     def _is_to_stop(self, should_stop: Callable[[], bool]) -> bool:
         """Ask; several ranks agree now and then, since asking them all makes each of them wait."""
-        if self._ranks.size == 1:
+        if self._distributed.size == 1:
             return should_stop()
         agreed = self._state.step % self._config.log_every == 0
-        return agreed and any(self._ranks.gather(should_stop()))
+        return agreed and any(self._distributed.gather(should_stop()))
 
     def _set_learning_rates(self) -> None:
         """Warm both optimisers up and cool them down, linearly, in the adversarial phase.
@@ -259,30 +260,30 @@ class Trainer:
         """Look at the averaged refiner: is it alive, and is it the best so far."""
         state = self._state
         self._guard.require_finite(state.step)
-        figures = self.examine(state.averaged_refiner) if self._ranks.is_first else {}
-        figures = self._ranks.share(figures)
+        figures = self.examine(state.averaged_refiner) if self._distributed.is_first else {}
+        figures = self._distributed.share(figures)
         state.collapse_watch.require_alive(state.step, figures)
-        state.stopping.judge(state.step, figures, state.averaged_refiner)
+        state.stopping.update(state.step, figures, state.averaged_refiner)
         self._sink.metrics(state.step, figures)
 
-    def examine(self, refiner: Refiner) -> Figures:
+    def examine(self, refiner: Refiner) -> Metrics:
         """Look at any refiner of such images as at this training's candidates."""
-        on_device = place(copy.deepcopy(refiner), self._arithmetic.device)
-        refined = refine_pixels(on_device, self._examiner.synthetic, self._arithmetic)
+        on_device = to_channels_last(copy.deepcopy(refiner), self._compute.device)
+        refined = refine_pixels(on_device, self._examiner.synthetic, self._compute)
         return self._examiner.examine(refined)
 
-    def refusal(self, figures: Figures) -> str:
+    def refusal(self, figures: Metrics) -> str:
         """Say why a refiner with such figures is no candidate; empty where it is one."""
         return self._state.stopping.refusal(figures)
 
     @cached_property
-    def _examiner(self) -> Examiner:
+    def _examiner(self) -> Validator:
         """Choose the images that every examination is of."""
         count = self._config.stopping.num_images
         synthetic, rows = self._synthetic.choose(count, _CHOSEN_SYNTHETIC)
         real, _ = self._real.choose(count, _CHOSEN_REAL)
         pupil_px = None if self._pupil_px is None else self._pupil_px[rows]
-        return Examiner(synthetic, real, pupil_px, self._config.seed, self._estimator)
+        return Validator(synthetic, real, pupil_px, self._config.seed, self._estimator)
 
     def _result(self) -> TrainedRefiner:
         state, stopping = self._state, self._state.stopping
@@ -292,7 +293,7 @@ class Trainer:
             refiner.load_state_dict(stopping.best_weights)
         return TrainedRefiner(
             refiner,
-            self._arithmetic,
+            self._compute,
             state.step,
             self._ended,
             stopping.best_step,
@@ -312,7 +313,7 @@ class Trainer:
     def _train_discriminator(self, use_history: bool) -> Tensor:
         state = self._state
         refined = self._refined_batch(use_history)
-        real = self._ranks.part_of(state.real.deal(self._config.batch_size))
+        real = self._distributed.part_of(state.real.next_batch(self._config.batch_size))
         draws = state.augmentation.draw(2 * len(refined), refined.device)
         figures = self._updates.discriminator(refined, real, draws)
         state.figures.add("discriminator", figures)
@@ -324,10 +325,10 @@ class Trainer:
         Processes that wait for each other, and networks that are not ours, are not recorded.
         """
         updates = self._pretraining_update, self._refiner_update, self._discriminator_update
-        device = self._arithmetic.device
-        if device.type != "cuda" or self._ranks.size > 1 or self._features is not None:
+        device = self._compute.device
+        if device.type != "cuda" or self._distributed.size > 1 or self._features is not None:
             return _Updates(*updates)
-        return _Updates(*(Recorded(update, device) for update in updates))
+        return _Updates(*(CapturedFunction(update, device) for update in updates))
 
     def _pretraining_update(self, synthetic: Tensor, emphasis: Tensor | None) -> Scalars:
         state = self._state
@@ -337,7 +338,7 @@ class Trainer:
             synthetic,
             emphasis,
             regularization=self._regularization,
-            arithmetic=self._arithmetic,
+            compute=self._compute,
             guard=self._guard,
         )
         average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
@@ -356,7 +357,7 @@ class Trainer:
             draws,
             regularization=self._regularization,
             augmentation=state.augmentation,
-            arithmetic=self._arithmetic,
+            compute=self._compute,
             guard=self._guard,
         )
         average_towards(state.averaged_refiner, state.refiner, self._config.ema_decay)
@@ -371,7 +372,7 @@ class Trainer:
             real,
             draws,
             augmentation=state.augmentation,
-            arithmetic=self._arithmetic,
+            compute=self._compute,
             guard=self._guard,
         )
 
@@ -379,7 +380,7 @@ class Trainer:
         """Deal this rank's part of a batch, and where its images are to be held most."""
         images, rows = self._state.synthetic.deal_numbered(self._config.batch_size)
         times = self._config.regularization.label_region
-        images, rows = self._ranks.part_of(images), self._ranks.part_of(rows)
+        images, rows = self._distributed.part_of(images), self._distributed.part_of(rows)
         if self._pupil_px is None or times == 1:
             return images, None
         height, width, _ = self._synthetic.image_shape
@@ -395,8 +396,10 @@ class Trainer:
         state, half = self._state, self._batch_size // 2
         num_old = half if use_history and len(state.history) >= half else 0
         num_new = self._batch_size - num_old
-        synthetic = self._ranks.part_of(state.synthetic.deal(num_new * self._ranks.size))
-        refined = refine_pixels(state.refiner, synthetic, self._arithmetic)
+        synthetic = self._distributed.part_of(
+            state.synthetic.next_batch(num_new * self._distributed.size)
+        )
+        refined = refine_pixels(state.refiner, synthetic, self._compute)
         batch = torch.cat([refined, state.history.draw(num_old)]) if num_old else refined
         if use_history:
             state.history.add(refined[:half])
@@ -410,14 +413,14 @@ class Trainer:
     def _show_samples(self) -> None:
         images = self._samples
         if self._state.step > 0:
-            images = refine_pixels(self._state.averaged_refiner, images, self._arithmetic)
+            images = refine_pixels(self._state.averaged_refiner, images, self._compute)
         self._sink.samples(self._state.step, images)
 
     def _save(self, path: Path) -> None:
         # A diverged state must never replace the last good one.
         self._guard.require_finite(self._state.step)
-        of_ranks = self._ranks.gather(self._state.rank_state_dict())
-        if self._ranks.is_first:
+        of_ranks = self._distributed.gather(self._state.rank_state_dict())
+        if self._distributed.is_first:
             content = {"state": self._state.state_dict(), "ranks": of_ranks}
             save_checkpoint(path, {**self._identity(), **content})
 
@@ -427,8 +430,8 @@ class Trainer:
         _require_same_training(path, saved, self._identity())
         try:
             self._state.load_state_dict(saved["state"])
-            self._state.load_rank_state_dict(saved["ranks"][self._ranks.rank])
-            self._arithmetic = replace(self._arithmetic, **saved["arithmetic"])
+            self._state.load_rank_state_dict(saved["ranks"][self._distributed.rank])
+            self._compute = replace(self._compute, **saved["arithmetic"])
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(f"checkpoint {path} is damaged; delete it to start anew") from error
         # What was recorded computes with the state that was there.
@@ -446,14 +449,14 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """Return what makes this training the one that it is."""
-        arithmetic = self._arithmetic
+        compute = self._compute
         return {
             "config": self._config.model_dump(mode="json"),
             "images": self._inputs_digest,
-            "num_ranks": self._ranks.size,
+            "num_ranks": self._distributed.size,
             "arithmetic": {
-                "precision": arithmetic.precision,
-                "micro_batch_size": arithmetic.micro_batch_size,
+                "precision": compute.precision,
+                "micro_batch_size": compute.micro_batch_size,
             },
         }
 
@@ -466,12 +469,12 @@ class _Updates(NamedTuple):
     discriminator: Callable[..., Scalars]
 
 
-def _part_of_a_rank(batch_size: int, ranks: Ranks) -> int:
-    part, rest = divmod(batch_size, ranks.size)
+def _part_of_a_rank(batch_size: int, distributed: DistributedContext) -> int:
+    part, rest = divmod(batch_size, distributed.size)
     if rest or part % 2:
         raise InputError(
             f"batch_size {batch_size} should be an even number of images for each of "
-            f"{ranks.size} processes; give a multiple of {2 * ranks.size}"
+            f"{distributed.size} processes; give a multiple of {2 * distributed.size}"
         )
     return part
 

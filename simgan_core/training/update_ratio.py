@@ -10,7 +10,7 @@ _WINNING = 0.7
 """Below this share of that it wins clearly, and the refiner needs more steps to catch up."""
 
 
-class Schedule:
+class UpdateRatio:
     """K_g refiner steps, then the discriminator's turn.
 
     The paper's authors found K_g by starting small and raising it by the discriminator's loss; the

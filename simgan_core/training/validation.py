@@ -8,13 +8,13 @@ from simgan_core.models.estimator import Estimator
 from simgan_core.quality.kid import KernelDistance
 from simgan_core.quality.label_drift import classifier_accuracy, gaze_change_deg, pupil_shift_px
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 _CLASSIFIER_STEPS = 60
 """A short training of the classifier, which costs most of an examination."""
 
 
-class Examiner:
+class Validator:
     """Examines how synthetic images come out of a refiner, always the same ones.
 
     The figures: `realism/kid` (0 is perfect, see `simgan_core.quality.kid`),
@@ -42,7 +42,7 @@ class Examiner:
         self._seed = seed
         self._estimator = estimator
 
-    def examine(self, refined: Tensor) -> Figures:
+    def examine(self, refined: Tensor) -> Metrics:
         """Return the figures of refined pixels [N, H, W, C], row i refined from synthetic row i."""
         accuracy = classifier_accuracy(
             refined.cpu().numpy(), self._real.numpy(), self._seed, _CLASSIFIER_STEPS
@@ -55,7 +55,7 @@ class Examiner:
             **self._answer_change(refined),
         }
 
-    def _change(self, refined: Tensor) -> Figures:
+    def _change(self, refined: Tensor) -> Metrics:
         before, after = to_network(self.synthetic), to_network(refined)
         levels = FULL_SCALE[torch.uint8] / 2
         spread = after.std(dim=0).mean() / before.std(dim=0).mean().clamp(min=1e-6)
@@ -64,7 +64,7 @@ class Examiner:
             "change/spread": float(spread),
         }
 
-    def _label_shift(self, refined: Tensor) -> Figures:
+    def _label_shift(self, refined: Tensor) -> Metrics:
         if self._pupil_px is None:
             return {}
         synthetic = self.synthetic.cpu().numpy()
@@ -77,7 +77,7 @@ class Examiner:
             "labels/pupils_kept": kept,
         }
 
-    def _answer_change(self, refined: Tensor) -> Figures:
+    def _answer_change(self, refined: Tensor) -> Metrics:
         if self._estimator is None:
             return {}
         change = gaze_change_deg(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.stats.bootstrap import bootstrap_difference
-from tasks.comparison.error_metrics import MEASURES, MeasureName
+from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
 from tasks.comparison.plan import ArmAnswers, Estimate, read_answers
 from tasks.comparison.report import EvaluationResult
 from tasks.comparison.results import BOOTSTRAP_SEED, Difference
@@ -165,7 +165,7 @@ def _difference(
 
 def table(ablation: Ablation) -> str:
     """Return the table in Markdown: means ± standard deviations over the refiner's seeds."""
-    unit = MEASURES[ablation.measure].unit
+    unit = ERROR_METRICS[ablation.measure].unit
     titles = [title + unit if name == "error" else title for name, title in FIGURES.items()]
     lines = [
         "| training | " + " | ".join(titles) + f" | minus {AS_IT_IS} |",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.stats.bootstrap import cell_means, cumulative_shares
-from tasks.comparison.error_metrics import MEASURES, Measure
+from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.plan import ArmAnswers, Comparison, people_in
-from tasks.comparison.results import Findings
+from tasks.comparison.results import Results
 
 WIDTH_IN = 4.2
 DPI = 190
@@ -62,7 +62,7 @@ class Chart:
 
 def draw_charts(
     comparison: Comparison,
-    findings: Findings,
+    findings: Results,
     answers: Mapping[str, ArmAnswers],
     test_images: Mapping[str, NDArray[np.uint8]],
     pupils_px: tuple[NDArray[Any], NDArray[Any]] | None,
@@ -75,7 +75,7 @@ def draw_charts(
     `realism` holds curves over the refiner's training steps, `sizes` the images that each arm
     trains on.
     """
-    measure = MEASURES[findings.measure]
+    measure = ERROR_METRICS[findings.measure]
     candidate = next((n for n in ("refined", "real_refined") if n in answers), next(iter(answers)))
     charts = [_curves(comparison, answers, measure), _bars(comparison, findings, measure)]
     if any(arm.num_rows for arm in comparison.arms):
@@ -92,7 +92,9 @@ def draw_charts(
     return charts
 
 
-def _curves(comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: Measure) -> Chart:
+def _curves(
+    comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: ErrorMetric
+) -> Chart:
     end = CURVES_END[measure.name]
     limits = np.linspace(0, end, 121)
     shown = [arm for arm in comparison.arms if arm.method is None]
@@ -129,7 +131,7 @@ def _curves(comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: 
     )
 
 
-def _bars(comparison: Comparison, findings: Findings, measure: Measure) -> Chart:
+def _bars(comparison: Comparison, findings: Results, measure: ErrorMetric) -> Chart:
     rows = [
         (arm.title, findings.arms[arm.name], COLOURS[arm.training_set], arm.method is not None)
         for arm in comparison.arms
@@ -186,12 +188,12 @@ def _bars(comparison: Comparison, findings: Findings, measure: Measure) -> Chart
     )
 
 
-def _is_article_like(comparison: Comparison, measure: Measure) -> bool:
+def _is_article_like(comparison: Comparison, measure: ErrorMetric) -> bool:
     return measure.name == "gaze" and comparison.protocol.name == "cross-domain"
 
 
 def _learning_curve(
-    comparison: Comparison, findings: Findings, sizes: Mapping[str, int], measure: Measure
+    comparison: Comparison, findings: Results, sizes: Mapping[str, int], measure: ErrorMetric
 ) -> Chart:
     curves: dict[str, list[tuple[int, float, float, float]]] = {}
     for arm in comparison.arms:
@@ -236,7 +238,7 @@ def _learning_curve(
 
 
 def _by_person(
-    comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: Measure
+    comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: ErrorMetric
 ) -> Chart:
     shown = [arm for arm in comparison.arms if not arm.method and not arm.num_rows]
     some = answers[shown[0].name]
@@ -282,7 +284,7 @@ def _by_person(
 
 
 def _by_direction(
-    findings: Findings, answers: Mapping[str, ArmAnswers], candidate: str, measure: Measure
+    findings: Results, answers: Mapping[str, ArmAnswers], candidate: str, measure: ErrorMetric
 ) -> Chart:
     other = next((n for n in ("synthetic", "real_synthetic", "real") if n in answers), candidate)
     names = [other, candidate] if other != candidate else [candidate]
@@ -335,7 +337,7 @@ def _middle(angles: NDArray[Any]) -> tuple[float, float]:
 
 
 def _worst(
-    findings: Findings,
+    findings: Results,
     answers: ArmAnswers,
     candidate: str,
     test_images: Mapping[str, NDArray[np.uint8]],

@@ -16,7 +16,7 @@ MeasureName = Literal["gaze", "joints"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class ErrorMetric:
     """An error with its unit, and the limit up to which an answer counts as right."""
 
     name: MeasureName
@@ -35,20 +35,20 @@ class Measure:
         return f"within {self.limit:g}{self.unit}"
 
 
-GAZE = Measure("gaze", "gaze", "mean angular error", "°", 7.0, "error_deg", "within_7deg")
-JOINTS = Measure(
+GAZE = ErrorMetric("gaze", "gaze", "mean angular error", "°", 7.0, "error_deg", "within_7deg")
+JOINTS = ErrorMetric(
     "joints", "joints_uvd", "mean joint error", " px", 5.0, "error_px", "joints_within_5px"
 )
-MEASURES: dict[MeasureName, Measure] = {"gaze": GAZE, "joints": JOINTS}
+ERROR_METRICS: dict[MeasureName, ErrorMetric] = {"gaze": GAZE, "joints": JOINTS}
 
 
-def measure_of(infos: Mapping[str, DatasetInfo]) -> Measure:
+def error_metric_of(infos: Mapping[str, DatasetInfo]) -> ErrorMetric:
     """Return the measure whose label all datasets have; they are given by their part.
 
     Raises InputError naming the dataset that lacks a label.
     """
     labels = {role: {label.name for label in info.spec.labels} for role, info in infos.items()}
-    for measure in MEASURES.values():
+    for measure in ERROR_METRICS.values():
         if all(measure.label in names for names in labels.values()):
             return measure
     lacking = next(
@@ -62,7 +62,7 @@ def measure_of(infos: Mapping[str, DatasetInfo]) -> Measure:
 
 
 def errors_of(
-    measure: Measure, truth: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]]
+    measure: ErrorMetric, truth: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each image's error and its share of right answers, float64 [N] each.
 

@@ -22,7 +22,7 @@ from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
-from tasks.comparison.error_metrics import MEASURES, errors_of, measure_of
+from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
 from tasks.runtime.compatibility import require_no_shared_images, require_same_images
 from tasks.runtime.content_ids import code_version, content_id
@@ -108,7 +108,7 @@ def estimate(job: Job, comparison: Comparison) -> Estimate:
         error_on_validation = _validation_error(weights)
         if not np.isnan(error_on_validation):
             run.metrics({"validation_error_deg": error_on_validation})
-    measure = MEASURES[comparison.measure]
+    measure = ERROR_METRICS[comparison.measure]
     logger.info(
         "%s, seed %d: %.2f%s on %d test images",
         name,
@@ -131,7 +131,7 @@ def _begin(
 ) -> Comparison:
     test_set = open_dataset(test)
     infos = {"test": test_set.info} | _infos(arms)
-    measure = measure_of(infos)
+    measure = error_metric_of(infos)
     _require_fitting_network(estimator, measure.name)
     for role, info in infos.items():
         require_same_images(info, test_set.info, role, "test")
@@ -256,7 +256,7 @@ def _say_what_runs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
 
 
 def _remember_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDArray[np.float64]:
-    measure = MEASURES[comparison.measure]
+    measure = ERROR_METRICS[comparison.measure]
     with np.load(path) as kept:
         errors, within = errors_of(measure, kept[measure.label], kept["predicted"])
     run.metrics({measure.error_key: errors.mean(), measure.within_key: within.mean()})
@@ -272,7 +272,7 @@ def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArr
     test_set = open_dataset(comparison.test)
     block = test_set.load()
     images, ids = block.images, np.array(block.ids)
-    label = MEASURES[comparison.measure].label
+    label = ERROR_METRICS[comparison.measure].label
     asked = _asked_rows(block.ids, job, comparison.protocol)
     if job.arm.method is not None:
         lessons = _lessons(job, comparison, block)

@@ -6,7 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from tasks.comparison.charts import Chart
-from tasks.comparison.error_metrics import MEASURES, Measure
+from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.results import ComparisonResult, Difference
 from tasks.runtime.pictures import data_uri
 
@@ -22,7 +22,7 @@ def comparison_page(
     facts: Mapping[str, str],
 ) -> str:
     """Write the page as text; `facts` are shown at its end as they are."""
-    measure = MEASURES[result.measure]
+    measure = ERROR_METRICS[result.measure]
     answer, *more = result.verdict.split(". ")
     template = Template((files("tasks") / "pages" / "comparison.html").read_text("utf-8"))
     return template.substitute(
@@ -50,7 +50,7 @@ def comparison_page(
     )
 
 
-def _arms(result: ComparisonResult, measure: Measure) -> str:
+def _arms(result: ComparisonResult, measure: ErrorMetric) -> str:
     return "\n".join(
         f'<tr><th scope="row">{html.escape(arm.title)}</th><td>{arm.error:.2f}{measure.unit}</td>'
         f"<td>{arm.ci95[0]:.2f}–{arm.ci95[1]:.2f}{measure.unit}</td>"
@@ -59,7 +59,7 @@ def _arms(result: ComparisonResult, measure: Measure) -> str:
     )
 
 
-def _difference(name: str, difference: Difference, measure: Measure) -> str:
+def _difference(name: str, difference: Difference, measure: ErrorMetric) -> str:
     words = name.replace("_minus_", " − ").replace("_", " ")
     shown = (
         "better" if difference.is_better else "worse" if difference.is_worse else "no difference"

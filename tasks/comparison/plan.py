@@ -14,7 +14,7 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from tasks.comparison.arms import ArmName, ComparisonConfig, MethodName, Protocol
 from tasks.comparison.classical_baselines import TITLES as METHOD_TITLES
-from tasks.comparison.error_metrics import MEASURES, Measure, MeasureName, errors_of
+from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName, errors_of
 
 ARM_TITLES: dict[ArmName, str] = {
     "synthetic": "synthetic",
@@ -257,7 +257,7 @@ def read_answers(estimates: Iterable[Estimate], measure_name: MeasureName) -> di
     Raises InputError where two arms were not asked about the same images: they must not be
     compared.
     """
-    measure = MEASURES[measure_name]
+    measure = ERROR_METRICS[measure_name]
     by_arm: dict[str, dict[int, list[Path]]] = {}
     for estimate in estimates:
         by_arm.setdefault(estimate.arm, {}).setdefault(estimate.seed, []).append(
@@ -274,7 +274,7 @@ def read_answers(estimates: Iterable[Estimate], measure_name: MeasureName) -> di
     return answers
 
 
-def _joined(seeds: dict[int, list[Path]], measure: Measure) -> ArmAnswers:
+def _joined(seeds: dict[int, list[Path]], measure: ErrorMetric) -> ArmAnswers:
     """Join the people of every seed, and stack the seeds."""
     parts = [_of_seed(seeds[seed], measure) for seed in sorted(seeds)]
     ids, truth, _ = parts[0]
@@ -284,13 +284,13 @@ def _joined(seeds: dict[int, list[Path]], measure: Measure) -> ArmAnswers:
     return ArmAnswers(ids, truth, predicted, errors, within)
 
 
-def _of_seed(paths: list[Path], measure: Measure) -> tuple[list[str], Any, Any]:
+def _of_seed(paths: list[Path], measure: ErrorMetric) -> tuple[list[str], Any, Any]:
     kept = [_read(path, measure) for path in paths]
     ids, truth, predicted = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
     order = np.argsort(ids, kind="stable")
     return ids[order].tolist(), truth[order], predicted[order]
 
 
-def _read(path: Path, measure: Measure) -> tuple[Any, Any, Any]:
+def _read(path: Path, measure: ErrorMetric) -> tuple[Any, Any, Any]:
     with np.load(path) as kept:
         return kept["id"], kept[measure.label], kept["predicted"]

@@ -16,15 +16,15 @@ from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
 from storage.reader import open_dataset
 from tasks.comparison.charts import Chart, draw_charts
-from tasks.comparison.error_metrics import MEASURES
+from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.estimate import EXPERIMENT
 from tasks.comparison.page import comparison_page
 from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
     ArmResult,
     ComparisonResult,
-    Findings,
     PupilShift,
+    Results,
     arm_result,
     find,
     table,
@@ -69,7 +69,7 @@ class EvaluationResult(BaseModel):
     and regularization.features_from."""
 
     def __str__(self) -> str:
-        measure = MEASURES[self.arm.measure]
+        measure = ERROR_METRICS[self.arm.measure]
         low, high = self.arm.ci95
         return (
             f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
@@ -91,7 +91,7 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
     arm = arm_result(evaluation.arms[0], answers, evaluation)
     groups = answers.groups
     with tracked_run(EXPERIMENT, evaluation.id, evaluation.id) as run:
-        measure = MEASURES[evaluation.measure]
+        measure = ERROR_METRICS[evaluation.measure]
         run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
     return EvaluationResult(
         arm=arm,
@@ -219,7 +219,7 @@ def _count_evaluations(comparison: Comparison) -> int:
 
 
 def _register_winner(
-    comparison: Comparison, findings: Findings, estimates: list[Estimate]
+    comparison: Comparison, findings: Results, estimates: list[Estimate]
 ) -> str | None:
     """Register the best arm's estimator, of those that learn without real labels.
 
@@ -292,7 +292,7 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
 
 
 def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
-    measure = MEASURES[result.measure]
+    measure = ERROR_METRICS[result.measure]
     for name, arm in result.arms.items():
         run.metrics(
             {
@@ -348,7 +348,7 @@ def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) 
     )
 
 
-def whereabouts(result: ComparisonResult) -> str:
+def output_locations(result: ComparisonResult) -> str:
     """Say where everything is that a person may want to look at."""
     folder = Path(result.report).parent
     return "\n".join(

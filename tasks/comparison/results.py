@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_serializer
 
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from tasks.comparison.arms import Protocol
-from tasks.comparison.error_metrics import MEASURES, Measure, MeasureName
+from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName
 from tasks.comparison.plan import Arm, ArmAnswers, Comparison
 
 BOOTSTRAP_SEED = 0
@@ -49,7 +49,7 @@ class ArmResult(_Model):
 
     @model_serializer
     def _with_units(self) -> dict[str, Any]:
-        measure = MEASURES[self.measure]
+        measure = ERROR_METRICS[self.measure]
         return {
             measure.error_key: self.error,
             "ci95": list(self.ci95),
@@ -69,7 +69,7 @@ class Difference(_Model):
 
     @model_serializer
     def _with_units(self) -> dict[str, Any]:
-        return {MEASURES[self.measure].error_key: self.error, "ci95": list(self.ci95)}
+        return {ERROR_METRICS[self.measure].error_key: self.error, "ci95": list(self.ci95)}
 
     @property
     def is_better(self) -> bool:
@@ -90,7 +90,7 @@ class PupilShift(_Model):
     median: float
 
 
-class Findings(_Model):
+class Results(_Model):
     """All that follows from the answers alone: the same from files and from MLflow."""
 
     comparison: str
@@ -108,7 +108,7 @@ class Findings(_Model):
     """The answer in a sentence or a few; the first is the one."""
 
 
-class ComparisonResult(Findings):
+class ComparisonResult(Results):
     """The answer of a comparison and where it is kept; what `compare --json` prints."""
 
     test_evaluations: int
@@ -152,7 +152,7 @@ class ComparisonResult(Findings):
 
 def find(
     comparison: Comparison, answers: Mapping[str, ArmAnswers], shift: PupilShift | None
-) -> Findings:
+) -> Results:
     """Put intervals on what was answered and say what it means."""
     titles = {arm.name: arm for arm in comparison.arms}
     arms = {name: arm_result(titles[name], of_arm, comparison) for name, of_arm in answers.items()}
@@ -163,7 +163,7 @@ def find(
     }
     some = next(iter(answers.values()))
     groups = some.groups
-    return Findings(
+    return Results(
         comparison=comparison.id,
         measure=comparison.measure,
         protocol=comparison.protocol,
@@ -250,7 +250,7 @@ def _headline(
         names, difference = ("Real + refined", "real alone"), differences["real_refined_minus_real"]
     else:
         listed = ", ".join(
-            f"{arm.title} {_number(arm.error, MEASURES[arm.measure])}" for arm in arms.values()
+            f"{arm.title} {_number(arm.error, ERROR_METRICS[arm.measure])}" for arm in arms.values()
         )
         return f"No pair to compare: {listed} ({', '.join(sure)})."
     if comparison.protocol.by_person:
@@ -280,7 +280,7 @@ def _worth(differences: Mapping[str, Difference]) -> list[str]:
 
 
 def _said(first: str, second: str, difference: Difference) -> str:
-    unit = MEASURES[difference.measure].unit
+    unit = ERROR_METRICS[difference.measure].unit
     low, high = difference.ci95
     amount = f"{abs(difference.error):.2f}{unit}"
     if difference.is_better:
@@ -295,13 +295,13 @@ def _said(first: str, second: str, difference: Difference) -> str:
     )
 
 
-def _number(value: float, measure: Measure) -> str:
+def _number(value: float, measure: ErrorMetric) -> str:
     return f"{value:.2f}{measure.unit}"
 
 
-def table(findings: Findings) -> str:
+def table(findings: Results) -> str:
     """The findings as a Markdown table with the verdict below it."""
-    measure = MEASURES[findings.measure]
+    measure = ERROR_METRICS[findings.measure]
     lines = [
         f"| trained on | {measure.noun} on real test images | 95% interval | {measure.within} |",
         "|---|---:|---:|---:|",
@@ -316,7 +316,7 @@ def table(findings: Findings) -> str:
     return "\n".join([*lines, "", rules, findings.verdict])
 
 
-def table_of_many(all_findings: Sequence[Findings]) -> str:
+def table_of_many(all_findings: Sequence[Results]) -> str:
     """Several comparisons in one table, a row an arm of each.
 
     Where they differ in protocol or test set, the first line says that their errors must not be
@@ -329,7 +329,7 @@ def table_of_many(all_findings: Sequence[Findings]) -> str:
         "|---|---|---:|---:|" + "---|" * mixed,
     ]
     for one in all_findings:
-        measure = MEASURES[one.measure]
+        measure = ERROR_METRICS[one.measure]
         for arm in one.arms.values():
             low, high = arm.ci95
             row = (
@@ -346,5 +346,5 @@ def table_of_many(all_findings: Sequence[Findings]) -> str:
     return "\n".join([warning, "", *lines])
 
 
-def _rules(findings: Findings) -> str:
+def _rules(findings: Results) -> str:
     return f"{findings.protocol.title} on test set {findings.test_digest[:12]}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from simgan_core.errors import InputError
 from tasks.comparison.plan import Comparison, Estimate, read_answers
-from tasks.comparison.results import Findings, PupilShift, find
+from tasks.comparison.results import PupilShift, Results, find
 from tasks.runtime.tracking import (
     KeptRun,
     MissingArtifactError,
@@ -15,7 +15,7 @@ from tasks.runtime.tracking import (
 )
 
 
-def recollect(experiment: str) -> list[Findings]:
+def results_from_tracking(experiment: str) -> list[Results]:
     """Find everything out anew from the answers that an MLflow experiment keeps, oldest first.
 
     Comparisons that did not come to their end are left out. Raises InputError where there is no
@@ -34,7 +34,7 @@ def recollect(experiment: str) -> list[Findings]:
     return found
 
 
-def _findings(experiment: str, parent: KeptRun) -> Findings:
+def _findings(experiment: str, parent: KeptRun) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         comparison = _comparison(parent, Path(folder))
         children = runs_with(experiment, {"stage": "evaluate", "simgan.comparison": comparison.id})

@@ -17,7 +17,7 @@ from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.data.preprocess import Preprocess
 from storage.appending import open_to_append, select_new
 from storage.errors import SourceError
-from storage.exclusive_lock import held
+from storage.exclusive_lock import exclusive_lock
 from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock, concatenated
 from storage.schema import DatasetInfo, DatasetSpec
@@ -54,7 +54,7 @@ class IngestionPlan(NamedTuple):
 def sole_ingestion(to: str) -> Iterator[None]:
     """Keep others from ingesting into one place meanwhile; raises DatasetBusyError naming them."""
     return_freed_blocks()
-    with held(to, "ingesting"):
+    with exclusive_lock(to, "ingesting"):
         try:
             yield
         finally:

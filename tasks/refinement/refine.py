@@ -18,7 +18,7 @@ import torch
 from prefect import task
 
 from simgan_core.compute.malloc import return_freed_blocks
-from simgan_core.compute.settings import choose_inference_arithmetic
+from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
 from simgan_core.inference import BulkRefiner
 from simgan_core.models.checkpoint import LoadedRefiner
@@ -185,7 +185,7 @@ def _spec(
     left open is that of the dataset that is there already, and else what suits this machine.
     """
     if dtype == "auto":
-        suited = choose_inference_arithmetic(default_device()).precision
+        suited = choose_inference_settings(default_device()).precision
         specs = [_spec(parent, loaded, to, each, gate_shift_px) for each in ("bf16", "fp32")]
         try:
             begun = DatasetWriter.attach(to).spec.canonical()
@@ -217,8 +217,8 @@ def _refiner_once_a_process(
             "the first refiner's id, or with --overwrite"
         )
     take_device_of_worker()
-    arithmetic = choose_inference_arithmetic(default_device(), made.dtype)
-    return BulkRefiner(loaded.refiner, arithmetic, image_shape)
+    compute = choose_inference_settings(default_device(), made.dtype)
+    return BulkRefiner(loaded.refiner, compute, image_shape)
 
 
 def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from simgan_core.compute.distributed import join_ranks, leave_ranks
+from simgan_core.compute.distributed import join_process_group, leave_process_group
 from simgan_core.config import TrainingConfig
 from storage.reader import open_dataset
 from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
@@ -55,14 +55,14 @@ def train_in_processes(
 def main(synthetic: str, real: str, refiner_id: str, settings: str) -> None:
     """Be one of the processes."""
     config = TrainingConfig.model_validate_json(Path(settings).read_text())
-    ranks = join_ranks(torch.device(default_device()))
+    distributed = join_process_group(torch.device(default_device()))
     if torch.cuda.is_available():
-        torch.cuda.set_device(ranks.rank % torch.cuda.device_count())
+        torch.cuda.set_device(distributed.rank % torch.cuda.device_count())
     run = begin_run(EXPERIMENT, refiner_id, refiner_id)
     weights = refiner_folder(refiner_id) / "refiner.pt"
-    fit(weights, open_dataset(synthetic), open_dataset(real), config, run, ranks)
+    fit(weights, open_dataset(synthetic), open_dataset(real), config, run, distributed)
     run.flush()
-    leave_ranks()
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from simgan_core.compute.distributed import ALONE, Ranks
+from simgan_core.compute.distributed import ALONE, DistributedContext
 from simgan_core.config import TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import LoadedRefiner, save_refiner
@@ -32,7 +32,7 @@ def fit(
     real: Dataset,
     config: TrainingConfig,
     run: TrackedRun,
-    ranks: Ranks = ALONE,
+    distributed: DistributedContext = ALONE,
 ) -> None:
     """Train, or go on, until the refiner is at `weights`; raises SystemExit after SIGTERM."""
     device = torch.device(default_device())
@@ -47,16 +47,16 @@ def fit(
         pupil_px=data.pupil_px,
         features=data.features,
         estimator=data.estimator,
-        ranks=ranks,
+        distributed=distributed,
     )
-    if ranks.is_first:
+    if distributed.is_first:
         report_domains(run, synthetic, real)
     with termination_noticed() as should_stop:
         trained = trainer.run(weights.with_name("training.ckpt"), should_stop)
     if not trained.finished:
         logger.warning("told to stop at step %d; the checkpoint is written", trained.step)
         raise SystemExit(EXIT_CODE)
-    if not ranks.is_first:
+    if not distributed.is_first:
         return
     logger.info("training ended at step %d: %s", trained.step, trained.verdict)
     alias, reason = _alias(trainer, trained, synthetic)

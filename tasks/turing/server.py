@@ -42,7 +42,7 @@ from storage.answers import (
 )
 from tasks.turing.security import Guard
 from tasks.turing.study import entropy_of
-from tasks.turing.write_queue import AnswerDesk
+from tasks.turing.write_queue import WriteQueue
 
 SECONDS_OF_A_SESSION = 30 * 24 * 3600
 TRIALS_BETWEEN_RESTS = 50
@@ -157,7 +157,7 @@ class TuringTest:
 
     def __init__(self, book: AnswerBook) -> None:
         self._book = book
-        self._desk = AnswerDesk(book)
+        self._desk = WriteQueue(book)
         self._study = book.study
         images = book.images()
         self._pools = _pools(self._study, images)

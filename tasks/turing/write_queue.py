@@ -11,7 +11,7 @@ import asyncio
 from storage.answers import AnswerBook, GivenAnswer, Sitting
 
 
-class AnswerDesk:
+class WriteQueue:
     """Takes answers in an event loop and writes them to a book."""
 
     def __init__(self, book: AnswerBook) -> None:

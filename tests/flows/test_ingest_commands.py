@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from storage.exclusive_lock import held
+from storage.exclusive_lock import exclusive_lock
 from tasks.simulate import simulate_synthetic
 
 NUM_PAIRS = 12
@@ -96,7 +96,7 @@ def test_append_adds_what_is_new_unless_another_is_at_it(
     for number in (1, 2, 3):
         for suffix in ("jpg", "json"):
             (tmp_path / "more" / f"{number}.{suffix}").rename(pairs / f"{100 + number}.{suffix}")
-    with held(str(dataset), "ingesting"):
+    with exclusive_lock(str(dataset), "ingesting"):
         refused = simgan(*command(pairs, dataset))
     assert refused.returncode == 2
     assert "is ingesting" in refused.stderr

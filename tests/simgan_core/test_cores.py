@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.compute.parallel import each_on_a_core, num_side_by_side
+from simgan_core.compute.parallel import num_parallel, parallel_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -19,7 +19,7 @@ def test_results_come_in_the_order_of_the_parts() -> None:
         time.sleep(0.05 if part == 0 else 0)
         return part.item()
 
-    assert list(each_on_a_core(slow_at_first, PARTS)) == [0, 1, 2, 3, 4, 5]
+    assert list(parallel_map(slow_at_first, PARTS)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_two_parts_are_under_way_at_once_with_one_thread_each() -> None:
@@ -29,12 +29,12 @@ def test_two_parts_are_under_way_at_once_with_one_thread_each() -> None:
         both_here.wait()
         return torch.get_num_threads()
 
-    assert list(each_on_a_core(meet, PARTS)) == [1] * 6
+    assert list(parallel_map(meet, PARTS)) == [1] * 6
     assert torch.get_num_threads() == 2
 
 
 def test_threads_that_start_later_have_the_number_of_threads_they_would_have_had() -> None:
-    list(each_on_a_core(lambda part: part, PARTS))
+    list(parallel_map(lambda part: part, PARTS))
     seen: list[int] = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     later.start()
@@ -49,14 +49,14 @@ def test_the_work_finds_gradients_on_or_off_as_they_are_outside(mode) -> None:
         return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     with mode():
-        assert set(each_on_a_core(modes, PARTS)) == {modes(PARTS[0][0])}
+        assert set(parallel_map(modes, PARTS)) == {modes(PARTS[0][0])}
 
 
 def test_an_error_in_the_work_is_raised_where_its_result_was_due() -> None:
     def fail_at_three(part: Tensor) -> float:
         return 1 / (3 - part.item())
 
-    results = each_on_a_core(fail_at_three, PARTS)
+    results = parallel_map(fail_at_three, PARTS)
     assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -77,4 +77,4 @@ def test_an_error_in_the_work_is_raised_where_its_result_was_due() -> None:
     ],
 )
 def test_threads_are_shared_evenly_and_few_are_idle(num_parts, num_threads, size) -> None:
-    assert num_side_by_side(num_parts, num_threads) == size
+    assert num_parallel(num_parts, num_threads) == size

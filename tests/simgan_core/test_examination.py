@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from simgan_core.simulator.eyes import render, sample_scenes
-from simgan_core.training.validation import Examiner
+from simgan_core.training.validation import Validator
 
 
 @pytest.fixture(scope="module")
-def examiner() -> Examiner:
+def validator() -> Validator:
     synthetic = render(sample_scenes("synthetic", 60, seed=7), "crop", 35, 55)
     real = render(sample_scenes("real", 60, seed=8), "crop", 35, 55)
-    return Examiner(
+    return Validator(
         torch.from_numpy(synthetic.images),
         torch.from_numpy(real.images),
         torch.from_numpy(synthetic.pupil_px),
@@ -18,8 +18,8 @@ def examiner() -> Examiner:
     )
 
 
-def test_synthetic_images_themselves_are_told_apart_and_have_moved_nothing(examiner) -> None:
-    figures = examiner.examine(examiner.synthetic)
+def test_synthetic_images_themselves_are_told_apart_and_have_moved_nothing(validator) -> None:
+    figures = validator.examine(validator.synthetic)
     assert figures["realism/kid"] > 1
     assert figures["realism/classifier_accuracy"] > 0.9
     assert figures["change/mean_levels"] == 0
@@ -28,22 +28,22 @@ def test_synthetic_images_themselves_are_told_apart_and_have_moved_nothing(exami
     assert figures["labels/pupils_kept"] == 1
 
 
-def test_what_was_done_to_images_is_measured(examiner) -> None:
-    images = examiner.synthetic.clone()
+def test_what_was_done_to_images_is_measured(validator) -> None:
+    images = validator.synthetic.clone()
     images[:15] = 128
-    figures = examiner.examine(images)
+    figures = validator.examine(images)
     assert figures["labels/pupils_kept"] == pytest.approx(0.75, abs=0.03)
     assert figures["change/mean_levels"] == pytest.approx(
-        np.abs(images.numpy().astype(float) - examiner.synthetic.numpy()).mean(), rel=1e-4
+        np.abs(images.numpy().astype(float) - validator.synthetic.numpy()).mean(), rel=1e-4
     )
 
 
-def test_one_image_for_all_has_no_spread(examiner) -> None:
-    same = examiner.synthetic[:1].expand_as(examiner.synthetic).contiguous()
-    assert examiner.examine(same)["change/spread"] == 0
+def test_one_image_for_all_has_no_spread(validator) -> None:
+    same = validator.synthetic[:1].expand_as(validator.synthetic).contiguous()
+    assert validator.examine(same)["change/spread"] == 0
 
 
 def test_without_known_pupils_nothing_is_said_of_labels() -> None:
     images = torch.randint(0, 256, (8, 16, 20, 1), dtype=torch.uint8)
-    figures = Examiner(images, images.flip(0), None, seed=0).examine(images)
+    figures = Validator(images, images.flip(0), None, seed=0).examine(images)
     assert not [name for name in figures if name.startswith("labels/")]

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from simgan_core.compute.distributed import Ranks, join_ranks, leave_ranks
+from simgan_core.compute.distributed import (
+    DistributedContext,
+    join_process_group,
+    leave_process_group,
+)
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, StoppingConfig, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import load_checkpoint
@@ -61,11 +65,11 @@ def train_as_rank(
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = join_ranks(torch.device("cpu"))
+    distributed = join_process_group(torch.device("cpu"))
     questions = iter(range(1000))
-    trainer = Trainer(config, SYNTHETIC, REAL, ranks=ranks)
+    trainer = Trainer(config, SYNTHETIC, REAL, distributed=distributed)
     trainer.run(path, lambda: 0 < stop_after <= next(questions))
-    leave_ranks()
+    leave_process_group()
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
@@ -100,10 +104,10 @@ def test_two_processes_keep_a_history_each_and_resume_to_the_same_bits(tmp_path:
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(InputError, match="give a multiple of 6"):
-        Trainer(PLAIN, SYNTHETIC, REAL, ranks=Ranks(0, 3))
+        Trainer(PLAIN, SYNTHETIC, REAL, distributed=DistributedContext(0, 3))
 
 
 def test_the_parts_of_all_ranks_are_the_batch() -> None:
     batch = torch.arange(12)
-    parts = [Ranks(rank, 3).part_of(batch) for rank in range(3)]
+    parts = [DistributedContext(rank, 3).part_of(batch) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == batch.tolist()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.compute.cuda_graph import Recorded
+from simgan_core.compute.cuda_graph import CapturedFunction
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.training.trainer import Trainer
 
@@ -41,7 +41,7 @@ def test_a_recorded_step_sees_each_batch_and_gives_figures_that_stay() -> None:
         total.add_(batch.sum())
         return {"sum": batch.sum()}
 
-    step = Recorded(add, torch.device("cuda"))
+    step = CapturedFunction(add, torch.device("cuda"))
     figures = [step(torch.full((3,), float(n), device="cuda"), None)["sum"] for n in range(8)]
     assert [figure.item() for figure in figures] == [3.0 * n for n in range(8)]
     assert total.item() == 3.0 * sum(range(8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_core.compute.settings import choose_inference_arithmetic
+from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.config import RefinerConfig
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
@@ -66,8 +66,8 @@ def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
 @pytest.mark.parametrize("count", [1, 64, 200, 1000])
 def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
     images = np.random.default_rng(2).integers(0, 256, (count, 12, 16, 1), dtype=np.uint8)
-    arithmetic = choose_inference_arithmetic("cuda", "bf16", micro_batch_size=64)
-    on_gpu = BulkRefiner(refiner, arithmetic, (12, 16, 1))
+    compute = choose_inference_settings("cuda", "bf16", micro_batch_size=64)
+    on_gpu = BulkRefiner(refiner, compute, (12, 16, 1))
     exact = refine_images(refiner, images, precision="fp32").astype(int)
     for _ in range(2):
         difference = np.abs(on_gpu(images) - exact)
@@ -76,7 +76,7 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
 
 
 def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:
-    bulk = BulkRefiner(refiner, choose_inference_arithmetic("cpu"), (12, 16, 1))
+    bulk = BulkRefiner(refiner, choose_inference_settings("cpu"), (12, 16, 1))
     assert np.array_equal(bulk(IMAGES), bulk(IMAGES))
 
 
@@ -84,7 +84,7 @@ def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:
 def test_two_threads_refine_side_by_side_to_the_bits_of_one(
     refiner: Refiner, precision: str, request: pytest.FixtureRequest
 ) -> None:
-    bulk = BulkRefiner(refiner, choose_inference_arithmetic("cpu", precision, 4), (12, 16, 1))
+    bulk = BulkRefiner(refiner, choose_inference_settings("cpu", precision, 4), (12, 16, 1))
     alone = bulk(IMAGES)
     request.getfixturevalue("two_threads")
     assert np.array_equal(bulk(IMAGES), alone)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
-from simgan_core.compute.settings import Arithmetic
+from simgan_core.compute.settings import ComputeSettings
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, RegularizationConfig
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.inference import refine_pixels
@@ -21,7 +21,7 @@ from simgan_core.training.steps import (
 )
 
 CPU = torch.device("cpu")
-WHOLE = Arithmetic(CPU, "fp32", micro_batch_size=64)
+WHOLE = ComputeSettings(CPU, "fp32", micro_batch_size=64)
 HELD = SelfRegularization(RegularizationConfig(identity=2.0, gradient=6.0))
 FREE = SelfRegularization(RegularizationConfig(identity=0.0, gradient=0.0))
 AS_IT_IS = DiscriminatorAugmentation(DiscriminatorConfig(), torch.Generator())
@@ -53,7 +53,7 @@ def discriminator_that_knows_dark_from_bright() -> Discriminator:
             pixels(8),
             pixels(8, seed=1) // 2,
             augmentation=AS_IT_IS,
-            arithmetic=WHOLE,
+            compute=WHOLE,
             guard=NonFiniteGuard(CPU),
         )
     return discriminator
@@ -63,7 +63,7 @@ def weights_of(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([weights.detach().flatten() for weights in network.parameters()])
 
 
-def refiner_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tensor, float]:
+def refiner_moved_by_one_step(compute: ComputeSettings) -> tuple[torch.Tensor, float]:
     refiner, discriminator = new_refiner(), new_discriminator()
     before = weights_of(refiner)
     figures = refiner_step(
@@ -73,13 +73,13 @@ def refiner_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tensor, flo
         pixels(10),
         regularization=HELD,
         augmentation=AS_IT_IS,
-        arithmetic=arithmetic,
+        compute=compute,
         guard=NonFiniteGuard(CPU),
     )
     return weights_of(refiner) - before, figures["loss"].item()
 
 
-def discriminator_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tensor, float]:
+def discriminator_moved_by_one_step(compute: ComputeSettings) -> tuple[torch.Tensor, float]:
     discriminator = new_discriminator()
     before = weights_of(discriminator)
     figures = discriminator_step(
@@ -88,7 +88,7 @@ def discriminator_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tenso
         pixels(10),
         pixels(10, seed=1) // 2,
         augmentation=AS_IT_IS,
-        arithmetic=arithmetic,
+        compute=compute,
         guard=NonFiniteGuard(CPU),
     )
     return weights_of(discriminator) - before, figures["loss"].item()
@@ -98,7 +98,7 @@ def discriminator_moved_by_one_step(arithmetic: Arithmetic) -> tuple[torch.Tenso
 @pytest.mark.parametrize("step", [refiner_moved_by_one_step, discriminator_moved_by_one_step])
 def test_micro_batches_move_the_weights_as_the_whole_batch_does(step, micro_batch_size) -> None:
     whole_move, whole_loss = step(WHOLE)
-    move, loss = step(Arithmetic(CPU, "fp32", micro_batch_size))
+    move, loss = step(ComputeSettings(CPU, "fp32", micro_batch_size))
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     assert whole_move.abs().max() > 1e-3
     torch.testing.assert_close(move, whole_move, rtol=1e-3, atol=1e-6)
@@ -106,7 +106,7 @@ def test_micro_batches_move_the_weights_as_the_whole_batch_does(step, micro_batc
 
 @pytest.mark.parametrize("step", [refiner_moved_by_one_step, discriminator_moved_by_one_step])
 def test_micro_batches_side_by_side_are_the_bits_of_one_after_the_other(step, request) -> None:
-    one_image_each = Arithmetic(CPU, "fp32", micro_batch_size=1)
+    one_image_each = ComputeSettings(CPU, "fp32", micro_batch_size=1)
     move, loss = step(one_image_each)
     request.getfixturevalue("two_threads")
     move_of_two, loss_of_two = step(one_image_each)
@@ -127,7 +127,7 @@ def test_what_each_micro_batch_changes_sees_them_in_turn(normalization, side_by_
         pixels(10),
         pixels(10, seed=1),
         augmentation=AS_IT_IS,
-        arithmetic=Arithmetic(CPU, "fp32", micro_batch_size=1),
+        compute=ComputeSettings(CPU, "fp32", micro_batch_size=1),
         guard=NonFiniteGuard(CPU),
     )
     assert (seen_by != {threading.main_thread()}) == side_by_side
@@ -144,7 +144,7 @@ def test_the_refiner_learns_from_the_discriminator() -> None:
             pixels(8),
             regularization=FREE,
             augmentation=AS_IT_IS,
-            arithmetic=WHOLE,
+            compute=WHOLE,
             guard=NonFiniteGuard(CPU),
         )["adversarial"].item()
         for _ in range(15)
@@ -162,7 +162,7 @@ def test_a_refiner_step_leaves_the_discriminator_alone() -> None:
         pixels(4),
         regularization=HELD,
         augmentation=AS_IT_IS,
-        arithmetic=WHOLE,
+        compute=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
     assert all(weights.grad is None for weights in discriminator.parameters())
@@ -179,7 +179,7 @@ def test_refined_images_reach_the_discriminator_step_without_a_gradient() -> Non
         refined,
         pixels(4, seed=1),
         augmentation=AS_IT_IS,
-        arithmetic=WHOLE,
+        compute=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
     assert refined.dtype == torch.uint8
@@ -194,7 +194,7 @@ def test_figures_keep_no_graph_alive() -> None:
         pixels(4),
         pixels(4, seed=1),
         augmentation=AS_IT_IS,
-        arithmetic=WHOLE,
+        compute=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
     assert not any(value.requires_grad for value in figures.values())
@@ -209,7 +209,7 @@ def test_the_discriminator_learns_to_tell_dark_from_bright() -> None:
         pixels(8),
         pixels(8, seed=1) // 2,
         augmentation=AS_IT_IS,
-        arithmetic=WHOLE,
+        compute=WHOLE,
         guard=NonFiniteGuard(CPU),
     )
     assert figures["accuracy_refined"].item() > 0.9
@@ -226,7 +226,7 @@ def test_pretraining_learns_the_identity_in_either_precision(precision) -> None:
             optimizer,
             pixels(8),
             regularization=HELD,
-            arithmetic=Arithmetic(CPU, precision, micro_batch_size=8),
+            compute=ComputeSettings(CPU, precision, micro_batch_size=8),
             guard=NonFiniteGuard(CPU),
         )["loss"].item()
         for _ in range(60)
@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_moves_neither_weights_nor_moments() -> None:
             pixels(4),
             regularization=HELD,
             augmentation=AS_IT_IS,
-            arithmetic=WHOLE,
+            compute=WHOLE,
             guard=guard,
         )
 

@@ -2,13 +2,13 @@ import torch
 
 from simgan_core.config import RefinerConfig, StoppingConfig
 from simgan_core.models.refiner import Refiner
-from simgan_core.training.early_stopping import Stopping
-from simgan_core.training.validation import Figures
+from simgan_core.training.early_stopping import EarlyStopping
+from simgan_core.training.validation import Metrics
 
 CONFIG = StoppingConfig(patience=3, max_pupil_shift_px=1.0)
 
 
-def examined(kid: float, shift_px: float = 0.5, kept: float = 1.0) -> Figures:
+def examined(kid: float, shift_px: float = 0.5, kept: float = 1.0) -> Metrics:
     return {
         "realism/kid": kid,
         "labels/pupil_shift_px.mean": shift_px,
@@ -22,10 +22,10 @@ def refiner(bias: float) -> Refiner:
     return made
 
 
-def judged(*figures: Figures, image_width: int = 55) -> Stopping:
-    stopping = Stopping(CONFIG, image_width)
+def judged(*figures: Metrics, image_width: int = 55) -> EarlyStopping:
+    stopping = EarlyStopping(CONFIG, image_width)
     for step, found in enumerate(figures, start=1):
-        stopping.judge(step, found, refiner(bias=step))
+        stopping.update(step, found, refiner(bias=step))
     return stopping
 
 
@@ -37,8 +37,8 @@ def test_the_candidate_of_least_kid_is_kept_with_its_weights() -> None:
 
 
 def test_weights_that_train_on_do_not_change_the_kept_ones() -> None:
-    stopping, training = Stopping(CONFIG, 55), refiner(bias=1.0)
-    stopping.judge(1, examined(1.0), training)
+    stopping, training = EarlyStopping(CONFIG, 55), refiner(bias=1.0)
+    stopping.update(1, examined(1.0), training)
     torch.nn.init.zeros_(training.last.bias)
     assert stopping.best_weights["last.bias"].item() == 1
 

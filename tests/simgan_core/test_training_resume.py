@@ -112,7 +112,7 @@ def test_a_resumed_run_keeps_the_arithmetic_that_it_began_with(tmp_path: Path) -
     checkpoint["arithmetic"] = {"precision": "bf16", "micro_batch_size": 3}
     save_checkpoint(path, {name: checkpoint[name] for name in checkpoint if name != "kind"})
     trained = Trainer(CONFIG, SYNTHETIC, REAL).run(path)
-    assert (trained.arithmetic.precision, trained.arithmetic.micro_batch_size) == ("bf16", 3)
+    assert (trained.compute.precision, trained.compute.micro_batch_size) == ("bf16", 3)
 
 
 def test_a_training_begun_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path, undisturbed: dict) -> None:

@@ -7,28 +7,28 @@ import signal
 import pytest
 
 from storage.errors import DatasetBusyError
-from storage.exclusive_lock import held
+from storage.exclusive_lock import exclusive_lock
 from storage.location import locate
 
 
 def test_a_second_one_is_told_who_holds_the_place(place_url: str) -> None:
     with (
-        held(place_url, "ingesting"),
+        exclusive_lock(place_url, "ingesting"),
         pytest.raises(DatasetBusyError, match=rf"process {os.getpid()} on .* since .* ingesting"),
-        held(place_url, "ingesting"),
+        exclusive_lock(place_url, "ingesting"),
     ):
         pass
 
 
 def test_afterwards_nothing_is_left(place_url: str) -> None:
     for _ in range(2):
-        with held(place_url, "ingesting"):
+        with exclusive_lock(place_url, "ingesting"):
             assert locate(place_url).is_free()
     assert locate(place_url).sibling(".ingesting").is_free()
 
 
 def test_an_error_inside_is_not_taken_for_a_holder(place_url: str) -> None:
-    with pytest.raises(DatasetBusyError, match="shard 3"), held(place_url, "ingesting"):
+    with pytest.raises(DatasetBusyError, match="shard 3"), exclusive_lock(place_url, "ingesting"):
         raise DatasetBusyError("shard 3")
 
 
@@ -41,11 +41,11 @@ def test_a_killed_holder_is_followed(place_url: str) -> None:
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    with held(place_url, "ingesting"):
+    with exclusive_lock(place_url, "ingesting"):
         pass
 
 
 def _hold(url: str, ready: "multiprocessing.synchronize.Event") -> None:
-    with held(url, "ingesting"):
+    with exclusive_lock(url, "ingesting"):
         ready.set()
         signal.pause()

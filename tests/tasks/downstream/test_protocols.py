@@ -16,7 +16,7 @@ from storage.writer import DatasetWriter
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
 from tasks.comparison.plan import Comparison, Estimate, people_in, read_answers
-from tasks.comparison.results import Findings, find, table, table_of_many
+from tasks.comparison.results import Results, find, table, table_of_many
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
 PAIR = ("synthetic", "refined")
@@ -36,7 +36,7 @@ def run(comparison: Comparison) -> list[Estimate]:
     return [estimate.fn(job, comparison) for job in comparison.jobs]
 
 
-def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Findings:
+def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
     return find(comparison, read_answers(estimates, comparison.measure), None)
 
 

@@ -36,7 +36,7 @@ def folder(eyes: dict[str, str], tmp_path: Path) -> Path:
 def _start(words: list[str], folder: Path) -> "subprocess.Popen[str]":
     """Start a command, `turing …` or `gallery …`."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"from flows.{words[0]} import app; app()", *words[1:]],
+        [sys.executable, "-c", f"from flows.cli.{words[0]} import app; app()", *words[1:]],
         cwd=folder,
         env={"SIMGAN_HOME": str(folder / "home"), "MLFLOW_DISABLE_TELEMETRY": "true"},
         stdout=subprocess.PIPE,
