@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from simgan_core.compute.malloc import keep_freed_memory
+from simgan_core.compute.non_finite import NonFiniteGuard
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, has_fast_bf16
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.sampler import ImageSampler, seeded_generator
-from simgan_core.training.steps import NonFiniteGuard
 
 _ORDER, _CHANGES, _SPLIT = range(3)
 """Streams of random numbers under the one seed of a training."""

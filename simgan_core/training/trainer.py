@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from simgan_core.compute.cuda_graph import CapturedFunction
 from simgan_core.compute.distributed import ALONE, DistributedContext
 from simgan_core.compute.malloc import keep_freed_memory
+from simgan_core.compute.non_finite import NonFiniteGuard
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, to_channels_last
 from simgan_core.config import TrainingConfig
 from simgan_core.data.sampler import ImageShards
@@ -32,7 +33,6 @@ from simgan_core.training.self_regularization import SelfRegularization, emphasi
 from simgan_core.training.state import TrainingState
 from simgan_core.training.steps import Metrics as Scalars
 from simgan_core.training.steps import (
-    NonFiniteGuard,
     discriminator_step,
     refiner_pretraining_step,
     refiner_step,

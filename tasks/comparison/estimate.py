@@ -27,6 +27,7 @@ from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, p
 from tasks.runtime.compatibility import require_no_shared_images, require_same_images
 from tasks.runtime.content_ids import code_version, content_id
 from tasks.runtime.devices import default_device
+from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE, stop_if_told
 from tasks.runtime.refiners import open_refiner
@@ -34,7 +35,6 @@ from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "comparisons"
 _CALIBRATION_SEED = 0
 """Which samples of a person fine-tuning has: the same for every arm and seed, so that all are
 tested on the same others."""
@@ -99,7 +99,7 @@ def estimate(job: Job, comparison: Comparison) -> Estimate:
     weights = home() / "estimators" / f"{estimator_id}.pt"
     key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
-    with tracked_run(EXPERIMENT, name, key, tags, comparison.mlflow_run_id) as run:
+    with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
         if not path.exists():
             _write_atomically(path, _answers(job, comparison, weights))
@@ -153,7 +153,7 @@ def _begin(
         },
     )
     tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test_set.info.digest}
-    run = begin_run(EXPERIMENT, key, key, tags)
+    run = begin_run(COMPARISONS, key, key, tags)
     run.params(estimator.model_dump() | {"seeds": seeds, "protocol": protocol.title})
     run.datasets(infos)
     comparison = Comparison(

@@ -17,7 +17,6 @@ from simgan_core.quality.label_drift import pupil_shift_px
 from storage.reader import open_dataset
 from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
-from tasks.comparison.estimate import EXPERIMENT
 from tasks.comparison.page import comparison_page
 from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
@@ -29,6 +28,7 @@ from tasks.comparison.results import (
     find,
     table,
 )
+from tasks.runtime.experiments import COMPARISONS, REFINERS
 from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.paths import comparison_folder
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
@@ -43,7 +43,6 @@ from tasks.runtime.tracking import (
     tracked_run,
     tracking_uri,
 )
-from tasks.training.distributed import EXPERIMENT as REFINERS
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
     (answers,) = read_answers(estimates, evaluation.measure).values()
     arm = arm_result(evaluation.arms[0], answers, evaluation)
     groups = answers.groups
-    with tracked_run(EXPERIMENT, evaluation.id, evaluation.id) as run:
+    with tracked_run(COMPARISONS, evaluation.id, evaluation.id) as run:
         measure = ERROR_METRICS[evaluation.measure]
         run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
     return EvaluationResult(
@@ -121,7 +120,7 @@ def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonRes
         _realism_curves(comparison),
         {arm.name: arm.num_rows or _num_rows(arm.datasets) for arm in comparison.arms},
     )
-    with tracked_run(EXPERIMENT, comparison.id, comparison.id) as run:
+    with tracked_run(COMPARISONS, comparison.id, comparison.id) as run:
         result = ComparisonResult(
             **dict(findings),
             test_evaluations=_count_evaluations(comparison),
@@ -207,7 +206,7 @@ def _count_evaluations(comparison: Comparison) -> int:
     Counted anew from the runs: a step that was killed and repeated counts once.
     """
     runs = runs_with(
-        EXPERIMENT, {"stage": "evaluate", "simgan.test_digest": comparison.test_digest}
+        COMPARISONS, {"stage": "evaluate", "simgan.test_digest": comparison.test_digest}
     )
     count = len({run.tags["simgan.estimate"] for run in runs})
     comparisons = len({run.tags["simgan.comparison"] for run in runs})
@@ -248,7 +247,7 @@ def _register_winner(
     }
     name = f"{comparison.id}/model"
     with tracked_run(
-        EXPERIMENT, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
+        COMPARISONS, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
     ) as run:
         run.pytorch_model(
             "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)

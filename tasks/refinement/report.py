@@ -16,11 +16,11 @@ from storage.reader import Dataset, open_dataset
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import RefinementPlan
 from tasks.runtime.compatibility import as_uint8
+from tasks.runtime.experiments import REFINERS
 from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.pictures import Pixels, columns, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.tracking import UnknownExperimentError, has_pages, remember_dataset, runs_with
-from tasks.training.distributed import EXPERIMENT as REFINERS
 
 PAIRS_SHOWN = 30
 PAIRS_A_ROW = 10

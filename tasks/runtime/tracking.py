@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from storage.schema import DatasetInfo
+from tasks.runtime.experiments import DATASETS
 from tasks.runtime.paths import home
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
-DATASETS_EXPERIMENT = "datasets"
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
@@ -289,7 +289,7 @@ def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
     Returns that run's id. MLflow's own dataset entity has no tags that could be changed later.
     """
     known = {"digest": info.digest, "url": info.url, "domain": info.spec.domain}
-    run = begin_run(DATASETS_EXPERIMENT, Path(info.url).name, info.digest, {**known, **tags})
+    run = begin_run(DATASETS, Path(info.url).name, info.digest, {**known, **tags})
     run.datasets({info.spec.domain: info})
     run.client.set_terminated(run.run_id, "FINISHED")
     return run.run_id

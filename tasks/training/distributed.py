@@ -14,11 +14,11 @@ from simgan_core.config import TrainingConfig
 from storage.reader import open_dataset
 from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
 from tasks.runtime.devices import default_device
+from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.tracking import begin_run
 from tasks.training.fit import fit
 
-EXPERIMENT = "refiners"
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -58,7 +58,7 @@ def main(synthetic: str, real: str, refiner_id: str, settings: str) -> None:
     distributed = join_process_group(torch.device(default_device()))
     if torch.cuda.is_available():
         torch.cuda.set_device(distributed.rank % torch.cuda.device_count())
-    run = begin_run(EXPERIMENT, refiner_id, refiner_id)
+    run = begin_run(REFINERS, refiner_id, refiner_id)
     weights = refiner_folder(refiner_id) / "refiner.pt"
     fit(weights, open_dataset(synthetic), open_dataset(real), config, run, distributed)
     run.flush()

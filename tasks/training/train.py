@@ -17,11 +17,12 @@ from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
 from tasks.runtime.compatibility import require_same_images
 from tasks.runtime.content_ids import code_version, content_id
+from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
 from tasks.runtime.tracking import TrackedRun, tracked_run
 from tasks.training.data import paths_of_networks
-from tasks.training.distributed import EXPERIMENT, num_processes, train_in_processes
+from tasks.training.distributed import num_processes, train_in_processes
 from tasks.training.fit import REGISTERED_MODEL, fit
 from tasks.training.onnx_export import save_onnx
 from tasks.training.report import show_training
@@ -83,7 +84,7 @@ def _train(
     refiner_id: str, folder: Path, synthetic: Dataset, real: Dataset, config: TrainingConfig
 ) -> RefinerRef:
     tags = {"simgan.refiner": refiner_id, "stage": "train"}
-    with tracked_run(EXPERIMENT, refiner_id, refiner_id, tags) as run:
+    with tracked_run(REFINERS, refiner_id, refiner_id, tags) as run:
         weights = folder / "refiner.pt"
         if not weights.exists():
             run.params(config.model_dump())

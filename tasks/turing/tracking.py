@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from simgan_core.errors import InputError
+from tasks.runtime.experiments import REFINERS
 from tasks.runtime.tracking import tracked_run
 from tasks.turing.report import PartResult, TuringReport
-
-EXPERIMENT = "refiners"  # of tasks.training.train, which would load torch and Prefect for this word
 
 
 def track(report: TuringReport, page: Path) -> str:
@@ -20,7 +19,7 @@ def track(report: TuringReport, page: Path) -> str:
             f"dataset {refined.url} does not say which refiner made it, so there is no MLflow run "
             "to put the report on; leave out --mlflow"
         )
-    with tracked_run(EXPERIMENT, refined.refiner, refined.refiner) as run:
+    with tracked_run(REFINERS, refined.refiner, refined.refiner) as run:
         for part in report.parts:
             run.metrics({f"turing.{part.made}_vs_real.{k}": v for k, v in _figures(part).items()})
         run.tags({f"turing.{part.made}_vs_real": part.verdict for part in report.parts})

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core.compute.non_finite import NonFiniteLossError
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimation.fitting import split_rows
@@ -13,7 +14,6 @@ from simgan_core.estimation.gaze_training import (
 )
 from simgan_core.gaze import angular_error_deg, gaze_from_pitchyaw, pitchyaw_from_gaze
 from simgan_core.simulator.eyes import render, sample_scenes
-from simgan_core.training.steps import NonFiniteLossError
 
 SHORT = EstimatorConfig(steps=12, batch_size=16)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
+from simgan_core.compute.non_finite import NonFiniteGuard, NonFiniteLossError
 from simgan_core.compute.settings import ComputeSettings
 from simgan_core.config import DiscriminatorConfig, RefinerConfig, RegularizationConfig
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
@@ -12,13 +13,7 @@ from simgan_core.inference import refine_pixels
 from simgan_core.models.discriminator import Discriminator
 from simgan_core.models.refiner import Refiner
 from simgan_core.training.self_regularization import SelfRegularization
-from simgan_core.training.steps import (
-    NonFiniteGuard,
-    NonFiniteLossError,
-    discriminator_step,
-    refiner_pretraining_step,
-    refiner_step,
-)
+from simgan_core.training.steps import discriminator_step, refiner_pretraining_step, refiner_step
 
 CPU = torch.device("cpu")
 WHOLE = ComputeSettings(CPU, "fp32", micro_batch_size=64)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from simgan_core.compute.non_finite import NonFiniteLossError
 from simgan_core.config import (
     PRESETS,
     RefinerConfig,
@@ -14,7 +15,6 @@ from simgan_core.config import (
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import load_checkpoint
 from simgan_core.training.collapse import CollapsedError
-from simgan_core.training.steps import NonFiniteLossError
 from simgan_core.training.trainer import NUM_SAMPLES, Trainer
 
 SMALL = TrainingConfig(

@@ -11,10 +11,11 @@ from mlflow import MlflowClient
 from simgan_core.errors import InputError
 from simgan_core.stats.binomial import binomial_interval
 from storage.answers import AnswerBook, GivenAnswer, NewTrial
+from tasks.runtime.experiments import REFINERS
 from tasks.runtime.tracking import begin_run
 from tasks.turing.page import write_page
 from tasks.turing.report import make_report, table
-from tasks.turing.tracking import EXPERIMENT, track
+from tasks.turing.tracking import track
 
 Said = Callable[[str, int], bool]
 
@@ -133,7 +134,7 @@ def test_report_is_put_on_the_refiners_run(
 ) -> None:
     monkeypatch.setenv("SIMGAN_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    training = begin_run(EXPERIMENT, "refiner-0123456789ab", "refiner-0123456789ab")
+    training = begin_run(REFINERS, "refiner-0123456789ab", "refiner-0123456789ab")
     _take_part(book, "Ann", _knows_all)
     report = make_report(book.path)
     run_id = track(report, write_page(report, book.path))

@@ -1,0 +1,36 @@
+"""Guard against losses that are infinite or not a number, without waiting for the device."""
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss was infinite or not a number; from that step on no weight has moved."""
+
+
+class NonFiniteGuard:
+    """Holds the optimisers still from the first loss on that is not finite.
+
+    The decision is made on the device, so that no step waits for it; ask `require_finite` where
+    the host reads figures anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._tripped = torch.zeros((), device=device)
+
+    def step(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """Let the (fused) optimiser move if this loss and all before it were finite."""
+        self._tripped.copy_(torch.maximum(self._tripped, 1.0 - loss.isfinite().float()))
+        # The switch that torch.amp.GradScaler uses: where it is 1, a fused optimiser leaves the
+        # weights and its own moments as they are.
+        optimizer.found_inf = self._tripped  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def require_finite(self, step: int) -> None:
+        """Wait for the device; raise `NonFiniteLossError` if a loss so far was not finite."""
+        if self._tripped.item():
+            raise NonFiniteLossError(
+                f"a loss was infinite or not a number at step {step} or shortly before; no weight "
+                "was changed by it; lower learning_rate, or use precision fp32"
+            )

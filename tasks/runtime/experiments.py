@@ -1,0 +1,5 @@
+"""Names of the MLflow experiments."""
+
+REFINERS = "refiners"
+COMPARISONS = "comparisons"
+DATASETS = "datasets"
