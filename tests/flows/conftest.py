@@ -16,7 +16,7 @@ import pytest
 from simgan_core.simulator.eyes import Scenes, render
 from storage.schema import GAZE, PUPIL_PX, Domain
 from tasks.ops.prefect_setup import prepare_server
-from tests.tasks.downstream.conftest import write_dataset
+from tests.tasks.comparison.conftest import write_dataset
 
 SECONDS_TO_START = 90
 

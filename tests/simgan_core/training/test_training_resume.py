@@ -98,7 +98,7 @@ def test_killed_in_every_phase_it_resumes_to_the_same_bits(
         killed = subprocess.run(
             [sys.executable, __file__, str(path), str(num_done)],
             check=False,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         )
         assert killed.returncode == -signal.SIGKILL
         assert load_checkpoint(path)["state"]["step"] == saved
