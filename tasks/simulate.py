@@ -23,8 +23,8 @@ from storage.sources.formats.nyu_hand import (
 )
 from storage.sources.formats.unityeyes import write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
-from tasks.runtime.content_ids import code_version
 from tasks.runtime.policies import CACHE
+from tasks.runtime.recipes import recipe_version
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _claim(folder: Path, domain: str, count: int, seed: int) -> Path:
             f"a simulation needs count ≥ 1 and seed ≥ 0, got {count} and {seed}; nothing is written"
         )
     mark = folder / MARK
-    claim = {"domain": domain, "count": count, "seed": seed, "code": code_version()}
+    claim = {"domain": domain, "count": count, "seed": seed, "recipe": recipe_version("simulate")}
     if mark.exists():
         found = json.loads(mark.read_text())
         if found != claim:

@@ -264,7 +264,6 @@ def make_work(team: Team, num_shards: int = NUM_SHARDS) -> dict[str, str]:
         "pixels": "uint8",
         "image_height": 35,
         "image_width": 55,
-        "code_version": "0",
     }
     save_refiner(weights, Refiner(config.refiner, channels=1), config, metadata)
     return {"dataset": "data/eyes.zarr", "refiner": str(weights)}

@@ -25,11 +25,12 @@ from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
 from tasks.runtime.compatibility import require_no_shared_images, require_same_images
-from tasks.runtime.content_ids import code_version, content_id
+from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device
 from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE, stop_if_told
+from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
 
@@ -149,7 +150,7 @@ def _begin(
             "protocol": protocol.title,
             "seeds": seeds,
             "estimator": estimator.model_dump(mode="json"),
-            "code": code_version(),
+            "recipes": [recipe_version("estimate"), recipe_version("compare")],
         },
     )
     tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test_set.info.digest}
@@ -217,7 +218,7 @@ def _estimator_id(job: Job, comparison: Comparison) -> str:
     content = _content_of(job.arm) | {
         "config": comparison.estimator.model_dump(mode="json"),
         "seed": job.seed,
-        "code": code_version(),
+        "recipe": recipe_version("estimate"),
     }
     if job.person:
         content["all_but"] = [comparison.test_digest, job.person]

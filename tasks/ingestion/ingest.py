@@ -34,6 +34,7 @@ from tasks.runtime.policies import (
     groups_of_shards,
     retry_on_io,
 )
+from tasks.runtime.recipes import recipe_version
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> Datase
         source={"name": source.name, "listing": source.content_digest(), **source.options},
         # Images that come equalised stay so: equalising is recorded, whoever did it.
         preprocess=source.preprocess if preprocess == "none" else preprocess,
-        provenance={},
+        provenance={"recipe": recipe_version("ingest")},
         rows_per_chunk=rows_per_chunk,
         rows_per_shard=min(rows_per_shard, rows_per_chunk * chunks_per_shard),
     )

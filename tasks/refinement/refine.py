@@ -31,7 +31,6 @@ from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.runtime.compatibility import as_uint8, require_refiner_fits
-from tasks.runtime.content_ids import code_version
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
     CACHE,
@@ -43,6 +42,7 @@ from tasks.runtime.policies import (
     retry_on_io,
     stop_if_told,
 )
+from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def _spec(
         "refiner": loaded.metadata["refiner"],
         "weights_digest": loaded.weights_digest,
         "real_digest": loaded.metadata["real_digest"],
-        "code_version": code_version(),
+        "recipe": recipe_version("refine"),
         "dtype": dtype,
         "gate_shift_px": gate_shift_px,
     }

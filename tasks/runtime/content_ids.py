@@ -1,17 +1,12 @@
 """Names that follow from content: the same inputs and settings always give the same id.
 
-A command that was killed and is run again finds its earlier work by such a name.
+A command that was killed and is run again finds its earlier work by such a name. What code makes
+is named with its recipe version (`tasks.runtime.recipes`) too.
 """
 
 import hashlib
 import json
-from importlib.metadata import version
 from typing import Any
-
-
-def code_version() -> str:
-    """The installed version of this product."""
-    return version("simgan")
 
 
 def content_id(kind: str, content: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from simgan_core.models.checkpoint import LoadedRefiner, save_refiner
 from simgan_core.training.trainer import TrainedRefiner, Trainer
 from storage.reader import Dataset
 from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
-from tasks.runtime.content_ids import code_version
+from tasks.runtime.code_version import code_version
 from tasks.runtime.devices import default_device
+from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking import TrackedRun
 from tasks.training.data import open_training_data
@@ -111,5 +112,6 @@ def _metadata(weights: Path, synthetic: Dataset, real: Dataset) -> dict[str, Any
         "pixels": info.spec.dtype,
         "image_height": info.spec.height,
         "image_width": info.spec.width,
-        "code_version": code_version(),
+        "recipe": recipe_version("train"),
+        "code": code_version()._asdict(),
     }

@@ -16,10 +16,11 @@ from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
 from tasks.runtime.compatibility import require_same_images
-from tasks.runtime.content_ids import code_version, content_id
+from tasks.runtime.content_ids import content_id
 from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
+from tasks.runtime.recipes import recipe_version
 from tasks.runtime.tracking import TrackedRun, tracked_run
 from tasks.training.data import paths_of_networks
 from tasks.training.distributed import num_processes, train_in_processes
@@ -68,7 +69,7 @@ def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> st
             "real": real.info.digest,
             "config": config.model_dump(mode="json"),
             "networks": [_sha256(path) for path in paths_of_networks(config)],
-            "code": code_version(),
+            "recipe": recipe_version("train"),
         },
     )
 

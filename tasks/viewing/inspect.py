@@ -71,7 +71,7 @@ class Description(BaseModel):
             f"  source {_listed(self.source)}",
         ]
         if self.provenance:
-            lines.append(f"  made from {_listed(self.provenance)}")
+            lines.append(f"  made by {_listed(self.provenance)}")
         for label in self.labels:
             ranges = ", ".join(
                 f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)

@@ -16,6 +16,7 @@ from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from storage.writer import DatasetWriter
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tasks.runtime.recipes import recipe_version
 from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.s3_proxy import Fault, S3Proxy
 
@@ -121,7 +122,7 @@ def test_the_provenance_says_by_what_it_was_made(inputs: Path, tmp_path: Path) -
     assert made["weights_digest"] == weights.weights_digest
     assert made["gate_shift_px"] == 2.5
     assert made["dtype"] == "fp32"
-    assert made["code_version"]
+    assert made["recipe"] == recipe_version("refine")
 
 
 def test_rows_beyond_the_gate_stay_as_not_valid_with_the_reason(

@@ -1,0 +1,74 @@
+"""Version, commit and state of the code that is running: what runs and results are marked with.
+
+Recipe versions (`tasks.runtime.recipes`) decide whether results are found again; these say only
+where they come from.
+"""
+
+import subprocess
+import tomllib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+_ROOT = Path(__file__).parents[2]
+_BUILD = Path(__file__).with_name("build.toml")
+"""Written into packages as they are built; a checkout asks git instead."""
+_PACKAGES = ("flows", "tasks", "simgan_core", "storage")
+
+
+class CodeVersion(NamedTuple):
+    """Which code."""
+
+    version: str
+    """Of the installed package, from the tags; "unknown" where it is not installed."""
+    commit: str | None
+    """40 hexadecimal digits; None where neither git nor the package knows it."""
+    dirty: bool | None
+    """Whether tracked files of the packages differ from the commit; None without a commit."""
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags that MLflow's runs bear."""
+        tags = {"simgan.version": self.version}
+        if self.commit is not None:
+            tags["mlflow.source.git.commit"] = self.commit
+            tags["simgan.dirty"] = str(self.dirty).lower()
+        return tags
+
+
+@cache
+def code_version() -> CodeVersion:
+    """Return version, commit and state, as they were when this process first asked."""
+    return read_code_version(_ROOT)
+
+
+def read_code_version(root: Path) -> CodeVersion:
+    """Ask git where `root` is a checkout, else the package's own record."""
+    try:
+        installed = version("simgan")
+    except PackageNotFoundError:
+        installed = "unknown"
+    if (root / ".git").exists():
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *_PACKAGES)
+        if commit and changes is not None:
+            return CodeVersion(installed, commit, bool(changes))
+    try:
+        built = tomllib.loads((root / _BUILD.relative_to(_ROOT)).read_text("utf-8"))
+    except FileNotFoundError:
+        return CodeVersion(installed, None, None)
+    return CodeVersion(installed, built["commit"], built["dirty"])
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git says about a checkout; None where it cannot tell, or is not installed."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
