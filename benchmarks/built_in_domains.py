@@ -1,4 +1,4 @@
-"""The built-in domains as datasets, for what is measured on them: some people train, others test.
+"""Built-in domains as datasets for benchmarks: some people train, others test.
 
 With few people an interval says more of them than of what was trained on: "real" images are of 60
 people, and other 30 people test.

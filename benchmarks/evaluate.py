@@ -1,4 +1,4 @@
-"""Speed of what a comparison computes, and the order of the arms on the built-in domains.
+"""Benchmark a comparison: speed of its parts, and the order of the arms on the built-in domains.
 
 python -m benchmarks.evaluate speed      # training against a plain loop; k-NN at full size
 python -m benchmarks.evaluate order DIR  # rendered, refined and compared in DIR

@@ -1,4 +1,4 @@
-"""Damage files of every source format at random, and see what reading them does.
+"""Fuzz every source format with randomly damaged files.
 
     python -m benchmarks.ingest_fuzz            1,000 damaged files a format
     python -m benchmarks.ingest_fuzz --count 50 --formats unityeyes

@@ -118,7 +118,7 @@ def rates(folder: Path) -> None:
     plain, alone, whole = (
         rate[name]
         for name in (
-            *(next(iter(cases)), f"computing alone, {best.arithmetic.precision}"),
+            *(next(iter(cases)), f"computing alone, {best.compute.precision}"),
             "end to end, zarr to zarr",
         )
     )

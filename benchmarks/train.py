@@ -1,4 +1,4 @@
-"""Refiner training against a plain implementation of the same algorithm, in one run.
+"""Benchmark refiner training against a plain implementation of the same algorithm.
 
     python benchmarks/train.py                             # refiner steps a second of `paper`
     python benchmarks/train.py --processes 2               # the same, ours by two processes

@@ -1,4 +1,4 @@
-"""How good refiners come out of training, on the built-in domains; figures in docs/benchmarks.md.
+"""Measure refiner quality on the built-in domains; results in docs/benchmarks.md.
 
     python -m benchmarks.train_quality arms DIR        refined against what one tries before it, and
                                                        bf16 against fp32; five seeds of everything

@@ -1,4 +1,4 @@
-"""What each part of the method is worth: the training as it is, and without each part in turn."""
+"""Ablation: the training as configured, and once without each part of the method."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The product on its built-in simulator: no data needed, a few minutes on two cores.
+"""Demo on the built-in simulator: the whole pipeline without data, in minutes on two cores.
 
 `make demo`, or `simgan demo`. Both domains are rendered; the one called "real" stands in for
 a laptop's camera so that every stage can be seen at work.

@@ -1,4 +1,4 @@
-"""Train estimators and test them on real images: one training set, or a whole comparison."""
+"""Train estimators and test them on real images: one training set, or a comparison of several."""
 
 from typing import Annotated
 

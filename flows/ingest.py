@@ -1,4 +1,4 @@
-"""Turn a simulator's or camera's files into one zarr dataset, or add new files to one."""
+"""Ingest a source into one zarr dataset, or append its new samples."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""The night's work of a data team: what is new is ingested, refined and compared by morning.
+"""Nightly run: ingest what is new, retrain by rule, refine, compare.
 
 A new refiner is trained only when a rule says so; the rule's answer is on the run.
 """

@@ -1,4 +1,4 @@
-"""Refine a whole dataset: the same rows, ids and labels, images that look real."""
+"""Bulk refinement of a dataset: same rows, ids and labels, refined images."""
 
 from typing import Annotated
 

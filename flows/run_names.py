@@ -1,4 +1,4 @@
-"""What runs are called in the UI: what is done, to which dataset."""
+"""Flow run names for the Prefect UI."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Render the built-in simulators' domains in the layouts of UnityEyes, MPIIGaze and NYU hands."""
+"""Render the built-in simulators in the layouts of UnityEyes, MPIIGaze and NYU hands."""
 
 from typing import Literal
 

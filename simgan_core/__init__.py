@@ -1,1 +1,1 @@
-"""The method itself: what is computed, on torch, numpy and pydantic alone."""
+"""The method: networks, training, quality measures; torch, numpy and pydantic alone."""

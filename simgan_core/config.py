@@ -1,4 +1,4 @@
-"""What can be set: frozen pydantic models and the presets, free of torch.
+"""Hyperparameters: frozen pydantic models and presets, free of torch.
 
 Prefect draws its forms and the command line its options from these models, and both must answer
 before torch is loaded; that is why they live here and not beside the classes that they configure.

@@ -1,4 +1,4 @@
-"""The error a caller can mend; every other exception is a fault of ours or of the machine."""
+"""Input errors, which the caller can fix; other exceptions are faults of ours or the machine."""
 
 
 class InputError(ValueError):

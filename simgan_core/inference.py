@@ -1,4 +1,4 @@
-"""Refining images fast, without training: pixels in, pixels out."""
+"""Fast refiner inference: pixels in, refined pixels out."""
 
 import copy
 from collections import deque

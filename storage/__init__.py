@@ -1,1 +1,1 @@
-"""What is kept, where and in which shape: zarr datasets and the readers of other formats."""
+"""Zarr datasets, and readers of source formats."""

@@ -1,4 +1,4 @@
-"""The results file of a visual Turing test: what was shown to whom, and every answer; SQLite.
+"""Results file of a visual Turing test: trials and answers, in SQLite.
 
 book = open_answers(path, study, images)          # creates, or goes on with the same study
 subject = book.add_subject("P01", session, draw)  # its trials are drawn and kept

@@ -1,4 +1,4 @@
-"""Adding to a dataset what its source has had since: new samples become rows after the old ones.
+"""Append a source's new samples to its dataset; existing rows stay as they are.
 
 The rows that are there stay as they are, and only new files are read. The longer dataset is built
 beside the old one and takes its place when complete (`DatasetWriter.extend`), so readers never see

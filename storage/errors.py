@@ -1,4 +1,4 @@
-"""What a caller can mend; every message names the thing, what was expected and what to do next.
+"""Errors that the caller can fix; messages name the thing, what was expected and what to do.
 
     StorageError (ValueError)
     ├── LocationError             a path or URL that names no place for a dataset

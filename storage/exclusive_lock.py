@@ -1,4 +1,4 @@
-"""One at a time: what is done to a dataset as a whole, and who is doing it."""
+"""Exclusive lock of a dataset, for operations on the whole of it."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Where a dataset is: a folder on disk or a prefix in an S3 bucket, behind one small interface.
+"""Dataset locations: a folder on disk or a prefix in an S3 bucket, behind one interface.
 
     place = locate("data/eyes.zarr")        # or "s3://bucket/eyes.zarr"
     place.create("zarr.json", document)     # whole objects, atomically

@@ -1,4 +1,4 @@
-"""The record of a finished shard, and the digests that follow from records.
+"""Shard records, and the digests derived from them.
 
 A record is the truth that a resumed run reads: it is written after its shard and never changed.
 """

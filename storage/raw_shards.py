@@ -1,4 +1,4 @@
-"""A full shard of images as the bytes of its object, past zarr's codecs.
+"""Raw shard I/O: a full shard of images as the bytes of its object, past zarr's codecs.
 
 Images are not compressed and their chunks follow one another along the first axis. So the object of
 a full shard is the images as they lie in memory and, after them, the index of the chunks: zarr v3's

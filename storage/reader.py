@@ -1,4 +1,4 @@
-"""Reading a complete dataset."""
+"""Read a complete dataset."""
 
 from functools import cached_property
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Overwriting: the new dataset is built beside the old one and takes its place when complete.
+"""Overwrite a dataset: build the new one beside the old, then swap.
 
 At any moment one of the two is complete, in its place or in the place beside it, where readers
 look too: whoever is killed loses neither.

@@ -1,4 +1,4 @@
-"""Samples on their way between sources, datasets and tasks."""
+"""Blocks of samples: images, labels, ids and validity, by rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

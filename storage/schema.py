@@ -1,4 +1,4 @@
-"""What a dataset is: its size, its labels with unit and frame, where it comes from."""
+"""Dataset schema: shapes, label specs with unit and frame, provenance."""
 
 import json
 from typing import Literal, Self

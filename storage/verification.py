@@ -1,4 +1,4 @@
-"""Whether a dataset is what was written: every shard read again and held against its record."""
+"""Verify a dataset: read every shard again and compare it with its record."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

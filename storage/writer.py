@@ -1,4 +1,4 @@
-"""Writing a dataset, shard by shard, by any number of processes, through any number of kills.
+"""Write a dataset shard by shard, by any number of processes, resumable after any kill.
 
 writer = DatasetWriter.open(url, spec)             # creates, or goes on where it stopped
 for shard in writer.pending_shards():              # in any process: DatasetWriter.attach(url)

@@ -1,1 +1,1 @@
-"""Prefect tasks: how one step is run; the place that joins core and storage."""
+"""Prefect tasks: open, compute, write; joins simgan_core with storage."""

@@ -1,4 +1,4 @@
-"""What a night decides: whether to train a new refiner, and whether refined images got worse."""
+"""Rules of the nightly run: when to retrain, and when refined images got worse."""
 
 import logging
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""`simgan ablate`: a table of what each part of the method is worth.
+"""`simgan ablate`: an ablation table of the method's parts.
 
 Everything heavy is imported inside the command, so that help answers at once.
 """

@@ -1,4 +1,4 @@
-"""The surroundings of a command: everything under SIMGAN_HOME unless the user says otherwise.
+"""Default environment variables for commands; variables already set are kept.
 
 Prefect and MLflow read their settings from the environment when they are imported, so the
 command line calls `prepare` before it imports a flow. What the user has set stays as it is.

@@ -1,4 +1,4 @@
-"""`simgan gallery`: a page to browse datasets side by side.
+"""`simgan gallery`: an HTML page to browse datasets side by side.
 
 Everything heavy is imported inside the command, so that help answers at once.
 """

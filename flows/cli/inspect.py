@@ -1,4 +1,4 @@
-"""`simgan inspect` and `simgan verify`: what a dataset is, and whether it is whole.
+"""`simgan inspect` and `simgan verify`: summary and integrity check of a dataset.
 
 Everything heavy is imported inside the commands, so that help answers at once.
 """

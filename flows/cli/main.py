@@ -1,4 +1,4 @@
-"""The `simgan` command: the flows, from a terminal.
+"""The `simgan` command line.
 
 Everything heavy is imported inside the command that needs it, so that help answers at once.
 """

@@ -1,4 +1,4 @@
-"""What a command found."""
+"""Result of a command, as text and as JSON."""
 
 from dataclasses import dataclass
 from typing import Any

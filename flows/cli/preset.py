@@ -1,4 +1,4 @@
-"""A preset with single settings laid over it, as commands take them."""
+"""A preset with single hyperparameters overridden by command options."""
 
 from typing import Any, Literal
 

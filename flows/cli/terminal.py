@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of the logs."""
+"""Terminal logging."""
 
 import logging
 

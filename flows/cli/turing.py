@@ -1,4 +1,4 @@
-"""`simgan turing`: do people tell refined images from real ones.
+"""`simgan turing`: visual Turing test, served and reported.
 
 Not Prefect flows: a server that waits for people, and a report on what they said. Everything heavy
 is imported inside the command that needs it, so that help answers at once.

@@ -1,4 +1,4 @@
-"""`simgan up`, `simgan status`, `simgan down`: the servers and workers with which a team works.
+"""`simgan up`, `simgan status`, `simgan down`: servers and workers for a team.
 
 Everything heavy is imported inside the command that needs it, so that help answers at once.
 """

@@ -1,4 +1,4 @@
-"""One algorithm for numpy's arrays and for torch's: on a core of a CPU and on a GPU alike.
+"""Array namespace dispatch: one algorithm for numpy arrays and torch tensors.
 
 Both libraries know the operators, methods and functions of the array API standard by the same names
 (`axis`, `concat`, `asarray` with a device). An algorithm that needs no others asks here for the

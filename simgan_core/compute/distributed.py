@@ -1,4 +1,4 @@
-"""The processes that train one refiner together, each on its part of every batch.
+"""Distributed data-parallel training: process group and distributed context.
 
 `torchrun --nproc-per-node=N` starts them and tells each its rank. They hold the same weights: every
 update is along the mean of all ranks' gradients, as if one process had computed the whole batch.

@@ -1,4 +1,4 @@
-"""A convolution with the sum and the ReLU after it, in one pass over memory where that is faster.
+"""Convolution fused with addition and ReLU, in one pass over memory where that is faster.
 
 In bfloat16 a convolution of 64 maps takes little longer than reading and writing them, so every
 pass more counts. oneDNN (on CPUs) and cuDNN (on GPUs) have all in one; PyTorch reaches them through

@@ -1,4 +1,4 @@
-"""What becomes of memory that a process freed: glibc's thresholds."""
+"""glibc malloc settings: mmap and trim thresholds."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Parts of a batch side by side, each by one thread on a core of its own.
+"""Parallel map over parts of a batch, one single-threaded worker a core.
 
 Layers that split their work over threads wait at the end of each layer for the slowest, which on
 shared machines is a core that somebody else uses; and a small layer does not fill many cores.

@@ -1,4 +1,4 @@
-"""How a network computes on this machine: device, number format, images at once, and with whom."""
+"""Compute settings: device, precision, micro-batch size and distributed context."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

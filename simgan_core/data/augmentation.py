@@ -1,4 +1,4 @@
-"""Random changes of an image that its label survives, made for whole batches at once."""
+"""Label-preserving image augmentation, vectorised over batches."""
 
 import torch
 from torch import Tensor

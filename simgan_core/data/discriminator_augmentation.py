@@ -1,4 +1,4 @@
-"""Random changes of all that the discriminator sees, refined and real alike.
+"""Augmentation of all discriminator inputs, refined and real alike (DiffAugment).
 
 With few real images a discriminator learns them by heart; seen a little beside or a little brighter
 each time they are more. The refiner's gradient passes through, so that what is random stays in the

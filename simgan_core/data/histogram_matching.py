@@ -1,4 +1,4 @@
-"""What to try before a refiner: making synthetic images look real without any network."""
+"""Histogram matching: the tone-matched baseline, without any network."""
 
 from typing import Any
 

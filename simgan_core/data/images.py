@@ -1,4 +1,4 @@
-"""Between pixels at rest and network input: one fixed affine map, the same for every image.
+"""Conversion between stored pixels and network input: one fixed affine map for every image.
 
 Nothing here looks at an image's own range, so contrast that drifts is seen and not hidden, and
 synthetic, refined and real images reach the discriminator in one scale.

@@ -1,4 +1,4 @@
-"""Giving synthetic images the labels' distribution of the real ones, whose labels nobody knows.
+"""Label matching: resample synthetic rows to the label distribution of unlabelled real images.
 
 Where a simulator looks in every direction alike and people mostly at a screen, an estimator learns
 a wrong prior, and a refiner is taught that looking away is unreal. An estimator trained on

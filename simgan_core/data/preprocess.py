@@ -1,4 +1,4 @@
-"""The one explicit change of grey levels between a source's images and the networks.
+"""Preprocessing of grey levels at ingestion: none, or histogram equalisation.
 
 It is chosen at ingestion, recorded in the dataset, and must be the same for every dataset that one
 model meets; everywhere else pixel values are kept as they are.

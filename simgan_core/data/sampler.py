@@ -1,4 +1,4 @@
-"""Endless shuffled batches, whose order is a function of the seed and of a position."""
+"""Infinite samplers without replacement; a position restores the order, a seed determines it."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

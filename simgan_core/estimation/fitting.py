@@ -1,4 +1,4 @@
-"""The one loop that every estimator is trained by, whatever it estimates.
+"""Training loop shared by all estimators: learning-rate schedule, early stopping, best weights.
 
 Nothing but the training set is seen: where training stops and which weights are the result is
 decided on a part of it that was kept out. A test set cannot be given, so none can be selected by.
@@ -60,7 +60,7 @@ def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> 
     return Split(train=order[num_validation:], validation=order[:num_validation])
 
 
-def estimator_arithmetic(config: EstimatorConfig, device: torch.device) -> ComputeSettings:
+def estimator_compute_settings(config: EstimatorConfig, device: torch.device) -> ComputeSettings:
     """Choose number format and micro-batch for an estimator on this device."""
     precision = config.precision
     if precision == "auto":
@@ -88,7 +88,7 @@ def fit(
     device = split.train.device
     if device.type == "cpu":
         keep_freed_memory()
-    compute = estimator_arithmetic(config, device)
+    compute = estimator_compute_settings(config, device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
     guard = NonFiniteGuard(device)

@@ -1,4 +1,4 @@
-"""Training a gaze estimator by one fixed recipe, and asking it."""
+"""Train gaze estimators by one fixed recipe, and predict with them."""
 
 import copy
 from typing import Any

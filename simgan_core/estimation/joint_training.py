@@ -1,4 +1,4 @@
-"""Training the estimator of hands' joints by the same loop as that of gaze, and asking it."""
+"""Train hand-joint estimators by the same loop as gaze estimators, and predict with them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files of weights: written whole or not at all, and read without running anything in them.
+"""Checkpoints of weights: written atomically, loaded without unpickling code.
 
 A file holds tensors, numbers, text and plain containers only; `torch.load` with `weights_only`
 refuses everything else, so a file from a stranger is as harmless as a picture.

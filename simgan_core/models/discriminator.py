@@ -1,4 +1,4 @@
-"""The discriminator: says of each local patch whether it is of a refined or of a real image."""
+"""Discriminator: classifies each local patch as refined or real."""
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm

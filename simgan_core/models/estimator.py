@@ -1,4 +1,4 @@
-"""The gaze estimator: an image of an eye in, the direction of gaze out.
+"""Gaze estimator: eye image in, gaze direction out.
 
 Shapes: N images, C channels, H × W pixels.
 """

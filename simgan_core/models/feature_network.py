@@ -1,4 +1,4 @@
-"""The network whose maps a ψ compares: an exported program, or one of our own estimators.
+"""Feature network for ψ: an exported program, or one of our own estimators.
 
 An exported program takes images [N, C, H, W] in [−1, 1], N free, and gives maps [N, F, h, w] or a
 tuple of such. Loading one runs no code of the file's as far as can be checked beforehand, but

@@ -1,4 +1,4 @@
-"""The estimator of a hand's joints: a depth image in, one heat map a joint out.
+"""Stacked hourglass estimator of hand joints: depth image in, one heat map a joint out.
 
 A stacked hourglass (Newell, Yang and Deng, ECCV 2016) of two stacks, as the paper uses for NYU.
 

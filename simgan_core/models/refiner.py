@@ -1,4 +1,4 @@
-"""The refiner: an image in, the same image made to look real out, no stride and no pooling.
+"""Refiner: image in, refined image of the same size out; no stride, no pooling.
 
 Shapes: N images, C channels, H × W pixels of any size, F feature maps.
 """

@@ -1,4 +1,4 @@
-"""Whether two domains show the same thing at the same place: registration of their mean images.
+"""Alignment of two domains by registration of their mean images.
 
 A refiner cannot move anything, and an estimator learns where things are: a pixel of misalignment
 at 55 pixels is about 3° of gaze. So the crops have to match before anything is trained.

@@ -1,4 +1,4 @@
-"""Which refined images may be used: those whose labels still hold and that still show something."""
+"""Quality gate: accept a refined image if its label still holds and it still shows something."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How near refined images are to real ones as a set: the kernel distance KID.
+"""Kernel inception distance (KID) between sets of images, in features of our own network.
 
 KID (Bińkowski et al., ICLR 2018) is the unbiased squared MMD with the kernel (x·y/d + 1)³ between
 the features of two sets of images: 0 in the mean for two samples of one kind, below it by chance.

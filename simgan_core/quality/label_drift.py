@@ -1,4 +1,4 @@
-"""How good refined images are: whether labels still hold in them, and whether they look real."""
+"""Label drift and realism of refined images: pupil shift, gaze consistency, classifier."""
 
 from dataclasses import dataclass
 from typing import Any

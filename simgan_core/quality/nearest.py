@@ -1,4 +1,4 @@
-"""Which of many images is most like a given one, in tone and in texture.
+"""Nearest neighbours by tone and texture.
 
 An image is described by the means and the standard deviations of its grey levels in square blocks,
 a fifth of 55 pixels wide at 55×35: means say what is where, deviations how rough it is there, which

@@ -1,4 +1,4 @@
-"""Where the pupil's centre is in an image of an eye: a fit of pupil and iris to their edges.
+"""Pupil localisation: fit of pupil and iris circles to radial edges.
 
 The model is two curves round one centre: the pupil, a circle, and the limbus (the iris's rim), an
 ellipse ρ(θ) = r + e₁ cos 2θ + e₂ sin 2θ. Either may be invisible: a dark iris hides the pupil, a

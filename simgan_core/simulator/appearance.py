@@ -1,4 +1,4 @@
-"""What eyes, people, light and camera may be like: two domains, and the drawing of their numbers.
+"""Appearance distributions of eyes, people, light and camera, for both built-in domains.
 
 The gap between the domains is set here and nowhere else. Radiance is linear: 1 is a white surface
 in full light. A light's direction points toward it: x right, y down, z **toward the camera**.

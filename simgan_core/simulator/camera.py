@@ -1,4 +1,4 @@
-"""From radiance to grey levels: blur, sensor noise, tone curve, JPEG's block quantisation.
+"""Camera model: blur, sensor noise, tone curve, JPEG block quantisation.
 
 All work on float32 images [N, H, W] with one parameter an image [N]. Linear steps are matrix
 products of one image's size, so that an image's bits do not depend on the batch that it came in.

@@ -1,4 +1,4 @@
-"""The built-in simulator: pictures of eyes whose labels are true by construction.
+"""Built-in eye simulator: rendered eyes whose labels are true by construction.
 
 It stands in for a rendering engine ("synthetic") and, with another look, for a laptop's camera
 ("real", which is rendered too). Scenes come first and are only numbers; rendering turns them into

@@ -1,4 +1,4 @@
-"""Where things are: the eyeball, the lids that follow it, the two framings, and the labels.
+"""Geometry of the eyeball, the lids that follow it, camera views, and the labels.
 
 Lengths are millimetres in a frame fixed to the eyeball's centre: x right, y down, z into the scene;
 the camera looks along +z from so far that all rays are parallel. Every eye is built as a left eye,

@@ -1,4 +1,4 @@
-"""The built-in simulator of hands: depth images of jointed capsules, and where the joints are.
+"""Built-in hand simulator: depth images of jointed capsules, with joint positions.
 
 It stands in for the paper's second data set (NYU Hand Pose): a hand in a cube of 300 mm, 14 joints
 in the order of NYU's evaluation. Two domains: "synthetic" is clean depth, "real" is what a

@@ -1,4 +1,4 @@
-"""Random numbers that depend on their place alone: no stream, no state, no order.
+"""Counter-based random numbers: a function of seed and position, without state or order.
 
 A number is the hash of a key (which scene), a name (which quantity) and a counter (which pixel), so
 that any scene can be made alone, in any batch, on any worker, with the same bits. The mixing is

@@ -1,4 +1,4 @@
-"""The light that comes from skin, eyeball, lashes and glasses, pixel by pixel.
+"""Shading of skin, eyeball, lashes and glasses, pixel by pixel.
 
 Radiance is linear: 1 is a white surface in full light. A light's direction points toward it:
 x right, y down, z **toward the camera**; everything else is in the frame of `geometry`.

@@ -1,4 +1,4 @@
-"""Exact statements about shares of right answers, and about means over few people.
+"""Exact binomial intervals and tests, and t intervals over few people.
 
 A share is hits of total, each answer right or wrong by itself with one common chance. The exact
 interval (Clopper and Pearson, Biometrika 1934) covers that chance in at least 95% of studies

@@ -1,4 +1,4 @@
-"""What errors on test images say, and how sure that is: shares and bootstrap intervals.
+"""Bootstrap confidence intervals of test errors and of paired differences.
 
 Errors are degrees or pixels, one for every trained estimator (seed) and test image, axes [S, N]:
 the same images in the same order under every seed. Everything is computed in float64.

@@ -1,4 +1,4 @@
-"""The visual Turing test: which images a subject sees in which order, and what the answers say.
+"""Visual Turing test statistics: trial order, scores, confusion, intervals over subjects.
 
 A subject is shown real and made images in equal numbers, says of each whether it is real or made,
 and is never told meanwhile. Images are numbers here; what they show does not matter.

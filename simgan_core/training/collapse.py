@@ -1,4 +1,4 @@
-"""Whether a refiner has collapsed: all its images alike, or for long no more than its input."""
+"""Collapse detection: refined images all alike, or no different from their input for long."""
 
 from simgan_core.training.validation import Metrics
 

@@ -1,4 +1,4 @@
-"""One domain's images, as a training wants them: checked, and dealt from memory or from shards."""
+"""Images of one domain for training: checked, and sampled from memory or from shards."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""When a training has got where it can, and which refiner on its way was the best.
+"""Early stopping: patience on a validation metric, and the best refiner so far.
 
 The losses of the two networks say nothing about that: they play against each other. What counts is
 how real refined images look, among those refiners that leave labels where they were.

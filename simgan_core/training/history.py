@@ -1,4 +1,4 @@
-"""The history of refined images, which keeps the discriminator from forgetting old artefacts."""
+"""History buffer of refined images, against forgetting by the discriminator (SimGAN, sec. 2.3)."""
 
 import torch
 from torch import Tensor

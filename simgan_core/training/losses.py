@@ -1,4 +1,4 @@
-"""What the two networks play for; every loss is a mean, so that λ carries over to other sizes.
+"""Adversarial losses and gradient penalty; means, so that λ carries over to other sizes.
 
 Logits are the discriminator's [N, 2, h, w], the classes `REFINED` and `REAL` on axis 1. What counts
 is by how much `real` leads in each patch: the cross-entropy of two classes is a function of that

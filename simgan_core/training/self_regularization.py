@@ -1,4 +1,4 @@
-"""ψ: in what a refined image must stay near the synthetic one (SimGAN, eq. 4).
+"""Self-regularization loss ψ: distance of refined from synthetic images (SimGAN, eq. 4).
 
 A ψ takes images [N, C, H, W] in [−1, 1] and gives one or more maps [N, ·, h, w] of any size. All of
 them are held alike: λ times the mean absolute difference of the maps, in which some places may

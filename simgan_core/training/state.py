@@ -1,4 +1,4 @@
-"""Everything that training changes, and nothing else: what a checkpoint has to hold."""
+"""Training state: networks, optimisers, EMA, history, samplers; all that a checkpoint holds."""
 
 import copy
 from typing import Any

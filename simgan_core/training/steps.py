@@ -1,4 +1,4 @@
-"""One update of one network: the four kinds of step that training consists of.
+"""Training steps: one update of the refiner or the discriminator.
 
 Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
 gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.

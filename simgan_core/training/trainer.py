@@ -1,4 +1,4 @@
-"""Training the refiner: Algorithm 1 of the paper, from pretraining to the averaged refiner.
+"""Refiner training: Algorithm 1 of the paper, with an exponential moving average (EMA).
 
 A training is a function of its configuration and the two sets of images: on one CPU the same ones
 give the same bits, also when the training was killed in between and resumed from its checkpoint.

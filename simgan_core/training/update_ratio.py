@@ -1,4 +1,4 @@
-"""Whose turn it is: how many refiner steps go before the discriminator's, fixed or adaptive."""
+"""Update ratio: refiner updates per discriminator update, fixed or adaptive."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a refiner in training is worth: the same images, refined by it, looked at from all sides."""
+"""Validation of a refiner during training: label drift, realism and estimator metrics."""
 
 import torch
 from torch import Tensor

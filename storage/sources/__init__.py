@@ -1,1 +1,1 @@
-"""One file a source format; each turns files into blocks of images, labels and ids."""
+"""Readers of source formats: files to blocks of images, labels and ids."""

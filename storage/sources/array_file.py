@@ -1,4 +1,4 @@
-"""Files of named arrays, read by rows; nothing in them is ever unpickled."""
+"""Files of named arrays, read by rows; nothing is unpickled."""
 
 import errno
 import tokenize

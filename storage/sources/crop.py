@@ -1,4 +1,4 @@
-"""The one crop rule: a box of the target's proportions, resized by area.
+"""Crop rule: a box of the target's aspect ratio, resized by area.
 
 Every source cuts its images so, since networks see a pixel of difference between two domains. The
 box keeps the target's aspect ratio, so that nothing is squeezed; a pixel of the result is the mean

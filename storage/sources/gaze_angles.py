@@ -1,4 +1,4 @@
-"""Gaze directions from what sources state: angles, or vectors of any length."""
+"""Gaze directions from angles, or from vectors of any length."""
 
 from typing import Any
 

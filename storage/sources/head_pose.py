@@ -1,4 +1,4 @@
-"""Head poses: pitch, yaw and roll in radians, from the two ways in which sources state them.
+"""Head poses: pitch, yaw and roll in radians, from the two conventions of the sources.
 
 Ours is the rotation M = Ry(yaw) · Rx(−pitch) · Rz(roll) of a head that faces the camera, in the
 camera's frame (x right, y down, z into the scene). With Z its third column, pitch = asin(Z_y) and

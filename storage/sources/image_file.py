@@ -1,4 +1,4 @@
-"""Image files of any kind, decoded safely: grey or colour, 8 or 16 bits, whole or reduced."""
+"""Safe decoding of image files: grey or colour, 8 or 16 bits, whole or reduced."""
 
 import re
 import struct

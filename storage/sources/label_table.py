@@ -1,4 +1,4 @@
-"""A table of labels keyed by file name: labels.csv or labels.parquet.
+"""Label tables keyed by file name: labels.csv or labels.parquet.
 
 | columns | label |
 |---|---|

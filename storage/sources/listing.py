@@ -1,4 +1,4 @@
-"""Which files a folder holds, for millions of them: arrays of names and sizes, no object a file."""
+"""Listing of a folder with millions of files: arrays of names and sizes, no object a file."""
 
 import hashlib
 import os

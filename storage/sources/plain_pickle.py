@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without `pickle`: nothing in a file is looked up, called or built.
+"""Restricted reader of pickles that hold plain data; nothing is looked up, called or built.
 
 Only the operations that make dicts, lists, tuples, text, numbers and None are known; any other,
 and first of all those by which a pickle names code, is refused.

@@ -1,4 +1,4 @@
-"""Reading samples one by one: good ones become rows, bad ones rows with a reason."""
+"""Read samples one by one: good ones become rows, bad ones rejections with a reason."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Some of a source's samples, as the last rows of a dataset."""
+"""A selection of a source's samples, as the last rows of a dataset."""
 
 from itertools import pairwise
 

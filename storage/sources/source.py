@@ -1,4 +1,4 @@
-"""What every source of samples offers; a new format is one file with one class like this."""
+"""Interface of a source; a new format is one file with one such class."""
 
 from typing import Protocol
 

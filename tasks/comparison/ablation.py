@@ -1,4 +1,4 @@
-"""What each part of the method is worth: the same training without it, and what that costs."""
+"""Ablation results: the same training without one part, and the difference in metrics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is compared, under which rules: the protocol, and the arms of a comparison.
+"""Comparison protocol and arms.
 
 Free of torch and Prefect, since the command line draws its options from these models.
 """

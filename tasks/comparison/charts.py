@@ -1,4 +1,4 @@
-"""The pictures of a comparison: each with a title, a caption and a text for who cannot see it.
+"""Charts of a comparison, each with title, caption and alternative text.
 
 Drawn narrow, so that a telephone shows them at their size and a wide page several in a row.
 """

@@ -1,4 +1,4 @@
-"""Other methods than networks, on the same pixels: the bars beside ours in the paper's Figure 12.
+"""Classical baselines on the same pixels, as in the paper's Figure 12: kNN, SVR, random forest.
 
 All are scikit-learn's, from grey levels in 0…1 to pitch and yaw. Adaptive linear regression (Lu et
 al., TPAMI 2014) is left out: it chooses among a person's own calibration images by their eye-corner

@@ -1,4 +1,4 @@
-"""What is estimated and how wrong an estimate is: gaze in degrees, a hand's joints in pixels."""
+"""Error metrics by kind of label: gaze in degrees, hand joints in pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

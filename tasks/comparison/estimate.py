@@ -1,4 +1,4 @@
-"""Estimators and the comparison: the same recipe on each training set, tested on real images."""
+"""Train an estimator on each arm by the same recipe, and test it on real images."""
 
 import logging
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs no network: the answer in the first line."""
+"""Comparison report as one self-contained HTML page."""
 
 import html
 from collections.abc import Mapping, Sequence

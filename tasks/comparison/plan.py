@@ -1,4 +1,4 @@
-"""What a comparison is made of: arms, jobs, and the answers that come out of them."""
+"""Plan of a comparison: arms, jobs, and the predictions that come out of them."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Where people look for what a comparison found: MLflow, Prefect, a folder with one page."""
+"""Report of a comparison: MLflow, Prefect artifacts, a folder with one page."""
 
 import logging
 import os

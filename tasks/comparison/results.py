@@ -1,4 +1,4 @@
-"""What a comparison found: figures with intervals, paired differences and the verdict in words."""
+"""Results of a comparison: metrics with confidence intervals, paired differences, the verdict."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

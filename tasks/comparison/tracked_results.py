@@ -1,4 +1,4 @@
-"""Comparisons as MLflow alone remembers them: no file of ours, no dataset is needed."""
+"""Results from tracking: comparisons rebuilt from MLflow alone."""
 
 import tempfile
 from pathlib import Path

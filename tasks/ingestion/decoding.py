@@ -1,4 +1,4 @@
-"""A process that decodes: it is told a source once, and then reads the rows that it is asked for.
+"""Decoding process: holds one source open and reads the rows it is sent.
 
 The processes of `multiprocessing` load the program that starts them once more, a Prefect worker or
 PyTorch with it, which takes each of them longer than a thousand images do. This one loads what it

@@ -1,4 +1,4 @@
-"""Ingestion: a source's files become the shards of a dataset, or more shards of one."""
+"""Ingestion of a source into the shards of a dataset, new or existing."""
 
 import logging
 import math

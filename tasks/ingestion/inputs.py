@@ -1,4 +1,4 @@
-"""What an ingestion reads: one frozen model a source format, as flow parameters and as a form."""
+"""Ingestion inputs: one frozen model per source format, as flow parameters."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Reading a source with all cores: pieces of rows, each decoded by a process of its own."""
+"""Parallel reading of a source: pieces of rows, decoded by one process a core."""
 
 import atexit
 import math

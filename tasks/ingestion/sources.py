@@ -1,4 +1,4 @@
-"""From what an ingestion is told to read to the source that reads it."""
+"""Open the source that an ingestion input describes."""
 
 from storage.sources.formats.arrays import ArraysSource
 from storage.sources.formats.eye_gaze import EyeGazeSource

@@ -1,4 +1,4 @@
-"""What is installed, which device and servers there are, what is wrong and how to mend it."""
+"""Diagnosis of the installation: packages, device, servers, and remedies."""
 
 import os
 import platform

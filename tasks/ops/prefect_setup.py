@@ -1,4 +1,4 @@
-"""What Prefect's server has to know before a team can press Run: pools, slots, automations, forms.
+"""Prefect set-up: work pools, concurrency limits, automations, deployments.
 
 Everything here may be said again: what is there already stays, what people changed in the UI
 stays changed, and deployments are made anew only when `prefect.yaml` or the code has changed.

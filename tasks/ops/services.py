@@ -1,4 +1,4 @@
-"""The processes that serve a team: Prefect, MLflow and the workers, kept running by supervisor.
+"""Services of a team under supervisor: Prefect, MLflow and the workers.
 
 supervisor (supervisord.org) starts them, starts again what died, turns their logs over and stops
 them in reverse order. It is told what to run by a file made anew at each start, and answers on a

@@ -1,4 +1,4 @@
-"""Where a team works: which servers and workers there are, at which addresses, and who may ask."""
+"""Service definitions and addresses of the servers and workers, with their access rules."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What a bulk refinement did, as Prefect shows it: counts, rate, before and after, the shifts."""
+"""Report of a bulk refinement in Prefect: counts, rate, samples, pupil shifts."""
 
 import time
 from collections import Counter

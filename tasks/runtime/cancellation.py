@@ -1,4 +1,4 @@
-"""Being told to go: SIGTERM, as spot machines, schedulers and `docker stop` send it."""
+"""Cancellation by SIGTERM, as spot machines, schedulers and `docker stop` send it."""
 
 import signal
 import threading

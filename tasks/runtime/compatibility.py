@@ -1,4 +1,4 @@
-"""Whether datasets, and a refiner and a dataset, may be used together."""
+"""Compatibility checks between datasets, and between a refiner and a dataset."""
 
 from functools import lru_cache
 from hashlib import blake2b

@@ -1,4 +1,4 @@
-"""Names that follow from content: the same inputs and settings always give the same id.
+"""Content ids: the same inputs and settings always give the same id.
 
 A command that was killed and is run again finds its earlier work by such a name. What code makes
 is named with its recipe version (`tasks.runtime.recipes`) too.

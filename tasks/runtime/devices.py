@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Default compute device."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Links on a run's page in Prefect that lead to MLflow."""
+"""Links from a Prefect run to its MLflow run."""
 
 from prefect.artifacts import create_link_artifact
 

@@ -1,4 +1,4 @@
-"""Where this product keeps its own things: refiners, comparisons, the embedded MLflow."""
+"""Paths under SIMGAN_HOME: refiners, comparisons, the embedded MLflow."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures of images, for people: nothing is rescaled per image, so that contrast drift shows."""
+"""Image grids for people; never rescaled per image, so that contrast drift shows."""
 
 import base64
 import io

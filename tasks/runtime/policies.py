@@ -1,4 +1,4 @@
-"""How steps are retried, how work is cut for the orchestrator, and where it runs."""
+"""Task policies: retries, cache, splitting of work, task runners."""
 
 import os
 import signal

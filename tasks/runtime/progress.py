@@ -1,4 +1,4 @@
-"""How far bulk work is: images done, rate and time left, in the log and as a Prefect artifact.
+"""Progress of bulk work: images done, rate and time left, in the log and as a Prefect artifact.
 
 Finished shards are counted where they are kept, so it does not matter who refines them.
 """

@@ -1,4 +1,4 @@
-"""From a refiner's name to its weights: an id, an MLflow model URI or a checkpoint path."""
+"""Resolve a refiner: an id, an MLflow model URI or a checkpoint path."""
 
 import tempfile
 from pathlib import Path

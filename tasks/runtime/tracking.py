@@ -1,4 +1,4 @@
-"""All of MLflow: runs that survive a kill, metrics in batches, pictures, the model registry."""
+"""MLflow tracking: resumable runs, batched metrics, artifacts, the model registry."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a training is given: images in memory or shard by shard, labels, and frozen networks."""
+"""Training data: images in memory or by shard, labels, frozen networks."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A training in several processes, one a GPU: `torchrun` starts this file once for each.
+"""Distributed training: `torchrun` starts this module once for each GPU.
 
 torchrun --nproc-per-node=8 -m tasks.training.distributed SYNTHETIC REAL REFINER-ID CONFIG.json
 """

@@ -1,4 +1,4 @@
-"""The domain alignment report: what both datasets show, side by side, before a training begins."""
+"""Domain alignment report: both datasets side by side, before a training begins."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""One process's part of a training: from two datasets to the refiner's file."""
+"""One process of a training: from two datasets to the refiner's checkpoint."""
 
 import logging
 from pathlib import Path

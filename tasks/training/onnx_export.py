@@ -1,4 +1,4 @@
-"""A refiner as an ONNX graph: pixels in, pixels out, for whatever runs ONNX.
+"""ONNX export of a refiner: pixels in, pixels out.
 
 The graph is written out node by node: the network is a dozen operators, and PyTorch's exporter
 needs half a minute and a package of its own for it.

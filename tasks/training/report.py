@@ -1,4 +1,4 @@
-"""What a training did, as Prefect shows it: before and after, and where its curves are."""
+"""Report of a training in Prefect: samples before and after, links to its curves."""
 
 import torch
 from prefect.artifacts import create_image_artifact

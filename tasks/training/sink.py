@@ -1,4 +1,4 @@
-"""What a training tells as it goes, on its way to MLflow, the log, Prefect and a picture."""
+"""Metric sink of a training: MLflow, log, Prefect progress, sample grids."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Training the refiner: two datasets in, a refiner out, all of it remembered in MLflow."""
+"""Refiner training task: two datasets in, a registered refiner out."""
 
 import tempfile
 from hashlib import file_digest

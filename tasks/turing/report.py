@@ -1,4 +1,4 @@
-"""What people said in a visual Turing test: figures, and a table.
+"""Results of a visual Turing test: metrics and a table.
 
 Every share is of right answers, with its exact binomial interval, and a p-value against guessing.
 """

@@ -1,4 +1,4 @@
-"""What every request to the visual Turing test passes: who may ask, and what each answer carries.
+"""Request checks of the visual Turing test: host, origin, body size, response headers.
 
 A page of somebody else's can make a browser send requests here, with the session's cookie when it
 is careless, and can put our pages in a frame. Neither may have an effect: a request is refused

@@ -1,4 +1,4 @@
-"""The visual Turing test as a web application on one results file.
+"""Web application of the visual Turing test, on one results file.
 
 The browser gets one JSON document a step: how far the session is, and the pixels of the next image
 as they are, so that their size never differs. Nothing in it follows from what the image is: its

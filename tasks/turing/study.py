@@ -1,4 +1,4 @@
-"""A visual Turing test of given datasets: the study, the images it draws and its results file."""
+"""Set up a visual Turing test from datasets: study, image pool, results file."""
 
 import hashlib
 import json

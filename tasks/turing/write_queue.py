@@ -1,4 +1,4 @@
-"""Where the answers of all subjects arrive, to be written together where they come together.
+"""Write queue: concurrent answers are written together in one transaction.
 
 Making sure that they are on the disk takes 5 ms (measured on a virtual disk) whether it is for one
 or for 50, and answers that come meanwhile are the next batch. It happens in the event loop's own

@@ -1,4 +1,4 @@
-"""Datasets side by side: which images go together, and the figures to sort them by.
+"""Gallery data: matching images of several datasets, and metrics to sort them by.
 
 Rows are the samples of the first dataset. A dataset that has the same ids is aligned by them; of
 one that has others, real images say, each row shows the image that is most like it.

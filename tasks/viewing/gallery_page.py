@@ -1,4 +1,4 @@
-"""A gallery as one HTML page that needs no network: sprites, drawn as they come in view."""
+"""Gallery as one self-contained HTML page; sprites are drawn as they scroll into view."""
 
 import base64
 import io

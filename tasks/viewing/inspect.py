@@ -1,4 +1,4 @@
-"""What a dataset is, for people: its schema and figures, and a sheet of labelled images."""
+"""Dataset summary: schema, statistics, and a sheet of labelled images."""
 
 import io
 import logging

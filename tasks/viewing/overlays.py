@@ -1,4 +1,4 @@
-"""One sample as a person wants to see it: enlarged, with its labels drawn where they say."""
+"""Label overlays: one sample enlarged, with its labels drawn."""
 
 from typing import Any
 
