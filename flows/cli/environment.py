@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
+from tasks.ops.local_server import LocalServer
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
@@ -19,15 +20,13 @@ def prepare(home: Path | None = None) -> Path:
     """Set what is not set: SIMGAN_HOME, where Prefect and MLflow are; no telemetry.
 
     They are the servers of `simgan up` where it runs in this SIMGAN_HOME, so that commands and
-    the UI show the same runs; else Prefect is embedded and MLflow on SQLite. Raises InputError
-    where the folder cannot be made.
+    the UI show the same runs; else MLflow is on SQLite, and Prefect's local server is started by
+    `use_prefect`. Raises InputError where the folder cannot be made.
     """
     folder = (home or Path(os.environ.get("SIMGAN_HOME", ".simgan"))).expanduser().resolve()
     defaults = {
         "SIMGAN_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # A new database takes 13 s to set up on two idle cores, and the default limit is 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OWN_LOGGERS),
         # Threads that spin for each other lose the cores that other processes want: on two busy
         # cores a training step took six times as long as with threads that sleep.
@@ -49,6 +48,16 @@ def prepare(home: Path | None = None) -> Path:
             f"cannot write to {folder} ({error.strerror}): set SIMGAN_HOME to a folder of yours"
         ) from error
     return folder
+
+
+def use_prefect(home: Path) -> None:
+    """Set PREFECT_API_URL to the local server of this home, unless a server is named already.
+
+    Call it before Prefect is imported, in commands that run flows. Raises RuntimeError where the
+    server does not start.
+    """
+    if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):
+        os.environ["PREFECT_API_URL"] = LocalServer(home).use()
 
 
 def _running_servers(folder: Path) -> dict[str, str]:

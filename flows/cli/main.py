@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that help answ
 
 import json
 import sys
+from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from flows.cli.ablate import app as ablate_app
-from flows.cli.environment import prepare
+from flows.cli.environment import prepare, use_prefect
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
@@ -20,11 +21,21 @@ from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
 from flows.cli.terminal import show_logs
 from flows.cli.turing import app as turing_app
+from flows.cli.ui import ui
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
 from tasks.comparison.arms import ComparisonConfig
+
+FLOW_COMMANDS = {
+    (name,)
+    for name in (
+        *("simulate", "ingest", "train", "refine", "evaluate", "compare", "pipeline"),
+        *("ablate", "demo"),
+    )
+}
+"""First words of the commands that run a flow, and so need Prefect's server."""
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -47,7 +58,7 @@ app.command(inspect_app)
 app.command(verify_app)
 app.command(turing_app)
 app.command(gallery_app)
-for command in (up, status, down):
+for command in (up, status, down, ui):
     app.command(command)
 app.command(ablate_app)
 
@@ -373,13 +384,19 @@ def launch(
         Print the result as JSON, in the last line of stdout; all else goes to stderr.
     """
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    prepare()
+    home = prepare()
+    if _runs_a_flow(tokens, bound):
+        use_prefect(home)
     show_logs()
     outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
         print(outcome.text, file=sys.stderr if json_output else sys.stdout)
         if json_output:
             print(json.dumps(outcome.result))  # noqa: T201
+
+
+def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
+    return tokens[:1] in FLOW_COMMANDS and bound.arguments.get("from_mlflow") is None
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from flows.cli.outcome import Outcome
+from tasks.ops.local_server import LocalServer
 
 if TYPE_CHECKING:
     from tasks.ops.services import Supervisor
@@ -87,8 +88,13 @@ def status() -> Outcome:
 
     supervisor = Supervisor(home() / "services")
     states = supervisor.states()
+    local = LocalServer(home()).url
     if not states:
-        return Outcome({"green": False, "services": {}}, "nothing runs; `simgan up` starts it")
+        kept = f"\nPrefect's local server for commands: {local}" if local else ""
+        return Outcome(
+            {"green": False, "services": {}, "local_server": local},
+            f"nothing of `simgan up` runs; `simgan up` starts it{kept}",
+        )
     addresses = Addresses.read(supervisor.folder)
     lines = [f"{state:<9} {name:<15} {_log(supervisor, name)}" for name, state in states.items()]
     green = set(states.values()) == {"RUNNING"}
@@ -104,11 +110,13 @@ def status() -> Outcome:
 
 
 def down() -> Outcome:
-    """Stop everything that `simgan up` started, runs included; they can be retried."""
+    """Stop all servers and workers of this SIMGAN_HOME, runs included; they can be retried."""
     from tasks.ops.services import Supervisor
     from tasks.runtime.paths import home
 
     stopped = Supervisor(home() / "services").shut_down()
+    if LocalServer(home()).stop():
+        stopped.append("the local Prefect server")
     said = "stopped " + ", ".join(stopped) if stopped else "nothing ran"
     return Outcome({"stopped": stopped}, said)
 
@@ -167,6 +175,8 @@ def _start(supervisor: "Supervisor", place: "Workplace", *, already: bool) -> "A
 
 def _launch(supervisor: "Supervisor", place: "Workplace") -> None:
     """Start the supervisor where the ports are free and nothing of an earlier one is left."""
+    if place.own_prefect:
+        LocalServer(place.home).make_way()
     from tasks.ops.services import require_free
     from tasks.ops.workplace import passwords, services
 
