@@ -19,7 +19,7 @@ from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
-from flows.cli.terminal import show_logs
+from flows.cli.terminal import terminal_output
 from flows.cli.turing import app as turing_app
 from flows.cli.ui import ui
 from flows.cli.up import down, status, up
@@ -375,6 +375,8 @@ def doctor() -> Outcome:
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> None:
     """Run a command and print what it found.
 
@@ -382,13 +384,17 @@ def launch(
     ----------
     json_output
         Print the result as JSON, in the last line of stdout; all else goes to stderr.
+    verbose
+        Show every state of flow and task runs.
+    quiet
+        Show errors alone.
     """
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     home = prepare()
     if _runs_a_flow(tokens, bound):
         use_prefect(home)
-    show_logs()
-    outcome = command(*bound.args, **bound.kwargs)
+    with terminal_output("quiet" if quiet else "verbose" if verbose else "normal"):
+        outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
         print(outcome.text, file=sys.stderr if json_output else sys.stdout)
         if json_output:

@@ -426,7 +426,8 @@ def _part(dataset: Dataset, job: Job) -> Lessons:
 def _say_progress(step: int, total: int, loss: float) -> None:
     stop_if_told()
     if step % max(1, total // 2) == 0:
-        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss)
+        position = {"done": step, "total": total}
+        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=position)
 
 
 def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -118,8 +118,9 @@ def ingest_shards(
         writer.write_shard(shard, _read_shard(reader, to, rows, num_kept))
         num_rows += len(rows)
         rate = len(rows) / (time.perf_counter() - started)
-        logger.info("shard %d of %d: %d rows, %.0f a second", shard + 1, writer.num_shards,
-                    len(rows), rate)  # fmt: skip
+        position = {"done": shard + 1, "total": writer.num_shards}
+        words = "shard %d of %d: %d rows, %.0f a second"
+        logger.info(words, shard + 1, writer.num_shards, len(rows), rate, extra=position)
     return num_rows
 
 

@@ -41,7 +41,7 @@ def report_domains(run: TrackedRun, synthetic: Dataset, real: Dataset) -> None:
         ((mean + 1) * 127.5).round().to(torch.uint8).numpy()[None, ..., None] for mean in means
     ]
     run.image("domains_mean_images", columns(pixels, num_columns=1, zoom=4))
-    logger.info(
+    logger.debug(
         "domains: %s", json.dumps({name: round(value, 3) for name, value in figures.items()})
     )
     fewest = min(synthetic.info.num_valid, real.info.num_valid)
