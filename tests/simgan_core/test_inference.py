@@ -62,7 +62,7 @@ def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
     assert difference.max() <= 4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("batches go through page-locked memory, streams and CUDA graphs")
 @pytest.mark.parametrize("count", [1, 64, 200, 1000])
 def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
     images = np.random.default_rng(2).integers(0, 256, (count, 12, 16, 1), dtype=np.uint8)

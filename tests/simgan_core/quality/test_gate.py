@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 from simgan_core.quality.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
 from simgan_core.simulator.appearance import SYNTHETIC
@@ -49,7 +48,7 @@ def test_images_that_turned_white_or_black_are_saturated(eyes: Rendered) -> None
     assert found.figures() == {"num_saturated": 2.0}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("the inspection runs as a CUDA graph in a stream of its own")
 def test_a_gpu_refuses_what_a_cpu_refuses(eyes: Rendered) -> None:
     moved = np.roll(eyes.images, 1, axis=2)
     moved[:3] = 255
