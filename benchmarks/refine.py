@@ -9,7 +9,8 @@
     python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
     python -m benchmarks.refine kills           killed at 20 random moments, and resumed
 
-Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as you set them.
+Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as you set them. With
+`--json FILE` the results of `rates` and `waiting` are there too, after every measurement.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,7 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.results_file import ResultsFile
 from flows.cli.environment import prepare
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.data.images import to_network, to_pixels
@@ -53,29 +56,45 @@ PAPER = {"num_features": 64, "num_blocks": 4}
 SMALL = {"num_features": 4, "num_blocks": 1}
 FLOP_PER_IMAGE = 1.14e9
 """Of the paper's refiner on 35×55."""
-ROUNDS = 3 if DEVICE == "cuda" else 10
+ROUNDS = 2 if DEVICE == "cuda" else 10
 """On shared cores neighbours take up to a half of the matrix units, for seconds: the more rounds,
 the more a best one says of the machine."""
 NUM_SCALED = 6144
 GPU_REFINING_S, GPU_INSPECTING_S, GPU_BATCH = 3.2e-6, 1.3e-6, 2048
 """What an image takes an H100 with the paper's refiner, and of how many at once."""
-NUM_PROCESSES = 4
-"""That share a GPU."""
+LARGE_SHARD_ROWS = 65536
+RATES_ROWS = 1_200_000 if DEVICE == "cuda" else 4096
+WAITING_ROWS = 12 * 16384
 
 
 def main() -> None:
     """Run the parts that are named."""
-    parts = {
-        "rates": rates,
-        "waiting": waiting,
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, help="of the dataset of rates or waiting")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of rates or waiting")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=4 if DEVICE == "cuda" else 0,
+        help="that share the device in a case of rates; 0: no such case",
+    )
+    parser.add_argument("--json", type=Path, help="file for the results of rates or waiting")
+    parts: dict[str, Callable[[Path], None]] = {
+        "rates": lambda folder: rates(
+            folder, asked.rows or RATES_ROWS, asked.rounds, asked.processes, results
+        ),
+        "waiting": lambda folder: waiting(
+            folder, asked.rows or WAITING_ROWS, asked.rounds, results
+        ),
         "memory": memory,
         "scaling": scaling,
         "orchestration": orchestration,
         "kills": kills,
     }
-    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=parts)
-    for part in parser.parse_args().parts:
+    asked = parser.parse_args()
+    results = ResultsFile(asked.json)
+    for part in asked.parts:
         print(f"\n{part}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             prepare(Path(folder) / "home")
@@ -85,17 +104,20 @@ def main() -> None:
 # Rates
 
 
-def rates(folder: Path) -> None:
+def rates(
+    folder: Path, num_rows: int, rounds: int, num_processes: int, results: ResultsFile
+) -> None:
     """Print images a second of the plain loop, of computing alone and of the whole way."""
-    num_rows = 1_200_000 if DEVICE == "cuda" else 4096
     refiner = load_refiner(make_refiner(folder / "refiner.pt", **PAPER)).refiner
     make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
     images = open_dataset(str(folder / "synthetic.zarr")).read(0, min(num_rows, 65536)).images
     # On CPUs all take about as long as each other, so that neighbours disturb all alike.
-    few = images if DEVICE == "cuda" else images[:512]
+    few = images[: 16384 if DEVICE == "cuda" else 512]
+    # 2,048 images at once in fp32 would hold 14 GB of a GPU, beside processes that share it.
+    fp32 = choose_inference_settings(DEVICE, "fp32", 512 if DEVICE == "cuda" else None)
     bulk = {
-        precision: BulkRefiner(refiner, choose_inference_settings(DEVICE, precision), few.shape[1:])
-        for precision in ("bf16", "fp32")
+        compute.precision: BulkRefiner(refiner, compute, few.shape[1:])
+        for compute in (choose_inference_settings(DEVICE, "bf16"), fp32)
     }
     best = bulk[choose_inference_settings(DEVICE).precision]
     cases: dict[str, tuple[int, Callable[[], object]]] = {
@@ -107,12 +129,24 @@ def rates(folder: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         cases[f"matrix products, {dtype}, GFLOP"] = _matrix_products(dtype)
     if DEVICE == "cuda":
+        large = folder / "large"
+        make_synthetic(str(large / "synthetic.zarr"), num_rows, LARGE_SHARD_ROWS)
+        (large / "refiner.pt").hardlink_to(folder / "refiner.pt")
+        cases[f"end to end, shards of {LARGE_SHARD_ROWS}"] = (num_rows, lambda: end_to_end(large))
         cases |= _gpu_cases(refiner, few)
-        pool = ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"))
-        name = f"end to end, by {NUM_PROCESSES} processes"
-        cases[name] = (num_rows, lambda: end_to_end(folder, pool))
-    seconds = _interleaved({name: work for name, (_, work) in cases.items()})
-    rate = {name: count / np.array(seconds[name]) for name, (count, _) in cases.items()}
+    with ExitStack() as stack:
+        if num_processes:
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(num_processes, spawn))
+            name = f"end to end, by {num_processes} processes"
+            cases[name] = (num_rows, lambda: end_to_end(folder, pool, num_processes))
+        counts = {name: count for name, (count, _) in cases.items()}
+        seconds = _interleaved(
+            {name: work for name, (_, work) in cases.items()},
+            rounds,
+            lambda taken: results.update({"a_second": _a_second(counts, taken)}),
+        )
+    rate = {name: count / np.array(seconds[name]) for name, count in counts.items()}
     for name, values in rate.items():
         print(f"{name:44} {values.max():10.0f} a second, median {np.median(values):.0f}")
     plain, alone, whole = (
@@ -130,6 +164,12 @@ def rates(folder: Path) -> None:
     ):
         by_rounds = ", ".join(f"{ratio:.2f}" for ratio in sorted(above / below))
         print(f"{name:34} best by best {above.max() / below.max():.2f}, rounds {by_rounds}")
+        results.update({name: above.max() / below.max()})
+
+
+def _a_second(counts: dict[str, int], seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return the rates of each case by rounds, as far as they are measured."""
+    return {name: [counts[name] / each for each in taken] for name, taken in seconds.items()}
 
 
 def _plain(refiner: Refiner, images: np.ndarray) -> np.ndarray:
@@ -163,7 +203,7 @@ class LayerByLayer(torch.nn.Module):
 
 def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
     """Return what the product is compared with on a GPU; images stay there."""
-    on_gpu = torch.from_numpy(images[:16384]).to(DEVICE)
+    on_gpu = torch.from_numpy(images).to(DEVICE)
     eager = {
         dtype: LayerByLayer(load_copy(refiner))
         .to(DEVICE, dtype)
@@ -172,30 +212,24 @@ def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Cal
     }
     compiled = torch.compile(eager[torch.bfloat16])
 
-    def through(network: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], None]:
+    def through(network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], None]:
         def work() -> None:
             with torch.no_grad():
-                for part in torch.split(on_gpu, batch):
+                for part in torch.split(on_gpu, 1024):
                     to_pixels(network(to_network(part)))
             torch.cuda.synchronize()
 
         return work
 
-    cases = {
-        "on the GPU: eager fp32, 1024": (16384, through(eager[torch.float32], 1024)),
-        "on the GPU: torch.compile bf16, 1024": (16384, through(compiled, 1024)),
+    networks = {
+        "eager fp32": eager[torch.float32],
+        "eager bf16": eager[torch.bfloat16],
+        "torch.compile bf16": compiled,
     }
-    for batch in (256, 512, 1024, 2048, 4096):
-        name = f"on the GPU: eager bf16, {batch}"
-        cases[name] = (16384, through(eager[torch.bfloat16], batch))
-    for batch in (512, 1024):  # larger ones take gigabytes each
-        compute = choose_inference_settings(DEVICE, "bf16", batch)
-        captured = BulkRefiner(load_copy(refiner), compute, images.shape[1:])
-        cases[f"captured, to and from memory, {batch}"] = (
-            len(images),
-            lambda captured=captured: captured(images),
-        )
-    return cases
+    return {
+        f"on the GPU: {name}, 1024": (len(images), through(network))
+        for name, network in networks.items()
+    }
 
 
 def load_copy(refiner: Refiner) -> Refiner:
@@ -203,8 +237,8 @@ def load_copy(refiner: Refiner) -> Refiner:
     return copy.deepcopy(refiner).cpu().float()
 
 
-def end_to_end(folder: Path, pool: Executor | None = None) -> None:
-    """Refine the folder's dataset into a new one, without an orchestrator.
+def end_to_end(folder: Path, pool: Executor | None = None, num_processes: int = 1) -> Path:
+    """Refine the folder's dataset into a new one, without an orchestrator; returns where it is.
 
     With a pool its processes refine, as Dask's workers do.
     """
@@ -217,11 +251,11 @@ def end_to_end(folder: Path, pool: Executor | None = None) -> None:
     if pool is None:
         _refine_shards(shards, *places)
     else:
-        parts = [shards[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
+        parts = [shards[first::num_processes] for first in range(num_processes)]
         for done in [pool.submit(_refine_shards, part, *places) for part in parts]:
             done.result()
     finish_refinement.fn(str(to))
-    subprocess.run(["rm", "-rf", str(to)], check=True)
+    return to
 
 
 def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> None:
@@ -230,15 +264,25 @@ def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> Non
     refine_shards.fn(shards, source, weights, to)
 
 
-def _interleaved(cases: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Return each one's seconds in every round, one of each in turn: all meet one machine."""
+def _interleaved(
+    cases: dict[str, Callable[[], object]],
+    rounds: int = ROUNDS,
+    report: Callable[[dict[str, list[float]]], None] = lambda _: None,
+) -> dict[str, list[float]]:
+    """Return each one's seconds in every round, one of each in turn: all meet one machine.
+
+    `report` gets what is measured so far after each case. A dataset that a case made is removed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for round_number in range(ROUNDS + 1):
+    for round_number in range(rounds + 1):
         for name, work in cases.items():
             started = time.perf_counter()
-            work()
+            made = work()
             if round_number:  # the first warms up
                 seconds[name].append(time.perf_counter() - started)
+                report(seconds)
+            if isinstance(made, Path):
+                shutil.rmtree(made)
     return seconds
 
 
@@ -296,25 +340,27 @@ def _inspect_by_waiting(synthetic: np.ndarray, *_: object) -> Inspection:
     return Inspection(None, nothing, nothing)
 
 
-def waiting(folder: Path) -> None:
+def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> None:
     """Print what the program lets an H100 do: nothing is computed, all else is as it is."""
     from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
 
-    num_rows = 12 * 16384
     make_refiner(folder / "refiner.pt", **SMALL)
-    make_synthetic(str(folder / "synthetic.zarr"), num_rows, 16384)
+    make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
 
-    def by_zarr() -> None:
+    def by_zarr() -> Path:
         with (
             patch.object(reader, "read_images", return_value=False),
             patch.object(writer, "write_images", return_value=False),
         ):
-            end_to_end(folder)
+            return end_to_end(folder)
 
     with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
-        seconds = _interleaved({"zarr's codecs": by_zarr, "ours": lambda: end_to_end(folder)})
+        seconds = _interleaved(
+            {"zarr's codecs": by_zarr, "ours": lambda: end_to_end(folder)}, rounds
+        )
     for name, values in seconds.items():
         rates = num_rows / np.array(values)
+        results.update({f"{name}, images a second": rates.tolist()})
         print(f"{name:14} {rates.max():8,.0f} images a second, median {np.median(rates):,.0f}, "
               f"{rates.max() * GPU_REFINING_S:.2f} of refining alone")  # fmt: skip
     by_zarr_s, ours_s = (min(values) for values in seconds.values())
@@ -420,10 +466,10 @@ def orchestration(folder: Path) -> None:
         os.environ.update(environment)
         source, weights = str(folder / "synthetic.zarr"), str(folder / "refiner.pt")
 
-        def flow() -> None:
+        def flow() -> Path:
             to = folder / f"flow-{time.monotonic_ns()}.zarr"
             refine(source, weights, str(to))
-            subprocess.run(["rm", "-rf", str(to)], check=True)
+            return to
 
         seconds = _interleaved({"bodies": lambda: end_to_end(folder), "flow": flow})
     bodies, whole = min(seconds["bodies"]), min(seconds["flow"])
