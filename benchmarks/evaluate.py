@@ -23,7 +23,6 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.data.images import to_network
 from simgan_core.estimation.gaze_training import train_estimator
 from simgan_core.models.estimator import build_estimator
-from tasks.comparison.classical_baselines import predict_by
 
 PAPER = EstimatorConfig(architecture="paper", steps=4, batch_size=512, validation_share=0)
 ROUNDS = 5
@@ -57,6 +56,9 @@ def speed(rounds: int, steps: int, num_images: int, results: ResultsFile) -> Non
 
 def knn() -> None:
     """Print the seconds of k-NN at full size."""
+    # Here, since it brings half the orchestration with it.
+    from tasks.comparison.classical_baselines import predict_by  # noqa: PLC0415
+
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (100_000, 35, 55, 1), dtype=np.uint8)
     labels = rng.normal(0, 0.2, (100_000, 3)) - [0, 0, 1]

@@ -45,8 +45,8 @@ cuda)
     ;;
 cpu)
     export CUDA_VISIBLE_DEVICES=
-    limits=([machine]=60 [tests]=60 [rates]=90 [waiting]=60 [train]=60 [estimators]=60
-        [trace_refinement]=60 [trace_training]=60)
+    limits=([machine]=120 [tests]=120 [rates]=180 [waiting]=120 [train]=120 [estimators]=120
+        [trace_refinement]=120 [trace_training]=120)
     sizes_machine=(--size 64) sizes_rates=(--rows 16 --rounds 1 --processes 1)
     sizes_waiting=(--rows 64 --rounds 1) sizes_train=(--batch-size 4 --images 16 --rounds 1 --steps 1)
     sizes_estimators=(--rounds 1 --steps 2 --images 4) sizes_refinement=(--rows 4 --shards 2)

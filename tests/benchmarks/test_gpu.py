@@ -46,7 +46,7 @@ def test_every_part_ends_within_its_limit_and_gives_what_it_is_for(tmp_path: Pat
     assert results["machine"]["bf16_matrix_tflops"] > 0
     assert results["rates"]["end to end / computing alone"] > 0
     assert results["rates"]["a_second"]["end to end, by 1 processes"]
-    assert results["waiting"]["ours, images a second"]
+    assert results["waiting"]["ours"]["images_a_second"]
     assert results["train"]["ratio"] > 0
     assert results["estimators"]["ratio"] > 0
     for name in ("trace_refinement", "trace_training"):

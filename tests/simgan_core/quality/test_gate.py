@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from simgan_core.quality.gate import HISTOGRAM_EDGES_PX, inspect, shift_histogram
 from simgan_core.simulator.appearance import SYNTHETIC
@@ -52,10 +53,10 @@ def test_images_that_turned_white_or_black_are_saturated(eyes: Rendered) -> None
 def test_a_gpu_refuses_what_a_cpu_refuses(eyes: Rendered) -> None:
     moved = np.roll(eyes.images, 1, axis=2)
     moved[:3] = 255
-    moved.flags.writeable = False
     expected = inspect(eyes.images, moved, eyes.pupil_px).reasons(gate_shift_px=0.5)
     for _ in range(5):  # the last ones are recorded
-        found = inspect(eyes.images, moved, eyes.pupil_px, "cuda")
+        on_gpu = (torch.from_numpy(images).cuda() for images in (eyes.images, moved))
+        found = inspect(*on_gpu, eyes.pupil_px)
         assert found.reasons(gate_shift_px=0.5) == expected
 
 
