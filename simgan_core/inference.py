@@ -79,8 +79,9 @@ class BulkRefiner:
         """Refine block after block, each uint8 [N, H, W, C], N may differ or be 0.
 
         A GPU has begun the next block by the time that a block is yielded, and does not stand idle
-        between them; a CPU takes the next one when it is asked for. Close the iterator where it is
-        not read to its end. Raises InputError as a call does.
+        between them; a CPU takes the next one when it is asked for. Until the iterator is read to
+        its end or closed, a GPU's refiner is taken: refine nothing else by it in this thread.
+        Raises InputError as a call does.
         """
         if self._slots:
             with self._slots_lock:

@@ -165,7 +165,7 @@ def test_each_block_is_refined_as_by_a_call_and_says_where_it_was(refiner: Refin
 def test_a_gpu_refines_blocks_one_after_another_as_it_refines_each(refiner: Refiner) -> None:
     compute = choose_inference_settings("cuda", "bf16", micro_batch_size=4)
     bulk = BulkRefiner(refiner, compute, (12, 16, 1))
-    blocks = [IMAGES, IMAGES[:0], IMAGES[::-1], IMAGES[:2]] * 3
+    blocks = [IMAGES, IMAGES[:0], IMAGES[5:], IMAGES[:2]] * 3
     expected = [bulk(block) for block in blocks]
     for block, once, refined in zip(blocks, expected, bulk.refine_each(blocks), strict=True):
         assert np.array_equal(refined.images, once)
