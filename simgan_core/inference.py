@@ -253,8 +253,8 @@ def refine_images(
             f"images: expected uint8 [N, H, W, {refiner.channels}], found {images.dtype} "
             f"{list(images.shape)}; give the refiner images of the kind that it was trained on"
         )
-    compute = choose_inference_settings(device, precision, micro_batch_size)
     _, height, width, channels = images.shape
+    compute = choose_inference_settings(device, precision, micro_batch_size, (height, width))
     return BulkRefiner(refiner, compute, (height, width, channels))(images)
 
 

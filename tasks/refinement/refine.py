@@ -216,7 +216,7 @@ def _refiner_once_a_process(
             "the first refiner's id, or with --overwrite"
         )
     take_device_of_worker()
-    compute = choose_inference_settings(default_device(), made.dtype)
+    compute = choose_inference_settings(default_device(), made.dtype, image_size=image_shape[:2])
     return BulkRefiner(loaded.refiner, compute, image_shape)
 
 
