@@ -1,8 +1,9 @@
 """Bulk refinement without an orchestrator: what is written, and what is refused."""
 
+import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,31 @@ def test_the_same_work_gives_the_same_digest_wherever_it_was_interrupted(
     assert refine_shards.fn([1, 2], source, weights, to) == 0
     assert plan_refinement.fn(source, weights, to, dtype="fp32").groups == [[0, 4, 5, 6]]
     assert refined(inputs, to).digest == whole.digest
+
+
+def refine_in_a_process(shards: list[int], source: str, weights: str, to: str) -> int:
+    return refine_shards.fn(shards, source, weights, to)
+
+
+@pytest.mark.gpu("several processes share one GPU and its memory")
+def test_processes_that_share_a_gpu_write_the_dataset_that_one_writes(
+    inputs: Path, tmp_path: Path
+) -> None:
+    alone = refined(inputs, tmp_path / "alone", dtype="bf16")
+    source, weights, to = (str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt"),
+                           str(tmp_path / "shared"))  # fmt: skip
+    (shards,) = plan_refinement.fn(source, weights, to, dtype="bf16").groups
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        parts = [pool.submit(refine_in_a_process, shards[first::4], source, weights, to)
+                 for first in range(4)]  # fmt: skip
+        assert sum(part.result() for part in parts) == NUM_ROWS
+    assert finish_refinement.fn(to).digest == alone.digest
+    on_gpu = open_dataset(to).read(0, NUM_ROWS)
+    images = open_dataset(source).read(0, NUM_ROWS).images
+    expected = refine_images(load_refiner(inputs / "refiner.pt").refiner, images, precision="fp32")
+    difference = np.abs(on_gpu.images.astype(int) - expected)[on_gpu.valid]
+    assert difference.mean() <= 0.5
+    assert difference.max() <= 4
 
 
 def test_a_finished_dataset_leaves_nothing_to_do(inputs: Path, tmp_path: Path) -> None:
