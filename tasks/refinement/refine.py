@@ -30,6 +30,7 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
+from tasks.runtime.code_version import code_version
 from tasks.runtime.compatibility import as_uint8, require_refiner_fits
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
@@ -140,7 +141,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
 )
 def finish_refinement(to: str) -> DatasetInfo:
     """Close the refined dataset, which every reader then accepts."""
-    info = DatasetWriter.attach(to).finish()
+    info = DatasetWriter.attach(to).finish(code_version()._asdict())
     logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
     return info
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from storage.schema import DatasetInfo
+from tasks.runtime.code_version import code_version
 from tasks.runtime.experiments import DATASETS
 from tasks.runtime.paths import home
 
@@ -184,6 +185,8 @@ def begin_run(
         all_tags["mlflow.parentRunId"] = parent_run_id
     found = find_run(client, experiment_id, key)
     if found is None:
+        # A finished run that is opened again keeps the code that made its results.
+        all_tags |= code_version().tags()
         found = client.create_run(experiment_id, run_name=name, tags=all_tags)
     else:
         client.update_run(found.info.run_id, status="RUNNING")

@@ -61,6 +61,7 @@ class Description(BaseModel):
     rejections: dict[str, int]
     """Rows that are not valid, by reason."""
     digest: str
+    code: dict[str, JsonValue]
 
     def text(self) -> str:
         """Say it in words."""
@@ -72,6 +73,8 @@ class Description(BaseModel):
         ]
         if self.provenance:
             lines.append(f"  made by {_listed(self.provenance)}")
+        if self.code:
+            lines.append(f"  code {_listed(self.code)}")
         for label in self.labels:
             ranges = ", ".join(
                 f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)
@@ -170,6 +173,7 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         preprocess=spec.preprocess,
         source=spec.source,
         provenance=spec.provenance,
+        code=dataset.info.code,
         labels=tuple(
             LabelRange(
                 name=label.name,

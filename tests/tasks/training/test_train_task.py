@@ -26,6 +26,7 @@ from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
+from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import refiner_folder
 from tasks.training.data import DatasetShards, images_of
 from tasks.training.train import RefinerRef, train_refiner
@@ -122,6 +123,7 @@ def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> No
     history = client(home).get_metric_history(first.mlflow_run_id, "realism/kid")
     assert [point.step for point in history] == [0, 6, 10]
     assert "the least KID" in run.data.tags["simgan.verdict"]
+    assert code_version().tags().items() <= run.data.tags.items()
     artifacts = {item.path for item in client(home).list_artifacts(first.mlflow_run_id)}
     assert "domains_mean_images.png" in artifacts
 
