@@ -45,6 +45,7 @@ from tasks.runtime.policies import (
 )
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ def plan_refinement(
     loaded = open_refiner(refiner)
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
+    for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
+        logger.warning("a comparison on real images speaks against this refiner: %s", warning)
     spec = _spec(parent, loaded, to, dtype, gate_shift_px)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)

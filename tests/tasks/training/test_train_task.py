@@ -128,6 +128,23 @@ def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> No
     assert "domains_mean_images.png" in artifacts
 
 
+def test_a_variant_of_an_ablation_never_leads(
+    datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path))
+    trained = train_refiner.fn(*datasets, CONFIG, may_lead=False)
+    version = client(tmp_path).get_model_version("refiner", trained.model_version)
+    assert version.aliases == ["candidate"]
+    tags = client(tmp_path).get_run(trained.mlflow_run_id).data.tags
+    assert "a variant of an ablation takes no part" in tags["simgan.alias"]
+
+
+def test_the_rule_that_makes_a_champion_is_on_the_run(first, home) -> None:
+    run = client(home).get_run(first.mlflow_run_id)
+    assert "least realism/kid" in run.data.tags["simgan.champion_rule"]
+    assert run.data.params["compute.precision"] in {"fp32", "bf16"}
+
+
 def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(
     first, datasets, home
 ) -> None:
