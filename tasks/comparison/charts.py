@@ -272,9 +272,9 @@ def _by_person(
         axes.grid(axis="y", color="#e5e5e5")
         axes.set(xlabel=f"{measure.noun} ({measure.unit.strip()})", xlim=(0, None))
         # Points lie anywhere, so that no place within is free for so many names.
-        axes.get_figure(root=True).legend(
-            fontsize=MIN_FONT_PT, frameon=False, loc="outside lower center", ncols=2
-        )
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.legend(fontsize=MIN_FONT_PT, frameon=False, loc="outside lower center", ncols=2)
 
     told = "; ".join(
         f"{arm.title}: best {people[means[arm.name].argmin()]} {means[arm.name].min():.1f}, worst "
