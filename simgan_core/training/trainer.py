@@ -447,6 +447,11 @@ class Trainer:
         digests = (self._synthetic.digest(), self._real.digest(), tensors_digest(tensors))
         return " ".join(digests)
 
+    @property
+    def precision(self) -> str:
+        """Number format that the networks are trained in: of the checkpoint, once gone on from."""
+        return self._compute.precision
+
     def _identity(self) -> dict[str, Any]:
         """Return what makes this training the one that it is."""
         compute = self._compute

@@ -31,6 +31,7 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
+from tasks.runtime.code_version import code_version
 from tasks.runtime.compatibility import as_uint8, require_refiner_fits
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
@@ -45,6 +46,7 @@ from tasks.runtime.policies import (
 )
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ def plan_refinement(
     loaded = open_refiner(refiner)
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
+    for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
+        logger.warning("a comparison on real images speaks against this refiner: %s", warning)
     spec = _spec(parent, loaded, to, dtype, gate_shift_px)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
@@ -139,7 +143,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
 )
 def finish_refinement(to: str) -> DatasetInfo:
     """Close the refined dataset, which every reader then accepts."""
-    info = DatasetWriter.attach(to).finish()
+    info = DatasetWriter.attach(to).finish(code_version()._asdict())
     logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
     return info
 

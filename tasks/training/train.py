@@ -21,10 +21,10 @@ from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.tracking import TrackedRun, tracked_run
+from tasks.runtime.tracking import REGISTERED_REFINER, TrackedRun, tracked_run
 from tasks.training.data import paths_of_networks
 from tasks.training.distributed import num_processes, train_in_processes
-from tasks.training.fit import REGISTERED_MODEL, fit
+from tasks.training.fit import fit
 from tasks.training.onnx_export import save_onnx
 from tasks.training.report import show_training
 
@@ -40,11 +40,14 @@ class RefinerRef(NamedTuple):
 
 
 @task(name="train-refiner", cache_policy=CACHE)
-def train_refiner(synthetic: str, real: str, config: TrainingConfig) -> RefinerRef:
+def train_refiner(
+    synthetic: str, real: str, config: TrainingConfig, may_lead: bool = True
+) -> RefinerRef:
     """Train, or go on with, the refiner that these datasets and settings name.
 
     A killed training continues from its last checkpoint and ends in the same bits (on CPU); one
     that is finished is returned at once. SIGTERM saves a checkpoint and then exits (code 143).
+    Without `may_lead` the refiner is registered as a candidate, however good it is.
     """
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
@@ -53,7 +56,7 @@ def train_refiner(synthetic: str, real: str, config: TrainingConfig) -> RefinerR
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "training.lock", timeout=0):
-            return _train(refiner_id, folder, synthetic_set, real_set, config)
+            return _train(refiner_id, folder, synthetic_set, real_set, config, may_lead)
     except Timeout:
         raise InputError(
             f"refiner {refiner_id} is being trained by another process; wait for it, then run "
@@ -82,7 +85,12 @@ def _sha256(path: Path) -> str:
 
 
 def _train(
-    refiner_id: str, folder: Path, synthetic: Dataset, real: Dataset, config: TrainingConfig
+    refiner_id: str,
+    folder: Path,
+    synthetic: Dataset,
+    real: Dataset,
+    config: TrainingConfig,
+    may_lead: bool,
 ) -> RefinerRef:
     tags = {"simgan.refiner": refiner_id, "stage": "train"}
     with tracked_run(REFINERS, refiner_id, refiner_id, tags) as run:
@@ -92,9 +100,9 @@ def _train(
             run.datasets({"synthetic": synthetic.info, "real": real.info})
             if (count := num_processes(config)) > 1:
                 urls = synthetic.info.url, real.info.url
-                train_in_processes(count, *urls, refiner_id, config)
+                train_in_processes(count, *urls, refiner_id, config, may_lead)
             else:
-                fit(weights, synthetic, real, config, run)
+                fit(weights, synthetic, real, config, run, may_lead=may_lead)
         loaded = load_refiner(weights)
         version = _register(run, loaded, weights)
         (folder / "training.ckpt").unlink(missing_ok=True)
@@ -114,4 +122,4 @@ def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
         run.artifact(graph, "onnx")
     run.tags({"simgan.weights_digest": loaded.weights_digest})
     tags = {"simgan.refiner": loaded.metadata["refiner"], "weights_digest": loaded.weights_digest}
-    return run.register_model(REGISTERED_MODEL, "model", tags, alias=loaded.metadata["alias"])
+    return run.register_model(REGISTERED_REFINER, "model", tags, alias=loaded.metadata["alias"])
