@@ -4,6 +4,7 @@
                                                 GPU also eager, compiled and matrix rates
     python -m benchmarks.refine waiting         end to end where a GPU like an H100 is waited for,
                                                 and the same with zarr's codecs for the images
+    python -m benchmarks.refine checks          the same with and without the checks on reading
     python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
     python -m benchmarks.refine scaling         one and two Dask workers, one core each
     python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
@@ -68,6 +69,7 @@ def main() -> None:
     parts = {
         "rates": rates,
         "waiting": waiting,
+        "checks": checks,
         "memory": memory,
         "scaling": scaling,
         "orchestration": orchestration,
@@ -319,6 +321,33 @@ def waiting(folder: Path) -> None:
               f"{rates.max() * GPU_REFINING_S:.2f} of refining alone")  # fmt: skip
     by_zarr_s, ours_s = (min(values) for values in seconds.values())
     print(f"ours / zarr's codecs {by_zarr_s / ours_s:.2f}")
+
+
+# Checks
+
+
+def checks(folder: Path) -> None:
+    """Print what it costs to hold every shard that is read against its record."""
+    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
+
+    def unchecked() -> None:
+        with patch.object(reader.Dataset, "_require_whole"):
+            end_to_end(folder)
+
+    cases = {"unchecked": unchecked, "checked": lambda: end_to_end(folder)}
+    make_refiner(folder / "refiner.pt", **SMALL)
+    make_synthetic(str(folder / "synthetic.zarr"), 12 * 16384, 16384)
+    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+        _print_cost("waiting for an H100", _interleaved(cases))
+    subprocess.run(["rm", "-rf", str(folder / "synthetic.zarr")], check=True)
+    make_synthetic(str(folder / "synthetic.zarr"), 2048, 1024)
+    _print_cost(f"a small refiner on {DEVICE}", _interleaved(cases))
+
+
+def _print_cost(name: str, seconds: dict[str, list[float]]) -> None:
+    best = seconds["checked"], seconds["unchecked"]
+    of_best, of_medians = (of(best[0]) / of(best[1]) - 1 for of in (min, np.median))
+    print(f"{name:24} checks take {of_best:+.1%} (best), {of_medians:+.1%} (median)")
 
 
 # Memory
