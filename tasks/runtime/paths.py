@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from simgan_core.errors import InputError
+
 
 def home() -> Path:
     """The folder named by SIMGAN_HOME, by default `.simgan` in the working directory."""
@@ -17,3 +19,16 @@ def refiner_folder(refiner_id: str) -> Path:
 def comparison_folder(comparison_id: str) -> Path:
     """Where a comparison's per-image errors, pictures and report are kept."""
     return home() / "comparisons" / comparison_id
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite database at a path, as SQLAlchemy, MLflow and Prefect read it.
+
+    They take the path as it is, up to a question mark. Raises InputError for a path that has one.
+    """
+    if "?" in str(path):
+        raise InputError(
+            f"{path} cannot hold a database: in its URL all that follows the question mark would "
+            "be left out; set SIMGAN_HOME to a folder without '?' in its path"
+        )
+    return f"sqlite:///{path}"
