@@ -1,5 +1,6 @@
 """Paths under SIMGAN_HOME: refiners, comparisons, the embedded MLflow."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -32,3 +33,25 @@ def sqlite_url(path: Path) -> str:
             "be left out; set SIMGAN_HOME to a folder without '?' in its path"
         )
     return f"sqlite:///{path}"
+
+
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM"),
+        "EROFS",
+    )
+)
+
+
+def refused_place(error: BaseException) -> str | None:
+    """Return in a sentence that a path cannot be used as it is given, None for another error.
+
+    The operating system refuses such a path today as tomorrow, unlike a full disk.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS or error.filename is None:
+        return None
+    return (
+        f"{error.filename} cannot be used: {error.strerror}; name a place that is there and that "
+        "you may read and write"
+    )
