@@ -4,6 +4,7 @@
                                                 GPU also eager, compiled and matrix rates
     python -m benchmarks.refine waiting         end to end where a GPU like an H100 is waited for,
                                                 and the same without what makes it fast
+    python -m benchmarks.refine checks          the same with and without the checks on reading
     python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
     python -m benchmarks.refine scaling         one and two Dask workers, one core each
     python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
@@ -86,6 +87,7 @@ def main() -> None:
         "waiting": lambda folder: waiting(
             folder, asked.rows or WAITING_ROWS, asked.rounds, results
         ),
+        "checks": lambda folder: checks(folder, asked.rounds),
         "memory": memory,
         "scaling": scaling,
         "orchestration": orchestration,
@@ -413,6 +415,36 @@ def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> N
               f"{idle.min() * 1e6 / num_rows:.2f} µs an image, median "
               f"{np.median(idle) * 1e6 / num_rows:.2f}; ours / it by rounds, median "
               f"{np.median(rates['ours'] / each):.2f}")  # fmt: skip
+
+
+# Checks
+
+
+def checks(folder: Path, rounds: int) -> None:
+    """Print what it costs to hold every shard that is read against its record."""
+    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
+
+    def unchecked() -> None:
+        with patch.object(reader.Dataset, "_require_whole"):
+            end_to_end(folder)
+
+    cases: dict[str, Callable[[], object]] = {
+        "unchecked": unchecked,
+        "checked": lambda: end_to_end(folder),
+    }
+    make_refiner(folder / "refiner.pt", **SMALL)
+    make_synthetic(str(folder / "synthetic.zarr"), 12 * 16384, 16384)
+    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+        _print_cost("waiting for an H100", _interleaved(cases, rounds))
+    subprocess.run(["rm", "-rf", str(folder / "synthetic.zarr")], check=True)
+    make_synthetic(str(folder / "synthetic.zarr"), 2048, 1024)
+    _print_cost(f"a small refiner on {DEVICE}", _interleaved(cases, rounds))
+
+
+def _print_cost(name: str, seconds: dict[str, list[float]]) -> None:
+    best = seconds["checked"], seconds["unchecked"]
+    of_best, of_medians = (of(best[0]) / of(best[1]) - 1 for of in (min, np.median))
+    print(f"{name:24} checks take {of_best:+.1%} (best), {of_medians:+.1%} (median)")
 
 
 # Memory

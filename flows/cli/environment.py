@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
 from tasks.ops.local_server import LocalServer
+from tasks.runtime.paths import sqlite_url
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
@@ -38,7 +39,7 @@ def prepare(home: Path | None = None) -> Path:
         defaults["PREFECT_HOME"] = str(folder / "prefect")
         if "prefect" in servers:
             defaults["PREFECT_API_URL"] = f"{servers['prefect']}/api"
-    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", f"sqlite:///{folder / 'mlflow.db'}")
+    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", sqlite_url(folder / "mlflow.db"))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     try:

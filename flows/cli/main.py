@@ -13,13 +13,21 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from flows.cli.ablate import app as ablate_app
+from flows.cli.arguments import (
+    Count,
+    Seed,
+    Seeds,
+    in_a_sentence,
+    require_usable,
+    require_whole_numbers,
+)
 from flows.cli.environment import prepare, use_prefect
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
-from flows.cli.terminal import terminal_output
+from flows.cli.terminal import terminal_output, written_log
 from flows.cli.turing import app as turing_app
 from flows.cli.ui import ui
 from flows.cli.up import down, status, up
@@ -27,6 +35,7 @@ from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
 from tasks.comparison.arms import ComparisonConfig
+from tasks.runtime.paths import refused_place
 
 FLOW_COMMANDS = {
     (name,)
@@ -39,9 +48,13 @@ FLOW_COMMANDS = {
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
+PARAMETER_ERRORS = ("ParameterTypeError", "ParameterBindError")
+"""What Prefect raises for a flow's parameters; to import it takes a second."""
+
 Preprocess = Literal["none", "equalize"]
 # Options of a configuration beside a command's own; a default would hide what the preset says.
 Flat = Parameter(name="*", show_default=False)
+People = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))]
 
 
 app = App(
@@ -64,7 +77,7 @@ app.command(ablate_app)
 
 
 @simulate_app.command(name="synthetic")
-def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcome:
+def simulate_synthetic(*, out: Path, count: Count = 6000, seed: Seed = 1) -> Outcome:
     """Render the clean domain in UnityEyes' layout, N.jpg and N.json.
 
     Parameters
@@ -80,7 +93,13 @@ def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcom
 
 
 @simulate_app.command(name="real")
-def simulate_real(*, out: Path, count: int = 4000, seed: int = 2, people: int = 15) -> Outcome:
+def simulate_real(
+    *,
+    out: Path,
+    count: Count = 4000,
+    seed: Seed = 2,
+    people: People = 15,
+) -> Outcome:
     """Render the stand-in for real images in MPIIGaze's layout.
 
     Parameters
@@ -102,8 +121,8 @@ def simulate_hand(
     *,
     out: Path,
     domain: Literal["synthetic", "real"] = "synthetic",
-    count: int = 1000,
-    seed: int = 3,
+    count: Count = 1000,
+    seed: Seed = 3,
 ) -> Outcome:
     """Render depth frames of hands in NYU's layout, with labels.txt; `ingest nyu-hand` reads them.
 
@@ -181,7 +200,7 @@ def refine(
         float | None, Parameter(validator=validators.Number(gt=0, lte=20))
     ] = None,
     runner: Literal["local", "dask"] = "local",
-    workers: int | None = None,
+    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=1024))] = None,
     dask_address: str | None = None,
     append: bool = False,
 ) -> Outcome:
@@ -224,7 +243,7 @@ def evaluate(
     *,
     train: str,
     test: str,
-    seeds: int = 3,
+    seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
 ) -> Outcome:
     """Train estimators on one dataset and test them on another.
@@ -252,7 +271,7 @@ def compare(
     refined: str | None = None,
     test: str | None = None,
     real: str | None = None,
-    seeds: int = 3,
+    seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
     from_mlflow: str | None = None,
@@ -297,7 +316,7 @@ def pipeline(
     out: str,
     preprocess: Preprocess = "equalize",
     preset: Preset = "stable",
-    seeds: int = 3,
+    seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
     comparison: ComparisonConfig = ComparisonConfig(),
@@ -341,7 +360,7 @@ def pipeline(
 
 
 @app.command
-def demo(*, out: Path | None = None, seed: int = 0) -> Outcome:
+def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
     """Go the whole way round on the built-in simulator, in a few minutes on two cores.
 
     Parameters
@@ -389,7 +408,9 @@ def launch(
     quiet
         Show errors alone.
     """
+    require_whole_numbers(app, tokens)
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    require_usable(bound.arguments)
     home = prepare()
     if _runs_a_flow(tokens, bound):
         use_prefect(home)
@@ -408,18 +429,33 @@ def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        app.meta(exit_on_error=False, print_error=False)
-    except (CycloptsError, ValidationError, InputError, StorageError) as error:
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
+    except (CycloptsError, InputError, StorageError) as error:
         _leave(WRONG_INPUT, f"error: {error}")
+    except ValidationError as error:
+        _leave(WRONG_INPUT, f"error: {in_a_sentence(error)}")
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
-    except Exception as error:  # noqa: BLE001  the traceback is in the log above
-        _leave(FAILED, f"failed: {type(error).__name__}: {error}")
+    except SystemExit:
+        raise
+    # Libraries in Rust end in a PanicException, which is no Exception.
+    except BaseException as error:  # noqa: BLE001
+        refusal = refused_place(error)
+        if refusal is not None:
+            _leave(WRONG_INPUT, f"error: {refusal}")
+        if type(error).__name__ in PARAMETER_ERRORS:
+            _leave(WRONG_INPUT, f"error: {_in_a_line(str(error))}")
+        reason = _in_a_line(f"{type(error).__name__}: {error}")
+        _leave(FAILED, f"failed: {reason}; {written_log(error)}")
 
 
 def _leave(code: int, message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201
     sys.exit(code)
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _comparison_outcome(result: Any) -> Outcome:

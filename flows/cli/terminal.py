@@ -6,6 +6,9 @@ Prefect's own records are shown with `-v` alone. What goes to a pipe has no bar,
 
 import logging
 import os
+import sys
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -14,8 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from flows.cli.environment import OWN_LOGGERS
-from simgan_core.errors import InputError
-from storage.errors import StorageError
+from tasks.runtime.paths import home
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
@@ -29,14 +31,14 @@ def terminal_output(verbosity: Verbosity) -> Iterator[None]:
     """Show logs while the block runs; call it before Prefect is imported.
 
     quiet: errors alone. normal: our own messages, warnings and errors. verbose: also every state
-    of a flow or task run. A wrong input is named once, without its traceback.
+    of a flow or task run. An error is named once, and its traceback is in a file.
     """
     os.environ.setdefault(_CONSOLE_LEVEL, _LEVELS[verbosity])
     loggers = [logging.getLogger(name) for name in OWN_LOGGERS]
     for logger in loggers:
         logger.setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback_of_wrong_input)
+        logging.getLogger(name).addFilter(_without_traceback)
     if verbosity != "normal":
         yield
         return
@@ -92,9 +94,20 @@ class _TerminalHandler(logging.Handler):
         super().close()
 
 
-def _without_traceback_of_wrong_input(record: logging.LogRecord) -> bool:
-    """Drop the traceback where it would bury the sentence that says what to do."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, InputError | StorageError):
-        record.exc_info, record.exc_text = None, None
+def written_log(error: BaseException) -> str:
+    """Write an error's traceback to a file under SIMGAN_HOME and return where it is."""
+    text = "".join(traceback.format_exception(error))
+    folder = home() / "logs"
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{' '.join(map(repr, sys.argv))}\n{text}", encoding="utf-8")
+    except OSError as unwritable:
+        return f"where it happened could not be written to {path} ({unwritable.strerror})"
+    return f"where it happened is in {path}"
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Drop the traceback, which would bury the sentence that says what happened."""
+    record.exc_info, record.exc_text = None, None
     return True

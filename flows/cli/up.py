@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from flows.cli.arguments import Port
 from flows.cli.outcome import Outcome
 from tasks.ops.local_server import LocalServer
 
@@ -30,8 +31,8 @@ SECONDS_TO_START = 120
 def up(
     *,
     host: str = "127.0.0.1",
-    prefect_port: int = 4200,
-    mlflow_port: int = 5000,
+    prefect_port: Port = 4200,
+    mlflow_port: Port = 5000,
     background: bool = False,
 ) -> Outcome:
     """Start what is missing of Prefect, MLflow and the workers; Ctrl-C stops them all.

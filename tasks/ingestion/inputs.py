@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Side = Annotated[int, Field(ge=1, le=8192)]
+
 
 class _Input(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -70,7 +72,7 @@ class FolderInput(BaseModel):
     """1: grey, 3: colour."""
     domain: Literal["synthetic", "real"] = "real"
     """Which domain the images belong to."""
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width to crop and resize to; those that most images have when empty."""
 
 
@@ -119,7 +121,7 @@ class ArraysInput(BaseModel):
     it."""
     domain: Literal["synthetic", "real"] = "synthetic"
     """Which domain the images belong to."""
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width to resize to; as they are when empty."""
 
 

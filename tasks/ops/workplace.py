@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from simgan_core.errors import InputError
 from tasks.ops.prefect_setup import CPU_POOL, GPU_POOL
 from tasks.ops.services import Service
+from tasks.runtime.paths import sqlite_url
 from tasks.runtime.policies import HEARTBEAT_S
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -119,9 +120,10 @@ def _mlflow_asks() -> bool:
 def _write_mlflow_auth(home: Path) -> Path:
     """MLflow's users are in a database of their own; who is not in it may do nothing."""
     path = home / "services" / "mlflow-auth.ini"
+    # A percent sign begins a reference in such a file.
+    users = sqlite_url(home / "mlflow-users.db").replace("%", "%%")
     path.write_text(
-        f"[mlflow]\ndefault_permission = EDIT\n"
-        f"database_uri = sqlite:///{home / 'mlflow-users.db'}\n",
+        f"[mlflow]\ndefault_permission = EDIT\ndatabase_uri = {users}\n",
         encoding="utf-8",
     )
     return path
@@ -156,7 +158,7 @@ def _prefect(place: Workplace) -> Service:
 
 
 def _mlflow(place: Workplace) -> Service:
-    store = os.environ.get("MLFLOW_BACKEND_STORE_URI", f"sqlite:///{place.home / 'mlflow.db'}")
+    store = os.environ.get("MLFLOW_BACKEND_STORE_URI", sqlite_url(place.home / "mlflow.db"))
     artifacts = os.environ.get(
         "MLFLOW_ARTIFACTS_DESTINATION", (place.home / "mlartifacts").as_uri()
     )

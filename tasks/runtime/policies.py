@@ -16,6 +16,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simgan_core.errors import InputError
+from tasks.runtime.paths import refused_place
 
 # Steps are idempotent by content (a finished shard, training or comparison is found and reused),
 # so Prefect's own result cache would only add hashing of the inputs.
@@ -75,8 +76,8 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
     """Whether a failed task is worth another try: only where the operating system failed."""
     try:
         state.result()  # type: ignore[attr-defined]
-    except OSError:
-        return True
+    except OSError as error:
+        return refused_place(error) is None
     except Exception:  # noqa: BLE001  any other failure would only be repeated
         return False
     return False

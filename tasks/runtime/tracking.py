@@ -24,7 +24,7 @@ from torch import nn
 from storage.schema import DatasetInfo
 from tasks.runtime.code_version import code_version
 from tasks.runtime.experiments import DATASETS
-from tasks.runtime.paths import home
+from tasks.runtime.paths import home, sqlite_url
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 def tracking_uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(home() / "mlflow.db")
 
 
 class KeptRun(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from simgan_core.errors import InputError
 from simgan_core.inference import refine_images
 from simgan_core.models.checkpoint import load_refiner
-from storage.errors import DatasetExistsError
+from storage.errors import CorruptDatasetError, DatasetExistsError
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from storage.writer import DatasetWriter
@@ -166,6 +166,20 @@ def test_rows_beyond_the_gate_stay_as_not_valid_with_the_reason(
     ungated = refined(inputs, tmp_path / "u", refiner=tmp_path / "strong.pt")
     assert ungated.num_rejected == 1
     assert np.array_equal(block.images, open_dataset(str(tmp_path / "u")).read(0, NUM_ROWS).images)
+
+
+def test_a_shard_of_zero_bytes_is_named_and_not_refined_as_black_images(tmp_path: Path) -> None:
+    """As a power cut or a full disk leaves it."""
+    make_synthetic(str(tmp_path / "synthetic.zarr"), 3 * ROWS_PER_SHARD, ROWS_PER_SHARD)
+    make_refiner(tmp_path / "refiner.pt")
+    shard = tmp_path / "synthetic.zarr/images/c/1/0/0/0"
+    whole = shard.read_bytes()
+    shard.write_bytes(b"")
+    with pytest.raises(CorruptDatasetError, match="shard 1 of dataset"):
+        refined(tmp_path, tmp_path / "r")
+    assert 1 in DatasetWriter.attach(str(tmp_path / "r")).pending_shards()
+    shard.write_bytes(whole)
+    assert refined(tmp_path, tmp_path / "r").num_valid == 3 * ROWS_PER_SHARD
 
 
 def test_a_gate_needs_pupils(inputs: Path, tmp_path: Path) -> None:
