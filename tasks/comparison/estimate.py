@@ -26,7 +26,12 @@ from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
-from tasks.runtime.compatibility import require_no_shared_images, require_same_images
+from tasks.runtime.compatibility import (
+    require_distinct,
+    require_domain,
+    require_no_shared_images,
+    require_same_images,
+)
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device, describe_compute
 from tasks.runtime.experiments import COMPARISONS
@@ -72,6 +77,7 @@ def plan_comparison(
     A number format that was left open is decided here, for all estimators, whichever machine
     trains them: bf16 and fp32 give other estimators, so that their ids differ.
     """
+    _require_roles(synthetic, refined, real, test)
     reference = _tone_reference(refined, real) if "tone_matched" in config.arms else None
     info = open_dataset(synthetic).info
     if "gaze" not in {label.name for label in info.spec.labels}:
@@ -79,6 +85,18 @@ def plan_comparison(
         config = config.model_copy(update={"methods": ()})
     arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid)
     return _begin("comparison", arms, test, seeds, estimator, config.protocol)
+
+
+def _require_roles(synthetic: str, refined: str, real: str | None, test: str) -> None:
+    """Refuse datasets in one another's place; what is tested on may be of another simulator."""
+    given = {"synthetic": synthetic, "refined": refined, "real": real, "test": test}
+    infos = {role: open_dataset(url).info for role, url in given.items() if url is not None}
+    require_distinct(infos)
+    require_domain(infos["synthetic"], "synthetic", "synthetic")
+    require_domain(infos["refined"], "refined", "refined")
+    require_domain(infos["test"], "test", "real", "synthetic")
+    if "real" in infos:
+        require_domain(infos["real"], "real", "real")
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)

@@ -32,7 +32,7 @@ from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.runtime.code_version import code_version
-from tasks.runtime.compatibility import as_uint8, require_refiner_fits
+from tasks.runtime.compatibility import as_uint8, require_domain, require_refiner_fits
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
     CACHE,
@@ -88,6 +88,7 @@ def plan_refinement(
     synthetic = open_dataset(dataset)
     parent = synthetic.info
     loaded = open_refiner(refiner)
+    require_domain(parent, "to be refined, the", "synthetic", "refined")
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
     for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):

@@ -15,7 +15,7 @@ from simgan_core.errors import InputError
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
-from tasks.runtime.compatibility import require_same_images
+from tasks.runtime.compatibility import require_distinct, require_domain, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
@@ -50,6 +50,10 @@ def train_refiner(
     Without `may_lead` the refiner is registered as a candidate, however good it is.
     """
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
+    require_distinct({"synthetic": synthetic_set.info, "real": real_set.info})
+    # What was refined already may be refined further.
+    require_domain(synthetic_set.info, "synthetic", "synthetic", "refined")
+    require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
     refiner_id = _refiner_id(synthetic_set, real_set, config)
     folder = refiner_folder(refiner_id)
