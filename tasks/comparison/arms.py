@@ -16,6 +16,8 @@ ArmName = Literal[
     "refined",
     "refined_augmented",
     "synthetic_refined",
+    "adapted",
+    "adapted_refined",
     "real",
     "real_synthetic",
     "real_refined",
@@ -25,7 +27,7 @@ ProtocolName = Literal["cross-domain", "leave-one-person-out", "fine-tuning"]
 
 ARMS: tuple[ArmName, ...] = (
     *("synthetic_unmatched", "synthetic", "tone_matched", "fourier", "synthetic_augmented"),
-    *("refined", "refined_augmented", "synthetic_refined"),
+    *("refined", "refined_augmented", "synthetic_refined", "adapted", "adapted_refined"),
     *("real", "real_synthetic", "real_refined"),
 )
 METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
@@ -68,7 +70,9 @@ class ComparisonConfig(_Model):
     """Training sets. synthetic_unmatched: synthetic with its labels as they are, where those of
     the others are matched; tone_matched, fourier: synthetic with the histograms, or the
     low-frequency amplitudes, of real images; …_augmented: with random blur, noise, gamma and
-    occlusion; synthetic_refined, real_…: mixtures. Those of real images take part where labelled
+    occlusion; synthetic_refined, real_…: mixtures; adapted, adapted_refined: unlabelled real images
+    with what estimators trained on synthetic, or on refined, images predict on them, less what
+    images that look alike share. Those of real images take part where labelled
     real images are given (--real, or the other people under leave-one-person-out)."""
     match_labels: bool = True
     """Draw the rows of every synthetic and refined training set as often as their gaze occurs

@@ -38,6 +38,8 @@ COLOURS = {
     "refined": "#0072B2",
     "refined_augmented": "#56B4E9",
     "synthetic_refined": "#5E3C99",
+    "adapted": "#A6611A",
+    "adapted_refined": "#01665E",
     "real": "#009E73",
     "real_synthetic": "#8C6D1F",
     "real_refined": "#1B1B1B",

@@ -15,26 +15,29 @@ from simgan_core.data.fourier import swap_amplitudes
 from simgan_core.data.histogram_matching import match_histograms
 from simgan_core.data.label_matching import load_label_prior, resampled_rows
 from simgan_core.errors import InputError
+from simgan_core.estimation.adaptation import agreement, centre_by_look, student_config
 from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
+from simgan_core.gaze import gaze_from_pitchyaw
 from simgan_core.models.estimator import Estimator, load_estimator
 from storage.errors import StorageError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
-from tasks.comparison.arms import ComparisonConfig, Protocol
+from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.estimators import (
     Lessons,
     content_of,
     estimator_id,
+    plain_arm,
     poses,
     say_progress,
     trained_estimator,
     weights_file,
 )
-from tasks.comparison.label_prior import angles_deg
+from tasks.comparison.label_prior import TEACHER_SEEDS, angles_deg, predictions_deg
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
 from tasks.runtime.compatibility import require_no_shared_images, require_same_images
 from tasks.runtime.content_ids import code_version, content_id
@@ -65,10 +68,17 @@ def plan_comparison(
 ) -> Comparison:
     """Check that the datasets may be compared, and name the comparison by their content."""
     reference = unlabelled or _unlabelled_real(refined, real, test)
+    if reference is not None:
+        require_no_shared_images(reference, test)
     info = open_dataset(synthetic).info
     if "gaze" not in {label.name for label in info.spec.labels}:
         logger.info("no label matching, no other methods than networks: gaze is not labelled")
-        config = config.model_copy(update={"methods": (), "match_labels": False})
+        config = config.model_copy(
+            update={"methods": (), "match_labels": False, "arms": _without_adapted(config)}
+        )
+    if estimator.head_pose:
+        # Unlabelled images have no head pose for a teacher.
+        config = config.model_copy(update={"arms": _without_adapted(config)})
     matched = (
         config.match_labels
         and reference is not None
@@ -84,6 +94,10 @@ def plan_comparison(
         config.protocol,
         (synthetic, reference) if matched and reference is not None else None,
     )
+
+
+def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
+    return tuple(name for name in config.arms if not name.startswith("adapted"))
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)
@@ -360,6 +374,8 @@ def _trained(job: Job, comparison: Comparison, test: SampleBlock, name: str) -> 
         return load_estimator(weights_file(name)).to(default_device())
     config = comparison.estimator
     config = config.model_copy(update={"degrade": config.degrade or job.arm.augmented})
+    if job.arm.teachers_of is not None:
+        config = student_config(config)
     return trained_estimator(name, config, _lessons(job, comparison, test), job.seed)
 
 
@@ -409,6 +425,8 @@ def _ask(estimator: Estimator, test: Lessons) -> NDArray[np.float32]:
 
 def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
     """Join the images and labels that one training learns from."""
+    if job.arm.teachers_of is not None:
+        return _pseudo_labelled(job.arm, job.arm.teachers_of, comparison.estimator)
     parts = [_part(open_dataset(url), job, comparison) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
@@ -424,6 +442,29 @@ def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
         {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
         weights,
     )
+
+
+def _pseudo_labelled(arm: Arm, unlabelled: str, config: EstimatorConfig) -> Lessons:
+    """Label real images by what estimators of the arm's datasets predict, centred by look."""
+    block = open_dataset(arm.datasets[0]).load()
+    lessons = Lessons(block.images, block.labels)
+    plain = plain_arm(arm.datasets[0])
+    images = open_dataset(unlabelled).load().images
+    predicted = [
+        predictions_deg(
+            trained_estimator(estimator_id(plain, config, seed), config, lessons, seed), images
+        )
+        for seed in TEACHER_SEEDS
+    ]
+    centred = [centre_by_look(each, images, seed=0) for each in predicted]
+    logger.info(
+        "teachers' agreement on %d unlabelled images: %.2f, centred by look %.2f",
+        len(images),
+        agreement(*predicted),
+        agreement(*centred),
+    )
+    gaze = gaze_from_pitchyaw(np.radians(np.mean(centred, axis=0)))
+    return Lessons(images, {"gaze": gaze.astype(np.float32)})
 
 
 def _part(dataset: Dataset, job: Job, comparison: Comparison) -> Lessons:

@@ -45,10 +45,11 @@ class Lessons:
 
 def content_of(arm: Arm) -> dict[str, Any]:
     """Return what an arm's rows are, by digests instead of places and without its names."""
-    names = {"datasets", "look_reference", "name", "title", "training_set"}
+    names = {"datasets", "look_reference", "teachers_of", "name", "title", "training_set"}
     return arm.model_dump(mode="json", exclude=names) | {
         "datasets": [open_dataset(url).info.digest for url in arm.datasets],
         "look_reference": arm.look_reference and open_dataset(arm.look_reference).info.digest,
+        "teachers_of": arm.teachers_of and open_dataset(arm.teachers_of).info.digest,
     }
 
 
@@ -97,6 +98,11 @@ def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed
         path.parent.mkdir(parents=True, exist_ok=True)
         save_estimator(path, estimator)
     return load_estimator(path).to(default_device())
+
+
+def plain_arm(dataset: str) -> Arm:
+    """Return the arm of one dataset as it is."""
+    return Arm(name="synthetic", title="synthetic", training_set="synthetic", datasets=(dataset,))
 
 
 def poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:

@@ -20,7 +20,7 @@ from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
 from storage.reader import open_dataset
 from tasks.comparison.arms import ComparisonConfig
-from tasks.comparison.estimators import Lessons, estimator_id, trained_estimator
+from tasks.comparison.estimators import Lessons, estimator_id, plain_arm, trained_estimator
 from tasks.comparison.plan import Arm, Comparison, LabelPriorRef, LabelSpread
 from tasks.runtime.compatibility import require_gaze, require_same_images
 from tasks.runtime.content_ids import code_version, content_id
@@ -31,8 +31,8 @@ from tasks.runtime.tracking import begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
 
-_SEEDS = (0, 1)
-"""Of the two estimators whose disagreement scales the held-out error: the first two of an arm."""
+TEACHER_SEEDS = (0, 1)
+"""Seeds of the two estimators whose predictions are pooled: the first two of an unmatched arm."""
 _NUM_FOLDS = 5
 """Parts into which identities are divided; estimators are trained without each in turn."""
 _HELD_OUT_SHARE = 0.1
@@ -108,12 +108,12 @@ def _estimated(synthetic: str, unlabelled: str, config: EstimatorConfig) -> Labe
             run.params(config.model_dump())
             run.datasets({"synthetic": info, "unlabelled": real})
             images = open_dataset(unlabelled).load().images
-            arm = _plain_arm(synthetic)
+            arm = plain_arm(synthetic)
             plain = [
                 trained_estimator(estimator_id(arm, config, seed), config, lessons, seed)
-                for seed in _SEEDS
+                for seed in TEACHER_SEEDS
             ]
-            real_deg = np.stack([_predictions_deg(each, images) for each in plain])
+            real_deg = np.stack([predictions_deg(each, images) for each in plain])
             held_out = _held_out(arm, config, lessons, folds)
             sd_deg = error_spread_deg(
                 held_out.predicted_deg,
@@ -175,9 +175,9 @@ def _held_out(
             trained_estimator(
                 estimator_id(arm, config, seed, left_out=left_out), config, kept, seed
             )
-            for seed in _SEEDS
+            for seed in TEACHER_SEEDS
         ]
-        predicted.append([_predictions_deg(each, lessons.images[rows]) for each in trained])
+        predicted.append([predictions_deg(each, lessons.images[rows]) for each in trained])
     by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)
     return _HeldOut(np.concatenate(folds), by_seed)
 
@@ -197,13 +197,10 @@ def _folds(ids: list[str]) -> tuple[list[NDArray[np.intp]], bool]:
     return parts, True
 
 
-def _plain_arm(synthetic: str) -> Arm:
-    return Arm(name="synthetic", title="synthetic", training_set="synthetic", datasets=(synthetic,))
-
-
-def _predictions_deg(
+def predictions_deg(
     estimator: Estimator, images: NDArray[np.uint8] | NDArray[np.uint16]
 ) -> NDArray[np.float64]:
+    """Return the pitch and yaw [N, 2] in degrees that an estimator predicts on images."""
     return angles_deg(predict_gaze(estimator, images))
 
 

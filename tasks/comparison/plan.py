@@ -25,6 +25,8 @@ ARM_TITLES: dict[ArmName, str] = {
     "refined": "refined",
     "refined_augmented": "refined, augmented",
     "synthetic_refined": "synthetic + refined",
+    "adapted": "unlabelled real, taught by synthetic",
+    "adapted_refined": "unlabelled real, taught by refined",
     "real": "real (ceiling)",
     "real_synthetic": "real + synthetic",
     "real_refined": "real + refined",
@@ -35,6 +37,7 @@ _LOOKS: dict[ArmName, Literal["histogram", "fourier"]] = {
     "tone_matched": "histogram",
     "fourier": "fourier",
 }
+_ADAPTED: tuple[ArmName, ...] = ("adapted", "adapted_refined")
 _WITH_REAL: tuple[ArmName, ...] = ("real", "real_synthetic", "real_refined")
 
 _PERSON = re.compile(r"p\d+|person-.+")
@@ -55,6 +58,9 @@ class Arm(_Model):
     datasets: tuple[str, ...]
     """Places of the datasets that it is made of; joined, and under leave-one-person-out joined to
     the other people of the test set."""
+    teachers_of: str | None = None
+    """Place of unlabelled real images to train on instead, with the predictions of estimators that
+    learnt from `datasets`."""
     look: Literal["histogram", "fourier"] | None = None
     """Give each image the histogram, or the low-frequency amplitudes, of a real one chosen at
     random."""
@@ -229,11 +235,12 @@ def choose_arms(
         datasets["synthetic_unmatched"] = (synthetic,)
     if look_reference is not None:
         datasets |= dict.fromkeys(_LOOKS, (synthetic,))
+        datasets |= {"adapted": (synthetic,), "adapted_refined": (refined,)}
     if real is not None:
         datasets |= {"real": (real,), "real_synthetic": (real, synthetic)}
         datasets["real_refined"] = (real, refined)
     arms = [
-        _arm(name, datasets[name], look_reference if name in _LOOKS else None)
+        _arm(name, datasets[name], look_reference)
         for name in ARM_TITLES
         if name in config.arms and name in datasets
     ]
@@ -252,7 +259,9 @@ def choose_arms(
             if name in config.arms
         ]
     if matched:
-        as_they_are = {"synthetic_unmatched", "real"}
+        # Teachers have to know the broad distribution: trained on a narrow one they predict its
+        # mean too often.
+        as_they_are = {"synthetic_unmatched", "real", *_ADAPTED}
         arms = [
             arm.model_copy(update={"matched": arm.training_set not in as_they_are}) for arm in arms
         ]
@@ -266,7 +275,8 @@ def _arm(name: ArmName, datasets: tuple[str, ...], look_reference: str | None = 
         training_set=name,
         datasets=datasets,
         look=_LOOKS.get(name),
-        look_reference=look_reference,
+        look_reference=look_reference if name in _LOOKS else None,
+        teachers_of=look_reference if name in _ADAPTED else None,
         augmented=name in _AUGMENTED,
     )
 

@@ -30,6 +30,10 @@ _PAIRS = (
     ("refined", "fourier"),
     ("refined", "synthetic_augmented"),
     ("synthetic_refined", "synthetic"),
+    ("adapted", "synthetic_unmatched"),
+    ("adapted_refined", "synthetic_unmatched"),
+    ("adapted", "synthetic"),
+    ("adapted_refined", "adapted"),
     ("refined_augmented", "synthetic_augmented"),
     ("refined", "real"),
     ("real_refined", "real"),
@@ -314,13 +318,18 @@ def _whole_way(differences: Mapping[str, Difference]) -> list[str]:
     parts = {
         "Matching labels alone": "synthetic_minus_synthetic_unmatched",
         "matching labels and refining": "refined_minus_synthetic_unmatched",
+        "adapting to unlabelled real images": "adapted_minus_synthetic_unmatched",
+        "refining and adapting": "adapted_refined_minus_synthetic_unmatched",
     }
     said = [
         f"{words}: {_interval(differences[name])}"
         for words, name in parts.items()
         if name in differences
     ]
-    return [f"{'; '.join(said)}, against synthetic images with labels unmatched."] if said else []
+    if not said:
+        return []
+    words = "; ".join(said)
+    return [f"{words[0].upper()}{words[1:]}, against synthetic images with labels unmatched."]
 
 
 def _interval(difference: Difference) -> str:

@@ -42,11 +42,11 @@ def compared(simgan: Any, workplace: Path) -> dict[str, Any]:
 
 
 def test_everything_takes_part_by_default(compared: dict[str, Any]) -> None:
-    assert len(compared["arms"]) == 11 + 2 + 8
+    assert len(compared["arms"]) == 13 + 2 + 8
     assert compared["label_matching"]["prior"]["held_out_by"] == "row"
     assert compared["refined"] == compared["arms"]["refined"]
     assert compared["protocol"]["name"] == "cross-domain"
-    assert compared["test_evaluations"] == 21
+    assert compared["test_evaluations"] == 23
     assert "1 estimator seed, 2 people, one refiner)" in compared["verdict"].split(". ")[0]
 
 
@@ -80,7 +80,7 @@ def test_the_test_set_carries_how_often_it_was_asked(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     kept = client.get_experiment_by_name("datasets")
     assert kept is not None
-    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '21'")
+    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '23'")
     assert run.data.tags["test_comparisons"] == "1"
 
 
@@ -90,11 +90,11 @@ def test_the_winner_is_a_model_that_plain_mlflow_knows(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     name, version = compared["registered_model"].removeprefix("models:/").split("/")
     tags = client.get_model_version(name, version).tags
-    assert tags["best_of_arms"] == "10"
+    assert tags["best_of_arms"] == "12"
     unlabelled = [
         arm["error_deg"]
         for title, arm in compared["arms"].items()
-        if title.startswith(("synthetic", "refined", "tone", "fourier"))
+        if title.startswith(("synthetic", "refined", "tone", "fourier", "adapted"))
     ]
     assert float(tags["error_deg"]) == pytest.approx(min(unlabelled), abs=1e-3)
 

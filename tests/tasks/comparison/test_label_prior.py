@@ -145,3 +145,24 @@ def test_other_methods_and_sizes_are_matched_too(eyes: dict[str, str], home: Pat
     assert [arm.name for arm in comparison.arms] == ["refined", "refined_40", "ridge_refined"]
     assert all(arm.matched for arm in comparison.arms)
     assert set(results_of(comparison).arms) == {arm.name for arm in comparison.arms}
+
+
+def test_students_learn_from_unlabelled_images_by_teachers_with_unmatched_labels(
+    eyes: dict[str, str], home: Path
+) -> None:
+    arms = ("synthetic_unmatched", "synthetic", "adapted", "adapted_refined")
+    comparison = match_labels.fn(plan(eyes, arms=arms))
+    adapted = [arm for arm in comparison.arms if arm.teachers_of is not None]
+    assert [arm.name for arm in adapted] == ["adapted", "adapted_refined"]
+    assert all(arm.teachers_of == eyes["real"] and not arm.matched for arm in adapted)
+    found = results_of(comparison)
+    assert "adapting to unlabelled real images:" in found.verdict
+    assert found.arms["adapted"].error != found.arms["adapted_refined"].error
+
+
+def test_teachers_need_no_head_pose_of_unlabelled_images(eyes: dict[str, str], home: Path) -> None:
+    config = ComparisonConfig(arms=("synthetic", "adapted"), methods=(), shares=())
+    places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
+    with_pose = QUICK.model_copy(update={"head_pose": True})
+    comparison = plan_comparison.fn(*places, 1, with_pose, config)
+    assert [arm.name for arm in comparison.arms] == ["synthetic"]
