@@ -28,7 +28,7 @@ from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.runtime.paths import refiner_folder
-from tasks.training.data import DatasetShards, images_of
+from tasks.training.data import DatasetShards, images_of, open_training_data
 from tasks.training.train import RefinerRef, train_refiner
 
 CONFIG = TrainingConfig(
@@ -171,21 +171,22 @@ def test_the_content_of_an_estimator_names_the_refiner(datasets, tmp_path: Path)
     assert figures["labels/gaze_change_deg"] < 5
 
 
-def test_labels_are_matched_to_a_prior_whose_content_names_the_refiner(
-    datasets, tmp_path: Path
-) -> None:
+def test_synthetic_rows_are_drawn_by_the_label_prior(datasets, tmp_path: Path) -> None:
     path = tmp_path / "prior.npz"
     settings = CONFIG.model_copy(update={"match_labels_by": str(path)})
     with pytest.raises(InputError, match=r"there is no file .*prior\.npz"):
         train_refiner.fn(*datasets, settings)
     labels_deg = np.random.default_rng(0).normal(0, 15, (500, 2))
-    refiners = []
-    for pitch_deg in (-10, 10):
-        aside = np.random.default_rng(1).normal((pitch_deg, 0), 5, (500, 2))
+    pupils_px = []
+    for yaw_deg in (-10, 10):
+        aside = np.random.default_rng(1).normal((0, yaw_deg), 5, (500, 2))
         save_label_prior(path, estimate_label_prior(aside, labels_deg, (5, 5), seed=0))
-        refiners.append(train_refiner.fn(*datasets, settings))
-    assert refiners[0].refiner != refiners[1].refiner
-    assert refiners[0].weights_digest != refiners[1].weights_digest
+        both = (open_dataset(url) for url in datasets)
+        data = open_training_data(*both, settings, torch.device("cpu"))
+        assert len(data.synthetic) == open_dataset(datasets[0]).info.num_valid
+        pupils_px.append(data.pupil_px[:, 0].mean())
+    # Yaw is positive to the image's left.
+    assert pupils_px[0] > pupils_px[1] + 2
 
 
 def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets) -> None:
