@@ -21,8 +21,8 @@ _IRIS = (slice(3, 9), slice(3, 15))
 """Blocks in the middle that are left out: they show where the eye looks."""
 _EDGE_WEIGHT = 3.0
 """Weight of the mean absolute vertical difference of a block against its mean grey level."""
-_NUM_NEIGHBOURS = 40
-_NUM_STEPS = 6
+_NUM_NEIGHBOURS = 20
+_NUM_STEPS = 10
 """Steps of the random walk over which predictions are averaged."""
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""

@@ -50,6 +50,18 @@ def test_everything_takes_part_by_default(compared: dict[str, Any]) -> None:
     assert "1 estimator seed, 2 people, one refiner)" in compared["verdict"].split(". ")[0]
 
 
+def test_label_prior_prints_the_file_of_the_same_distribution(
+    simgan: Any, compared: dict[str, Any], workplace: Path
+) -> None:
+    folder = workplace / "compared"
+    done = simgan("label-prior", "--synthetic", folder / "s.zarr", "--unlabelled",
+                  folder / "real.zarr", "--steps", 4, "--batch-size", 8, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    prior = json.loads(done.stdout.splitlines()[-1])
+    assert prior == compared["label_matching"]["prior"]
+    assert Path(prior["path"]).exists()
+
+
 def test_mlflow_alone_gives_the_same_table(
     simgan: Any, compared: dict[str, Any], environment: dict[str, str]
 ) -> None:
@@ -64,7 +76,7 @@ def test_mlflow_alone_gives_the_same_table(
     assert done.returncode == 0, done.stderr
     found = {one["comparison"]: one for one in json.loads(done.stdout)["comparisons"]}
     again = found[compared["comparison"]]
-    for what in ("arms", "differences", "num_test", "num_people"):
+    for what in ("arms", "differences", "num_test", "num_people", "label_matching"):
         assert again[what] == compared[what]
 
 
