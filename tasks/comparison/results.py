@@ -20,6 +20,7 @@ CHEAP = {
     "tone_matched": "histogram matching",
     "fourier": "Fourier amplitudes",
     "synthetic_augmented": "generic augmentation",
+    "adapted": "adaptation to unlabelled images",
 }
 """What costs no refiner: refinement is worth its time where it beats all of it."""
 _PAIRS = (
@@ -29,6 +30,7 @@ _PAIRS = (
     ("refined", "tone_matched"),
     ("refined", "fourier"),
     ("refined", "synthetic_augmented"),
+    ("refined", "adapted"),
     ("synthetic_refined", "synthetic"),
     ("adapted", "synthetic_unmatched"),
     ("adapted_refined", "synthetic_unmatched"),
