@@ -43,7 +43,10 @@ NUM_SEEDS = 5
 NUM_EXAMINED = 3000
 """Images of the synthetic dataset, and of the test set, that realism and labels are measured on."""
 ARMS = ComparisonConfig(
-    arms=("synthetic", "tone_matched", "synthetic_augmented", "refined"), methods=(), shares=()
+    arms=("synthetic", "tone_matched", "synthetic_augmented", "refined"),
+    methods=(),
+    shares=(),
+    match_labels=False,
 )
 ESTIMATOR = EstimatorConfig(architecture="compact")
 """What the figures in docs/benchmarks.md are of, and up to 2.6 times as fast as the default."""

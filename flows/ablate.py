@@ -6,6 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.evaluate import Seeds, evaluate
+from flows.label_prior import label_prior
 from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
@@ -39,7 +40,9 @@ def ablate(
         parts: What to do without, each in turn: a training for each of them and each seed.
     """
     baseline = evaluate(synthetic, test, estimator_seeds, estimator)
-    matching = baseline.estimators[0] if baseline.estimators else None
+    # Estimators of gaze have files; where joints are labelled there is no label to match.
+    needs_prior = bool(baseline.estimators) and "label-matching" in parts
+    matching = label_prior(synthetic, real, estimator).path if needs_prior else None
     measured: dict[str, list[VariantSeed]] = {}
     for name, config in variants(training, matching, parts).items():
         for seed in range(training.seed, training.seed + seeds):

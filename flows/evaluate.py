@@ -9,6 +9,7 @@ from flows.run_names import named
 from simgan_core.config import EstimatorConfig
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.report import EvaluationResult, conclude, summarize
 from tasks.comparison.results import ComparisonResult
@@ -24,7 +25,11 @@ Seeds = Annotated[int, Field(ge=1, le=100)]
     flow_run_name=named("train on {train}, test on {test}"),
 )
 def evaluate(
-    train: str, test: str, seeds: Seeds = 3, estimator: EstimatorConfig = EstimatorConfig()
+    train: str,
+    test: str,
+    seeds: Seeds = 3,
+    estimator: EstimatorConfig = EstimatorConfig(),
+    unlabelled: str | None = None,
 ) -> EvaluationResult:
     """Train estimators on one dataset and test them on another.
 
@@ -33,8 +38,11 @@ def evaluate(
         test: Dataset to test on; nothing of it is used for any choice.
         seeds: Trainings, each from another seed.
         estimator: Network and recipe.
+        unlabelled: Real images to whose estimated gaze distribution the training set is matched;
+            the result without is beside it.
     """
-    plan = plan_evaluation(train, test, seeds, estimator)
+    plan = plan_evaluation(train, test, seeds, estimator, unlabelled)
+    plan = _matched(plan)
     return summarize(plan, _estimates(plan))
 
 
@@ -51,6 +59,7 @@ def compare(
     seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),
     comparison: ComparisonConfig = ComparisonConfig(),
+    unlabelled: str | None = None,
 ) -> ComparisonResult:
     """Did refinement help on real images: by how much, and how sure is that.
 
@@ -62,9 +71,18 @@ def compare(
         seeds: Estimators trained for each training set.
         estimator: Network and recipe, the same for every training set.
         comparison: Protocol, training sets, other methods and sizes that take part.
+        unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
+            test set; where not given `real`, else the real images of the refiner's training.
     """
-    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison)
+    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison, unlabelled)
+    plan = _matched(plan)
     return conclude(plan, _estimates(plan))
+
+
+def _matched(plan: Comparison) -> Comparison:
+    """Estimate the label prior that all arms share."""
+    with gpu_slot():
+        return match_labels(plan)
 
 
 def _estimates(plan: Comparison) -> list[Estimate]:

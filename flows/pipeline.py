@@ -18,6 +18,7 @@ from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.label_prior import with_matched_labels
 from tasks.comparison.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 
@@ -50,6 +51,7 @@ def pipeline(
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
     real_set = ingest(real, f"{out}/real.zarr", preprocess)
     test_set = ingest(test, f"{out}/test.zarr", preprocess)
+    training = with_matched_labels(training, synthetic_set.url, real_set.url, estimator, comparison)
     refiner = train(synthetic_set.url, real_set.url, training)
     refined_set = refine(synthetic_set.url, refiner.refiner, f"{out}/refined.zarr")
     return compare(

@@ -156,8 +156,8 @@ class TrainingConfig(Config):
     discriminator_learning_rate: float | None = Field(default=None, gt=0)
     """Learning rate of the discriminator; None: the refiner's."""
     match_labels_by: str | None = None
-    """Path of a trained estimator that guesses the real images' labels; synthetic ones are then
-    dealt as often as their labels occur there."""
+    """Path of a label prior (simgan label-prior): synthetic images are drawn as often as their
+    gaze occurs among the real ones."""
     processes: int | None = Field(default=None, ge=1, le=64)
     """Processes that share every batch, under torchrun; None: one for each GPU, one on CPUs."""
     optimizer: Literal["adam", "sgd"] = "adam"

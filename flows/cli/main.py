@@ -189,6 +189,28 @@ def train(
 
 
 @app.command
+def label_prior(
+    *,
+    synthetic: str,
+    unlabelled: str,
+    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+) -> Outcome:
+    """Estimate the gaze distribution of unlabelled real images; --match-labels-by takes its file.
+
+    Parameters
+    ----------
+    synthetic
+        The simulator's dataset, path or URL.
+    unlabelled
+        Real images, path or URL; their labels, if they have any, are not looked at.
+    """
+    from flows.label_prior import label_prior as label_prior_flow
+
+    prior = label_prior_flow(synthetic, unlabelled, estimator)
+    return Outcome(prior.model_dump(mode="json"), f"{prior.path}\n{prior}")
+
+
+@app.command
 def refine(
     dataset: str,
     *,
@@ -245,6 +267,7 @@ def evaluate(
     test: str,
     seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    unlabelled: str | None = None,
 ) -> Outcome:
     """Train estimators on one dataset and test them on another.
 
@@ -256,10 +279,13 @@ def evaluate(
         Labelled dataset to test on, path or URL.
     seeds
         Trainings, each from another seed.
+    unlabelled
+        Real images to whose estimated gaze distribution the training set is matched; the result
+        without is beside it.
     """
     from flows.evaluate import evaluate as evaluate_flow
 
-    result = evaluate_flow(train, test, seeds, estimator)
+    result = evaluate_flow(train, test, seeds, estimator, unlabelled)
     estimators = "".join(f"\nestimator: {path}" for path in result.estimators)
     return Outcome(result.model_dump(mode="json"), f"{result}{estimators}")
 
@@ -271,6 +297,7 @@ def compare(
     refined: str | None = None,
     test: str | None = None,
     real: str | None = None,
+    unlabelled: str | None = None,
     seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
@@ -288,6 +315,9 @@ def compare(
         Labelled real images to test on.
     real
         Labelled real images to train on, as the ceiling.
+    unlabelled
+        Real images whose looks and estimated gaze distribution arms take, none of the test set;
+        where not given those of --real, else those of the refiner's training.
     seeds
         Estimators trained for each training set.
     from_mlflow
@@ -302,7 +332,7 @@ def compare(
         )
     from flows.evaluate import compare as compare_flow
 
-    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
+    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison, unlabelled)
     return _comparison_outcome(result)
 
 

@@ -1,70 +1,282 @@
-"""Label matching: resample synthetic rows to the label distribution of unlabelled real images.
+"""Label-shift correction: the label distribution of unlabelled real images, and row weights.
 
-Where a simulator looks in every direction alike and people mostly at a screen, an estimator learns
-a wrong prior, and a refiner is taught that looking away is unreal. An estimator trained on
-synthetic images guesses the real labels: single guesses may be wrong, what is used is how they are
-distributed.
+A simulator looks in every direction alike, people mostly at a screen, so an estimator learns a
+wrong prior, and a refiner is taught that looking away is unreal. Two estimators trained on the
+synthetic images predict the gaze of the unlabelled real ones. Their predictions are the real
+labels blurred by the estimators' error: maximum likelihood (EM for label shift, Saerens et al.,
+Neural Computation 2002, with a Gaussian error kernel instead of a confusion matrix) undoes the
+blur. Synthetic rows are then drawn as often as their labels occur under the estimated prior.
+
+Angles are pitch and yaw in degrees, [N, 2], signs as in `simgan_core.gaze`.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
-from simgan_core.gaze import pitchyaw_from_gaze
 
-_SMOOTHING_DEG = 3.0
-"""Width of the kernel that densities are estimated with: about an estimator's error."""
+Angles = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+
+FALLBACK_ERROR_SD_DEG = 9.0
+"""Standard deviation of an estimator's error on images of another domain where nothing tells."""
+_RANDOM_SPLIT_FACTOR = 1.35
+"""How much larger errors on unseen identities are than on unseen rows of known identities."""
+_ERROR_SD_RANGE_DEG = (1.0, 30.0)
+_STEP_DEG = 2.0
+"""Side of a cell of the grid on which priors are estimated."""
+_TRAINING_SMOOTHING_DEG = 3.0
+_PRIOR_SMOOTHING_DEG = 1.5
+_MAX_ITERATIONS = 200
+_PATIENCE = 3
+"""Iterations without a better likelihood of the other half after which EM stops."""
+_MIN_GAIN = 1e-5
+"""Log-likelihood a prediction by which an iteration has to be better to count as such."""
+_OUTLIER_DENSITY = 1e-12
+"""Added to every likelihood, so that a prediction that nothing explains changes nothing."""
+_MAX_PREDICTIONS = 8192
+"""Predictions that EM looks at, drawn at random from more."""
 _MAX_RATIO = 10.0
-"""How many times more or less often than the mean a synthetic image may be dealt."""
-_BINS_DEG = np.arange(-90.0, 91.0, 1.0)
+"""How many times more or less often than the mean a row may be drawn."""
 
 
-def density_ratio(
-    synthetic_gaze: NDArray[np.floating], real_gaze: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return how much more often each synthetic gaze occurs among real ones [N], 1 in the mean.
+@dataclass(frozen=True)
+class LabelPrior:
+    """A density of gaze on a grid of pitch × yaw, estimated for unlabelled images."""
 
-    Gazes are unit vectors [N, 3] and [M, 3], the real ones estimated. Raises InputError where one
-    is not finite.
+    pitch_deg: Floats
+    """Centres of the grid's rows [P], ascending."""
+    yaw_deg: Floats
+    """Centres of the grid's columns [Y], ascending."""
+    density: Floats
+    """Share of the images in each cell [P, Y], summing to 1."""
+    error_sd_deg: Floats
+    """Assumed standard deviation of the predictions' error [2]."""
+    num_iterations: int
+    """EM iterations after which the other half's likelihood stopped rising."""
+
+    @property
+    def mean_deg(self) -> Floats:
+        """Mean pitch and yaw [2]."""
+        return np.array([p @ axis for p, axis in self._marginals()])
+
+    @property
+    def sd_deg(self) -> Floats:
+        """Standard deviation of pitch and yaw [2]."""
+        pairs = zip(self._marginals(), self.mean_deg, strict=True)
+        return np.array([np.sqrt(p @ (axis - mean) ** 2) for (p, axis), mean in pairs])
+
+    def weights(self, labels_deg: Angles) -> Floats:
+        """Return how often each row of a training set [N, 2] is to be drawn, [N], 1 in the mean.
+
+        The ratio of the prior to the training set's own smoothed density, clipped to a tenth and
+        ten times the mean. Raises InputError where there is no label or one is not finite.
+        """
+        labels_deg = _checked(labels_deg, "training labels")
+        cells = _cells(labels_deg, (self.pitch_deg, self.yaw_deg))
+        own = _smoothed_histogram(cells, self.density.shape)
+        ratio = self.density[cells] / np.maximum(own[cells], _OUTLIER_DENSITY)
+        ratio = np.clip(ratio / ratio.mean(), 1 / _MAX_RATIO, _MAX_RATIO)
+        return np.asarray(ratio / ratio.mean())
+
+    def _marginals(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        return (self.density.sum(1), self.pitch_deg), (self.density.sum(0), self.yaw_deg)
+
+
+def estimate_label_prior(
+    predictions_deg: Angles, training_deg: Angles, error_sd_deg: Sequence[float] | Floats, seed: int
+) -> LabelPrior:
+    """Estimate the label distribution behind predictions [M, 2] by maximum likelihood.
+
+    `predictions_deg` are those of estimators trained on rows with labels `training_deg` [N, 2] as
+    they are, those of several estimators pooled; the error is Gaussian with `error_sd_deg` [2].
+    EM starts at the training labels' density. It stops where the likelihood of the predictions
+    that were kept out stops rising: the mean over two random halves, each kept out in turn.
+    `seed` decides the halves. Raises InputError where an angle is missing or not finite.
     """
-    synthetic_deg, real_deg = (
-        np.degrees(pitchyaw_from_gaze(gaze)) for gaze in (synthetic_gaze, real_gaze)
-    )
-    for name, angles in (("synthetic", synthetic_deg), ("real", real_deg)):
-        if len(angles) == 0 or not np.isfinite(angles).all():
-            raise InputError(f"matching labels needs a finite gaze of every {name} image")
-    density_of_synthetic, density_of_real = (
-        _density(angles)[_bins(synthetic_deg)] for angles in (synthetic_deg, real_deg)
-    )
-    ratio = density_of_real / density_of_synthetic
-    ratio = np.clip(ratio / ratio.mean(), 1 / _MAX_RATIO, _MAX_RATIO)
-    return np.asarray(ratio / ratio.mean())
+    training_deg = _checked(training_deg, "training labels")
+    predictions_deg = _checked(predictions_deg, "predictions on real images")
+    sd_deg = np.asarray(error_sd_deg, np.float64)
+    if sd_deg.shape != (2,) or not (np.isfinite(sd_deg) & (sd_deg > 0)).all():
+        raise InputError(
+            f"the error's standard deviation should be two angles above 0°, found {error_sd_deg}"
+        )
+    low, high = np.floor(training_deg.min(0) / _STEP_DEG), training_deg.max(0) / _STEP_DEG
+    axes = [_STEP_DEG * np.arange(low[i], high[i] + 1) for i in (0, 1)]
+    start = _smoothed_histogram(_cells(training_deg, axes), (len(axes[0]), len(axes[1])))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(predictions_deg))[:_MAX_PREDICTIONS]
+    kernels = _kernels(predictions_deg[order], axes, sd_deg)
+    halves = [tuple(kernel[half::2] for kernel in kernels) for half in (0, 1)]
+    stops = [_best_iteration(start, halves[i], halves[1 - i]) for i in (0, 1)]
+    num_iterations = max(1, int(np.mean(stops)))
+    density = start
+    for _ in range(num_iterations):
+        density = _em_step(density, kernels)
+    return LabelPrior(axes[0], axes[1], density, sd_deg, num_iterations)
 
 
-def resampled_rows(ratio: NDArray[np.floating], seed: int) -> NDArray[np.int64]:
-    """Return N rows among N, each as often as its ratio says, to the nearest whole number.
+def error_spread_deg(
+    held_out_deg: Angles, truth_deg: Angles, real_deg: Angles, *, by_identity: bool
+) -> Floats:
+    """Estimate the standard deviation [2] of predictions' errors on real images, without labels.
+
+    `held_out_deg` [2, N, 2] are the predictions of two seeds on synthetic rows that they did not
+    train on, whose labels are `truth_deg` [N, 2]; `real_deg` [2, M, 2] are two seeds' predictions
+    on real images. The held-out error is scaled by how much more the two seeds disagree on real
+    images. Where rows were not held out `by_identity`, errors are 1.35 times larger than they seem.
+    """
+    residual_sd = (held_out_deg - truth_deg).std(axis=1).mean(axis=0)
+    disagreement = _disagreement(held_out_deg)
+    if not (disagreement > 0).all():
+        return np.full(2, FALLBACK_ERROR_SD_DEG)
+    sd_deg = residual_sd * _disagreement(real_deg) / disagreement
+    if not by_identity:
+        sd_deg = _RANDOM_SPLIT_FACTOR * sd_deg
+    return np.asarray(np.clip(sd_deg, *_ERROR_SD_RANGE_DEG), np.float64)
+
+
+def resampled_rows(weights: NDArray[np.floating[Any]], seed: int) -> NDArray[np.int64]:
+    """Return N rows among N, each as often as its weight says, to the nearest whole number.
 
     Systematic resampling: one random number decides, and no row is rarer or more frequent by 1
     than is due.
     """
-    count = len(ratio)
+    count = len(weights)
     start = np.random.default_rng(seed).random()
-    places = (start + np.arange(count)) / count * np.sum(ratio)
-    rows = np.searchsorted(np.cumsum(ratio), places, side="right")
+    places = (start + np.arange(count)) / count * np.sum(weights)
+    rows = np.searchsorted(np.cumsum(weights), places, side="right")
     return np.asarray(np.minimum(rows, count - 1), np.int64)
 
 
-def _density(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the smoothed histogram of [N, 2] pitch and yaw, 1° a bin, summing to 1."""
-    histogram = np.zeros((len(_BINS_DEG) - 1, len(_BINS_DEG) - 1))
-    np.add.at(histogram, _bins(angles_deg), 1)
-    reach = int(4 * _SMOOTHING_DEG)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _SMOOTHING_DEG) ** 2)
-    for axis in (0, 1):
-        histogram = np.apply_along_axis(np.convolve, axis, histogram, kernel, mode="same")
-    return np.asarray(histogram / histogram.sum() + 1e-12)
+def save_label_prior(path: Path, prior: LabelPrior) -> None:
+    """Write a prior as npz, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file, allow_pickle=False, **{f.name: getattr(prior, f.name) for f in fields(prior)}
+        )
+    partial.replace(path)
 
 
-def _bins(angles_deg: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    pitch, yaw = (np.digitize(angle, _BINS_DEG[1:-1]) for angle in angles_deg.T)
+def load_label_prior(path: Path) -> LabelPrior:
+    """Read a prior; InputError where the file is not one."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; make one with simgan label-prior")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            found = {field.name: kept[field.name] for field in fields(LabelPrior)}
+        prior = LabelPrior(**{**found, "num_iterations": int(found["num_iterations"])})
+        whole = prior.density.shape == (len(prior.pitch_deg), len(prior.yaw_deg))
+    except Exception as error:  # damaged bytes fail anywhere in the reader
+        raise InputError(
+            f"{path} is not a label prior ({type(error).__name__}: {error}); make one with simgan "
+            "label-prior"
+        ) from error
+    if not whole or not np.isclose(prior.density.sum(), 1):
+        raise InputError(f"{path} is damaged: its density is none; make it again")
+    return prior
+
+
+def _disagreement(predictions_deg: Angles) -> Floats:
+    """Return the root mean square of half the squared difference of two seeds [2, N, 2], [2]."""
+    first, second = predictions_deg
+    return np.asarray(np.sqrt(((first - second) ** 2).mean(axis=0) / 2), np.float64)
+
+
+def _kernels(
+    predictions_deg: Floats, axes: Sequence[Floats], sd_deg: Floats
+) -> tuple[Floats, Floats]:
+    """Return likelihoods of predictions by pitch [M, P] and by yaw [M, Y]: they factorise."""
+    pitch, yaw = (
+        np.exp(-0.5 * ((predictions_deg[:, i, None] - axes[i]) / sd_deg[i]) ** 2) for i in (0, 1)
+    )
     return pitch, yaw
+
+
+def _likelihood(density: Floats, kernels: tuple[Floats, ...]) -> Floats:
+    """Return the likelihood of each prediction [M] under a density [P, Y], up to a factor."""
+    pitch, yaw = kernels
+    return np.asarray(((pitch @ density) * yaw).sum(axis=1) + _OUTLIER_DENSITY)
+
+
+def _em_step(density: Floats, kernels: tuple[Floats, ...]) -> Floats:
+    """Return the mean posterior [P, Y] of all predictions, smoothed."""
+    pitch, yaw = kernels
+    share = 1 / _likelihood(density, kernels)
+    posterior = density * (pitch.T @ (yaw * share[:, None]) + _OUTLIER_DENSITY * share.sum())
+    smoothed = _smoothed(posterior / len(share), _PRIOR_SMOOTHING_DEG)
+    return np.asarray(smoothed / smoothed.sum())
+
+
+def _best_iteration(
+    density: Floats, fitted: tuple[Floats, ...], kept_out: tuple[Floats, ...]
+) -> int:
+    """Return after how many iterations on one half the other half is most likely."""
+    if len(kept_out[0]) == 0:
+        return 1
+    best, best_at = -np.inf, 0
+    for iteration in range(_MAX_ITERATIONS):
+        score = float(np.log(_likelihood(density, kept_out)).mean())
+        if score > best + _MIN_GAIN:
+            best, best_at = score, iteration
+        elif iteration - best_at >= _PATIENCE:
+            break
+        density = _em_step(density, fitted)
+    return best_at
+
+
+def _smoothed_histogram(cells: tuple[NDArray[np.intp], ...], shape: tuple[int, ...]) -> Floats:
+    """Return the smoothed density of training labels on the grid, summing to 1."""
+    histogram = np.zeros(shape)
+    np.add.at(histogram, cells, 1)
+    smoothed = _smoothed(histogram, _TRAINING_SMOOTHING_DEG)
+    return np.asarray(smoothed / smoothed.sum())
+
+
+def _smoothed(grid: Floats, sd_deg: float) -> Floats:
+    """Convolve a grid [P, Y] with a Gaussian; what leaves it is lost."""
+    reach = int(np.ceil(4 * sd_deg / _STEP_DEG))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _STEP_DEG / sd_deg) ** 2)
+    kernel /= kernel.sum()
+    for axis, size in enumerate(grid.shape):
+        # "same" would return the kernel's length where the grid is the shorter one.
+        rows = np.stack(
+            [np.convolve(row, kernel)[reach : reach + size] for row in np.moveaxis(grid, axis, 1)]
+        )
+        grid = np.moveaxis(rows, 1, axis)
+    return grid
+
+
+def _cells(labels_deg: Floats, axes: Sequence[Floats]) -> tuple[NDArray[np.intp], ...]:
+    """Return the nearest cell of each label [N, 2] as rows [N] and columns [N]."""
+    return tuple(
+        np.clip(
+            np.round((labels_deg[:, i] - axes[i][0]) / _STEP_DEG).astype(np.intp),
+            0,
+            len(axes[i]) - 1,
+        )
+        for i in (0, 1)
+    )
+
+
+def _checked(angles_deg: Angles, name: str) -> Floats:
+    angles = np.asarray(angles_deg, np.float64)
+    if angles.ndim != 2 or angles.shape[1] != 2 or len(angles) == 0:
+        raise InputError(
+            f"matching labels needs pitch and yaw of at least one image as {name} [N, 2], found "
+            f"{list(angles.shape)}"
+        )
+    if not np.isfinite(angles).all():
+        rows = np.count_nonzero(~np.isfinite(angles).all(axis=1))
+        raise InputError(
+            f"matching labels needs finite angles; {rows} of {len(angles)} {name} are not: leave "
+            "out the rows without a label"
+        )
+    return angles

@@ -8,14 +8,18 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simgan_core.compute.malloc import keep_freed_memory
 from simgan_core.compute.non_finite import NonFiniteGuard
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, has_fast_bf16
 from simgan_core.config import EstimatorConfig
+from simgan_core.data.label_matching import resampled_rows
 from simgan_core.data.sampler import ImageSampler, seeded_generator
 
 _ORDER, _CHANGES, _SPLIT = range(3)
@@ -49,6 +53,10 @@ class Split:
     validation: Tensor
     """Rows [N_v], none of them among the former; may be empty."""
 
+    def resampled(self, weights: NDArray[np.floating[Any]], seed: int) -> "Split":
+        """Draw the rows of either part anew, as often as their weights [N] say."""
+        return Split(*(_resampled(rows, weights, seed) for rows in (self.train, self.validation)))
+
 
 def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> Split:
     """Keep a random share of the rows out; the same rows for the same seed and number of rows.
@@ -58,6 +66,13 @@ def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> 
     order = torch.randperm(num_rows, generator=seeded_generator(seed, _SPLIT)).to(device)
     num_validation = min(round(share * num_rows), num_rows - 1)
     return Split(train=order[num_validation:], validation=order[:num_validation])
+
+
+def _resampled(rows: Tensor, weights: NDArray[np.floating[Any]], seed: int) -> Tensor:
+    if len(rows) == 0:
+        return rows
+    drawn = resampled_rows(weights[rows.cpu().numpy()], seed)
+    return rows[torch.from_numpy(drawn).to(rows.device)]
 
 
 def estimator_compute_settings(config: EstimatorConfig, device: torch.device) -> ComputeSettings:

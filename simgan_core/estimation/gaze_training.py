@@ -28,13 +28,16 @@ def train_estimator(
     seed: int,
     on_progress: Progress = say_nothing,
     head_pose: Numbers | None = None,
+    weights: NDArray[np.floating[Any]] | None = None,
 ) -> Estimator:
     """Train an estimator on images [N, H, W, C] (uint8 or uint16) and their gaze [N, 3].
 
     It runs where `images` are; they stay there as pixels, and a batch becomes numbers in its step.
-    `head_pose` [N, 2 or 3] in radians is needed where the configuration asks for it. `seed` decides
-    weights, order, crops and the validation part: the same seed gives the same bits on the same CPU
-    with the same number of threads.
+    `head_pose` [N, 2 or 3] in radians is needed where the configuration asks for it. `weights` [N]
+    say how often each row takes part, all alike where None; rows are resampled after the validation
+    part is kept out, so that no row is in both. `seed` decides initial weights, order, crops and
+    the validation part: the same seed gives the same bits on the same CPU with the same number of
+    threads.
 
     Raises InputError where images and labels do not belong together, NonFiniteLossError where the
     training ran away.
@@ -42,7 +45,7 @@ def train_estimator(
     targets = _unit_targets(images, gaze)
     pose = _poses(config, len(images), images.device, head_pose)
     estimator = _fresh_estimator(config, images, seed)
-    _fit(estimator, config, images, targets, pose, seed, on_progress)
+    _fit(estimator, config, images, targets, pose, seed, on_progress, weights)
     return estimator
 
 
@@ -112,6 +115,7 @@ def _fit(
     pose: Tensor | None,
     seed: int,
     on_progress: Progress,
+    weights: NDArray[np.floating[Any]] | None = None,
 ) -> None:
     """Run the one loop on eyes."""
 
@@ -140,6 +144,8 @@ def _fit(
         return float(torch.cat(angles).rad2deg().mean())
 
     split = split_rows(len(images), config.validation_share, seed, images.device)
+    if weights is not None:
+        split = split.resampled(weights, seed)
     error_deg = fit(estimator, config, split, seed, examples, loss, validate, on_progress)
     if config.validation_share > 0:
         estimator.validation_error_deg = error_deg

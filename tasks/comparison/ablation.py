@@ -63,19 +63,19 @@ class Ablation(_Model):
 
 
 def variants(
-    config: TrainingConfig, estimator: str | None, parts: Sequence[Part] = PARTS
+    config: TrainingConfig, label_prior: str | None, parts: Sequence[Part] = PARTS
 ) -> dict[str, TrainingConfig]:
     """Return the training as it is, and once without each of these parts that it has.
 
-    Label matching needs an estimator: where the training has none, it is added instead of left out,
-    by `estimator`, the file of one that learnt from the synthetic images.
+    Label matching is added instead of left out where the training has none, by the file of
+    `label_prior`.
     """
-    without = (_without(part, config, estimator) for part in parts)
+    without = (_without(part, config, label_prior) for part in parts)
     return {AS_IT_IS: config} | {name: changed for name, changed in without if changed != config}
 
 
 def _without(
-    part: Part, config: TrainingConfig, estimator: str | None
+    part: Part, config: TrainingConfig, label_prior: str | None
 ) -> tuple[str, TrainingConfig]:
     """Name the training without a part, and return it; the same one where it lacks the part."""
     changed: dict[str, object] = {}
@@ -91,7 +91,7 @@ def _without(
             name, changed = "identity-only ψ", {"regularization": psi.model_dump()}
         case "label-matching":
             name = f"{'with' if config.match_labels_by is None else 'no'} label matching"
-            changed = {"match_labels_by": estimator if config.match_labels_by is None else None}
+            changed = {"match_labels_by": label_prior if config.match_labels_by is None else None}
         case "averaging":
             name, changed = "no averaging", {"ema_decay": 0.0}
         case "residual":

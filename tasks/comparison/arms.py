@@ -8,11 +8,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 ArmName = Literal[
+    "synthetic_unmatched",
     "synthetic",
     "tone_matched",
+    "fourier",
     "synthetic_augmented",
     "refined",
     "refined_augmented",
+    "synthetic_refined",
+    "adapted",
+    "adapted_refined",
     "real",
     "real_synthetic",
     "real_refined",
@@ -21,7 +26,8 @@ MethodName = Literal["knn", "forest", "svr", "ridge"]
 ProtocolName = Literal["cross-domain", "leave-one-person-out", "fine-tuning"]
 
 ARMS: tuple[ArmName, ...] = (
-    *("synthetic", "tone_matched", "synthetic_augmented", "refined", "refined_augmented"),
+    *("synthetic_unmatched", "synthetic", "tone_matched", "fourier", "synthetic_augmented"),
+    *("refined", "refined_augmented", "synthetic_refined", "adapted", "adapted_refined"),
     *("real", "real_synthetic", "real_refined"),
 )
 METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
@@ -61,9 +67,17 @@ class ComparisonConfig(_Model):
     protocol: Protocol = Protocol()
     """The rules of the test."""
     arms: tuple[ArmName, ...] = ARMS
-    """Training sets. tone_matched: synthetic with the histograms of real images; …_augmented: with
-    random blur, noise, gamma and occlusion; real_…: mixtures. Those of real images take part where
-    labelled real images are given (--real, or the other people under leave-one-person-out)."""
+    """Training sets. synthetic_unmatched: synthetic with its labels as they are, where those of
+    the others are matched; tone_matched, fourier: synthetic with the histograms, or the
+    low-frequency amplitudes, of real images; …_augmented: with random blur, noise, gamma and
+    occlusion; synthetic_refined, real_…: mixtures; adapted, adapted_refined: unlabelled real images
+    with what estimators trained on synthetic, or on refined, images predict on them, less what
+    images that look alike share. Those of real images take part where labelled
+    real images are given (--real, or the other people under leave-one-person-out)."""
+    match_labels: bool = True
+    """Draw the rows of every synthetic and refined training set as often as their gaze occurs
+    among unlabelled real images, by an estimate that reads no real label; never those of real
+    images. Not under leave-one-person-out, whose training sets have the real labels."""
     methods: tuple[MethodName, ...] = METHODS
     """Other methods than networks, on the pixels of synthetic and of refined images (cross-domain
     alone): k nearest neighbours, random forest, support vector and ridge regression."""
@@ -73,6 +87,8 @@ class ComparisonConfig(_Model):
 
 
 DEMO = ComparisonConfig(
-    arms=("synthetic", "tone_matched", "refined", "real"), methods=(), shares=()
+    arms=("synthetic_unmatched", "synthetic", "tone_matched", "refined", "real"),
+    methods=(),
+    shares=(),
 )
 """What fits in the few minutes of a demo."""

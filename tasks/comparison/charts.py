@@ -34,11 +34,16 @@ MAX_SCATTER = 1500
 
 # Okabe and Ito's colours, which most who see few colours can tell apart.
 COLOURS = {
+    "synthetic_unmatched": "#9A9A9A",
     "synthetic": "#D55E00",
     "tone_matched": "#E69F00",
+    "fourier": "#F0C808",
     "synthetic_augmented": "#CC79A7",
     "refined": "#0072B2",
     "refined_augmented": "#56B4E9",
+    "synthetic_refined": "#5E3C99",
+    "adapted": "#A6611A",
+    "adapted_refined": "#01665E",
     "real": "#009E73",
     "real_synthetic": "#8C6D1F",
     "real_refined": "#1B1B1B",

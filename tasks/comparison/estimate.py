@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,34 @@ from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.config import EstimatorConfig
+from simgan_core.data.fourier import swap_amplitudes
 from simgan_core.data.histogram_matching import match_histograms
+from simgan_core.data.label_matching import load_label_prior, resampled_rows
 from simgan_core.errors import InputError
-from simgan_core.estimation.fitting import estimator_compute_settings
-from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze, train_estimator
+from simgan_core.estimation.adaptation import agreement, centre_by_look, student_config
+from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
-from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
+from simgan_core.gaze import gaze_from_pitchyaw
+from simgan_core.models.estimator import Estimator, load_estimator
 from storage.errors import StorageError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
-from tasks.comparison.arms import ComparisonConfig, Protocol
+from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
+from tasks.comparison.estimators import (
+    Lessons,
+    content_of,
+    estimator_id,
+    plain_arm,
+    poses,
+    say_progress,
+    trained_estimator,
+    weights_file,
+    with_number_format,
+)
+from tasks.comparison.label_prior import TEACHER_SEEDS, angles_deg, predictions_deg
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
 from tasks.runtime.compatibility import (
     require_distinct,
@@ -36,7 +51,7 @@ from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device, describe_compute
 from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
-from tasks.runtime.policies import CACHE, stop_if_told
+from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
@@ -48,20 +63,6 @@ _CALIBRATION_SEED = 0
 tested on the same others."""
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """What an estimator learns from."""
-
-    images: NDArray[np.uint8] | NDArray[np.uint16]
-    """[N, H, W, C]"""
-    labels: dict[str, NDArray[np.float32]]
-    """By name, [N, …]."""
-
-    def of_rows(self, rows: NDArray[np.intp]) -> "Lessons":
-        """Return those of some rows."""
-        return Lessons(self.images[rows], {name: each[rows] for name, each in self.labels.items()})
-
-
 @task(name="plan-comparison", cache_policy=CACHE)
 def plan_comparison(
     synthetic: str,
@@ -71,6 +72,7 @@ def plan_comparison(
     seeds: int,
     estimator: EstimatorConfig,
     config: ComparisonConfig,
+    unlabelled: str | None = None,
 ) -> Comparison:
     """Check that the datasets may be compared, and name the comparison by their content.
 
@@ -78,13 +80,37 @@ def plan_comparison(
     trains them: bf16 and fp32 give other estimators, so that their ids differ.
     """
     _require_roles(synthetic, refined, real, test)
-    reference = _tone_reference(refined, real) if "tone_matched" in config.arms else None
+    reference = unlabelled or _unlabelled_real(refined, real, test)
+    if reference is not None:
+        require_no_shared_images(reference, test)
     info = open_dataset(synthetic).info
     if "gaze" not in {label.name for label in info.spec.labels}:
-        logger.info("no other methods than networks: they estimate gaze, which is not labelled")
-        config = config.model_copy(update={"methods": ()})
-    arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid)
-    return _begin("comparison", arms, test, seeds, estimator, config.protocol)
+        logger.info("no label matching, no other methods than networks: gaze is not labelled")
+        config = config.model_copy(
+            update={"methods": (), "match_labels": False, "arms": _without_adapted(config)}
+        )
+    if estimator.head_pose:
+        # Unlabelled images have no head pose for a teacher.
+        config = config.model_copy(update={"arms": _without_adapted(config)})
+    matched = (
+        config.match_labels
+        and reference is not None
+        and config.protocol.name != "leave-one-person-out"
+    )
+    arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid, matched=matched)
+    return _begin(
+        "comparison",
+        arms,
+        test,
+        seeds,
+        estimator,
+        config.protocol,
+        (synthetic, reference) if matched and reference is not None else None,
+    )
+
+
+def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
+    return tuple(name for name in config.arms if not name.startswith("adapted"))
 
 
 def _require_roles(synthetic: str, refined: str, real: str | None, test: str) -> None:
@@ -100,35 +126,50 @@ def _require_roles(synthetic: str, refined: str, real: str | None, test: str) ->
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)
-def plan_evaluation(train: str, test: str, seeds: int, estimator: EstimatorConfig) -> Comparison:
-    """Check that the two datasets may be used together: a comparison of one arm."""
+def plan_evaluation(
+    train: str, test: str, seeds: int, estimator: EstimatorConfig, unlabelled: str | None = None
+) -> Comparison:
+    """Check that the datasets may be used together: a comparison of one arm.
+
+    With `unlabelled` real images of two: the first with matched labels, the second without.
+    """
     domain = open_dataset(train).info.spec.domain
     arm = Arm(name=domain, title=domain, training_set=domain, datasets=(train,))
-    return _begin("evaluation", (arm,), test, seeds, estimator, Protocol())
+    if unlabelled is None:
+        return _begin("evaluation", (arm,), test, seeds, estimator, Protocol())
+    if domain == "real":
+        raise InputError(
+            f"the labels of real images are never matched: leave --unlabelled out, or train on a "
+            f"synthetic or refined dataset ({train} is real)"
+        )
+    names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
+    arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
+    matching = (train, unlabelled)
+    return _begin("evaluation", arms, test, seeds, estimator, Protocol(), matching)
 
 
 @task(name="train-estimator", task_run_name="{job.arm.name}-{job.seed}", cache_policy=CACHE)
 def estimate(job: Job, comparison: Comparison) -> Estimate:
     """Train one estimator and keep its answers on the test set; found again if they are there."""
     arm, seed, person = job
-    estimator_id = _estimator_id(job, comparison)
+    trained = _estimator_id(job, comparison)
     estimate_id = content_id(
         "estimate",
         {
-            "estimator": estimator_id,
+            "estimator": trained,
             "test": comparison.test_digest,
             "protocol": comparison.protocol.title,
         },
     )
     path = home() / "estimates" / f"{estimate_id}.npz"
-    weights = home() / "estimators" / f"{estimator_id}.pt"
+    weights = weights_file(trained)
     key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
         if not path.exists():
             compute = describe_compute(comparison.estimator.precision)
-            answers = _answers(job, comparison, weights)
+            answers = _answers(job, comparison, trained)
             _write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
         run.artifact(path, "answers")
         run.computed_by(_compute_of(path))
@@ -156,9 +197,10 @@ def _begin(
     seeds: int,
     estimator: EstimatorConfig,
     protocol: Protocol,
+    matching: tuple[str, str] | None = None,
 ) -> Comparison:
-    precision = estimator_compute_settings(estimator, torch.device(default_device())).precision
-    estimator = estimator.model_copy(update={"precision": precision})
+    """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
+    estimator = with_number_format(estimator)
     test_set = open_dataset(test)
     infos = {"test": test_set.info} | _infos(arms)
     measure = error_metric_of(infos)
@@ -169,12 +211,20 @@ def _begin(
             require_no_shared_images(info.url, test)
     if not arms:
         raise InputError("no arm of the comparison can take part with the datasets that were given")
+    unlabelled = None if matching is None else open_dataset(matching[1]).info
+    if unlabelled is not None:
+        require_same_images(unlabelled, test_set.info, "unlabelled real", "test")
+        require_no_shared_images(unlabelled.url, test)
     people = people_in(test_set.read_ids())
     _require_people(protocol, people, test_set.info)
     key = content_id(
         kind,
         {
-            "arms": [_content_of(arm) for arm in arms],
+            "arms": [
+                content_of(arm) | {"name": arm.name, "training_set": arm.training_set}
+                for arm in arms
+            ],
+            "label_prior": matching and [open_dataset(url).info.digest for url in matching],
             "test": test_set.info.digest,
             "protocol": protocol.title,
             "seeds": seeds,
@@ -185,7 +235,7 @@ def _begin(
     tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test_set.info.digest}
     run = begin_run(COMPARISONS, key, key, tags)
     run.params(estimator.model_dump() | {"seeds": seeds, "protocol": protocol.title})
-    run.datasets(infos)
+    run.datasets(infos | ({} if unlabelled is None else {"unlabelled": unlabelled}))
     comparison = Comparison(
         id=key,
         measure=measure.name,
@@ -197,6 +247,8 @@ def _begin(
         seeds=seeds,
         estimator=estimator,
         mlflow_run_id=run.run_id,
+        unlabelled=matching and matching[1],
+        prior_source=matching and matching[0],
     )
     run.text("comparison.json", comparison.model_dump_json(indent=2))
     return comparison
@@ -234,25 +286,16 @@ def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetIn
         raise InputError("fine-tuning is for gaze: joints have no recipe for it")
 
 
-def _content_of(arm: Arm) -> dict[str, Any]:
-    """Return what an arm is, by digests instead of places."""
-    return arm.model_dump(mode="json", exclude={"datasets", "tone_reference", "title"}) | {
-        "datasets": [open_dataset(url).info.digest for url in arm.datasets],
-        "tone_reference": arm.tone_reference and open_dataset(arm.tone_reference).info.digest,
-    }
-
-
 def _estimator_id(job: Job, comparison: Comparison) -> str:
-    """Name a trained estimator by all that it learnt from: other protocols find it, too."""
-    content = _content_of(job.arm) | {
-        "config": comparison.estimator.model_dump(mode="json"),
-        "seed": job.seed,
-        "recipe": recipe_version("estimate"),
-    }
-    if job.person:
-        content["all_but"] = [comparison.test_digest, job.person]
-    del content["name"]
-    return content_id("estimator", content)
+    """Name what a job trains: other protocols find it, too."""
+    prior = comparison.label_prior
+    return estimator_id(
+        job.arm,
+        comparison.estimator,
+        job.seed,
+        prior.id if job.arm.matched and prior is not None else None,
+        [comparison.test_digest, job.person] if job.person else None,
+    )
 
 
 def _tags(job: Job, comparison: Comparison) -> dict[str, str]:
@@ -302,7 +345,7 @@ def _validation_error(weights: Path) -> float:
     return load_estimator(weights).validation_error_deg if weights.exists() else float("nan")
 
 
-def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArray[Any]]:
+def _answers(job: Job, comparison: Comparison, trained: str) -> dict[str, NDArray[Any]]:
     """Train, and ask about the images of the test set that the protocol leaves to be asked."""
     test_set = open_dataset(comparison.test)
     block = test_set.load()
@@ -311,6 +354,8 @@ def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArr
     asked = _asked_rows(block.ids, job, comparison.protocol)
     if job.arm.method is not None:
         lessons = _lessons(job, comparison, block)
+        if lessons.weights is not None:
+            lessons = lessons.of_rows(resampled_rows(lessons.weights, job.seed))
         predicted = predict_by(
             job.arm.method, lessons.images, lessons.labels["gaze"], images[asked], job.seed
         )
@@ -318,7 +363,7 @@ def _answers(job: Job, comparison: Comparison, weights: Path) -> dict[str, NDArr
         predicted = _joints(_lessons(job, comparison, block), images[asked], job, comparison)
     else:
         test = Lessons(images, block.labels)
-        estimator = _trained(job, comparison, block, weights)
+        estimator = _trained(job, comparison, block, trained)
         if comparison.protocol.name == "fine-tuning":
             predicted = _fine_tuned_answers(estimator, test, block.ids, asked, comparison, job.seed)
         else:
@@ -357,22 +402,15 @@ def _calibration_rows(ids: list[str], num_samples: int) -> dict[str, NDArray[np.
     return chosen
 
 
-def _trained(job: Job, comparison: Comparison, test: SampleBlock, weights: Path) -> Estimator:
+def _trained(job: Job, comparison: Comparison, test: SampleBlock, name: str) -> Estimator:
     """Train the network, or find it where another protocol, or a killed run, left it."""
-    if not weights.exists():
-        lessons = _lessons(job, comparison, test)
-        config = comparison.estimator
-        estimator = train_estimator(
-            config.model_copy(update={"degrade": config.degrade or job.arm.augmented}),
-            torch.from_numpy(lessons.images).to(default_device()),
-            lessons.labels["gaze"],
-            job.seed,
-            _say_progress,
-            head_pose=_poses(lessons, config),
-        )
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        save_estimator(weights, estimator)
-    return load_estimator(weights).to(default_device())
+    if weights_file(name).exists():
+        return load_estimator(weights_file(name)).to(default_device())
+    config = comparison.estimator
+    config = config.model_copy(update={"degrade": config.degrade or job.arm.augmented})
+    if job.arm.teachers_of is not None:
+        config = student_config(config)
+    return trained_estimator(name, config, _lessons(job, comparison, test), job.seed)
 
 
 def _joints(
@@ -384,7 +422,7 @@ def _joints(
         torch.from_numpy(lessons.images).to(default_device()),
         lessons.labels["joints_uvd"],
         job.seed,
-        _say_progress,
+        say_progress,
     )
     return predict_joints(network, asked)
 
@@ -408,7 +446,7 @@ def _fine_tuned_answers(
             torch.from_numpy(own.images).to(default_device()),
             own.labels["gaze"],
             seed,
-            head_pose=_poses(own, config),
+            head_pose=poses(own, config),
         )
         others = asked[people[asked] == person]
         predicted[others] = _ask(tuned, test.of_rows(others))
@@ -416,52 +454,76 @@ def _fine_tuned_answers(
 
 
 def _ask(estimator: Estimator, test: Lessons) -> NDArray[np.float32]:
-    return predict_gaze(estimator, test.images, head_pose=_poses(test, estimator.config))
-
-
-def _poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:
-    if not config.head_pose:
-        return None
-    if "head_pose" not in lessons.labels:
-        raise InputError(
-            "the estimator wants head poses, and not all datasets have the label head_pose: ingest "
-            "them with it, or leave --head-pose out"
-        )
-    return lessons.labels["head_pose"]
+    return predict_gaze(estimator, test.images, head_pose=poses(test, estimator.config))
 
 
 def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
     """Join the images and labels that one training learns from."""
-    parts = [_part(open_dataset(url), job) for url in job.arm.datasets]
+    if job.arm.teachers_of is not None:
+        return _pseudo_labelled(job.arm, job.arm.teachers_of, comparison.estimator)
+    parts = [_part(open_dataset(url), job, comparison) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
         parts.append(Lessons(test.images, test.labels).of_rows(np.array(others)))
     shared = set.intersection(*(set(part.labels) for part in parts))
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate(
+            [np.ones(len(part.images)) if part.weights is None else part.weights for part in parts]
+        )
     return Lessons(
         np.concatenate([part.images for part in parts]),
         {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
+        weights,
     )
 
 
-def _part(dataset: Dataset, job: Job) -> Lessons:
-    """Read the valid rows of a dataset, so many as the arm has, tone-matched where it says so."""
+def _pseudo_labelled(arm: Arm, unlabelled: str, config: EstimatorConfig) -> Lessons:
+    """Label real images by what estimators of the arm's datasets predict, centred by look."""
+    block = open_dataset(arm.datasets[0]).load()
+    lessons = Lessons(block.images, block.labels)
+    plain = plain_arm(arm.datasets[0])
+    images = open_dataset(unlabelled).load().images
+    predicted = [
+        predictions_deg(
+            trained_estimator(estimator_id(plain, config, seed), config, lessons, seed), images
+        )
+        for seed in TEACHER_SEEDS
+    ]
+    centred = [centre_by_look(each, images, seed=0) for each in predicted]
+    logger.info(
+        "teachers' agreement on %d unlabelled images: %.2f, centred by look %.2f",
+        len(images),
+        agreement(*predicted),
+        agreement(*centred),
+    )
+    gaze = gaze_from_pitchyaw(np.radians(np.mean(centred, axis=0)))
+    return Lessons(images, {"gaze": gaze.astype(np.float32)})
+
+
+def _part(dataset: Dataset, job: Job, comparison: Comparison) -> Lessons:
+    """Read the valid rows of a dataset, so many as the arm has, with the looks that it asks for.
+
+    Synthetic and refined rows of a matched arm have the weights of their own labels under the
+    comparison's label prior.
+    """
     block = dataset.load()
     lessons = Lessons(block.images, block.labels)
     if job.arm.num_rows is not None:
         # Sizes are nested: a smaller set is part of a larger one of the same seed.
         order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
         lessons = lessons.of_rows(np.sort(order[: job.arm.num_rows]))
-    if job.arm.tone_reference is not None:
-        real = open_dataset(job.arm.tone_reference).load().images
-        lessons = replace(lessons, images=match_histograms(lessons.images, real, job.seed))
+    if job.arm.look_reference is not None:
+        real = open_dataset(job.arm.look_reference).load().images
+        give_look = match_histograms if job.arm.look == "histogram" else swap_amplitudes
+        lessons = replace(lessons, images=give_look(lessons.images, real, job.seed))
+    if job.arm.matched and dataset.info.spec.domain != "real":
+        prior = comparison.label_prior
+        assert prior is not None, "match_labels comes before estimate"
+        gaze_deg = angles_deg(lessons.labels["gaze"])
+        weights = load_label_prior(Path(prior.path)).weights(gaze_deg)
+        lessons = replace(lessons, weights=weights)
     return lessons
-
-
-def _say_progress(step: int, total: int, loss: float) -> None:
-    stop_if_told()
-    if step % max(1, total // 2) == 0:
-        position = {"done": step, "total": total}
-        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=position)
 
 
 def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -472,8 +534,8 @@ def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def _tone_reference(refined: str, real: str | None) -> str | None:
-    """Real images whose tones the tone-matched arm takes: never the choice of a test set.
+def _unlabelled_real(refined: str, real: str | None, test: str) -> str | None:
+    """Return real images for looks and label distribution: never the choice of a test set.
 
     The real training set where there is one, else the unlabelled images that the refiner saw.
     """
@@ -484,9 +546,22 @@ def _tone_reference(refined: str, real: str | None) -> str | None:
         trained = open_refiner(str(provenance["refiner"])).metadata
         found = open_dataset(trained["real_url"]).info
     except (KeyError, InputError, StorageError) as error:
-        logger.warning("no tone-matched arm: the refiner's real dataset is not at hand: %s", error)
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since the refiner's real dataset "
+            "is not at hand (give --unlabelled): %s",
+            error,
+        )
         return None
     if found.digest != provenance["real_digest"]:
-        logger.warning("no tone-matched arm: %s changed since the refiner's training", found.url)
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since %s changed after the "
+            "refiner's training (give --unlabelled)",
+            found.url,
+        )
+        return None
+    try:
+        require_no_shared_images(found.url, test)
+    except InputError as error:
+        logger.warning("no label matching, no tone-matched and Fourier arms: %s", error)
         return None
     return found.url

@@ -36,6 +36,9 @@ def comparison_page(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
             "estimator seeds; other methods are trained once."
         ),
+        labels=""
+        if result.label_matching is None
+        else f"<p>{html.escape(str(result.label_matching))}</p>",
         differences="\n".join(
             _difference(name, each, measure) for name, each in result.differences.items()
         ),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,27 @@ from tasks.comparison.classical_baselines import TITLES as METHOD_TITLES
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName, errors_of
 
 ARM_TITLES: dict[ArmName, str] = {
+    "synthetic_unmatched": "synthetic, labels unmatched",
     "synthetic": "synthetic",
     "tone_matched": "synthetic, tone-matched",
+    "fourier": "synthetic, Fourier amplitudes",
     "synthetic_augmented": "synthetic, augmented",
     "refined": "refined",
     "refined_augmented": "refined, augmented",
+    "synthetic_refined": "synthetic + refined",
+    "adapted": "unlabelled real, taught by synthetic",
+    "adapted_refined": "unlabelled real, taught by refined",
     "real": "real (ceiling)",
     "real_synthetic": "real + synthetic",
     "real_refined": "real + refined",
 }
 _AUGMENTED = ("synthetic_augmented", "refined_augmented")
 _SIZED: tuple[ArmName, ...] = ("synthetic", "refined")
+_LOOKS: dict[ArmName, Literal["histogram", "fourier"]] = {
+    "tone_matched": "histogram",
+    "fourier": "fourier",
+}
+_ADAPTED: tuple[ArmName, ...] = ("adapted", "adapted_refined")
 _WITH_REAL: tuple[ArmName, ...] = ("real", "real_synthetic", "real_refined")
 
 _PERSON = re.compile(r"p\d+|person-.+")
@@ -48,8 +58,16 @@ class Arm(_Model):
     datasets: tuple[str, ...]
     """Places of the datasets that it is made of; joined, and under leave-one-person-out joined to
     the other people of the test set."""
-    tone_reference: str | None = None
-    """Match each image's histogram to one of this dataset's images, chosen at random."""
+    teachers_of: str | None = None
+    """Place of unlabelled real images to train on instead, with the predictions of estimators that
+    learnt from `datasets`."""
+    look: Literal["histogram", "fourier"] | None = None
+    """Give each image the histogram, or the low-frequency amplitudes, of a real one chosen at
+    random."""
+    look_reference: str | None = None
+    """Place of the dataset of those real images."""
+    matched: bool = False
+    """Draw synthetic and refined rows as often as the comparison's label prior says."""
     augmented: bool = False
     num_rows: int | None = None
     """Rows drawn by the seed from each dataset; all where None."""
@@ -66,6 +84,60 @@ class Job(NamedTuple):
     """Who is left out, under leave-one-person-out; else empty."""
 
 
+class LabelSpread(_Model):
+    """Mean and standard deviation of a distribution of gaze, as pitch and yaw in degrees."""
+
+    mean_deg: tuple[float, float]
+    sd_deg: tuple[float, float]
+
+    def __str__(self) -> str:
+        (pitch, yaw), (pitch_sd, yaw_sd) = self.mean_deg, self.sd_deg
+        return f"pitch {pitch:+.1f} ± {pitch_sd:.1f}°, yaw {yaw:+.1f} ± {yaw_sd:.1f}°"
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        return {
+            f"labels.{name}.{axis}_{what}_deg": values[number]
+            for what, values in (("mean", self.mean_deg), ("sd", self.sd_deg))
+            for number, axis in enumerate(("pitch", "yaw"))
+        }
+
+
+class LabelPriorRef(_Model):
+    """An estimated distribution of real labels: its file, and what it says."""
+
+    id: str
+    path: str
+    unlabelled_digest: str
+    estimated: LabelSpread
+    """Of the unlabelled real images."""
+    training: LabelSpread
+    """Of the synthetic labels as they are."""
+    error_sd_deg: tuple[float, float]
+    """Assumed error of the predictions, pitch and yaw."""
+    held_out_by: Literal["identity", "row"]
+    """What synthetic rows were held out by to know it."""
+    num_iterations: int
+    effective_share: float
+    """Kish's effective sample size of the weighted synthetic rows, as a share of all."""
+
+    def __str__(self) -> str:
+        return (
+            f"gaze of unlabelled real images estimated at {self.estimated}; synthetic labels: "
+            f"{self.training}; {self.effective_share:.0%} of the synthetic rows in effect"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        return {
+            **self.estimated.metrics("estimated"),
+            **self.training.metrics("synthetic"),
+            "labels.error_pitch_sd_deg": self.error_sd_deg[0],
+            "labels.error_yaw_sd_deg": self.error_sd_deg[1],
+            "labels.effective_share": self.effective_share,
+        }
+
+
 class Comparison(_Model):
     """What is compared: its id follows from the content of all that takes part."""
 
@@ -80,6 +152,12 @@ class Comparison(_Model):
     seeds: int
     estimator: EstimatorConfig
     mlflow_run_id: str
+    unlabelled: str | None = None
+    """Unlabelled real images whose labels' distribution arms are matched to; None: unmatched."""
+    prior_source: str | None = None
+    """Dataset by whose images and labels that distribution is estimated."""
+    label_prior: LabelPriorRef | None = None
+    """That distribution, once it is estimated."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -95,7 +173,9 @@ class Comparison(_Model):
     @property
     def synthetic(self) -> str | None:
         """Where the synthetic dataset is, if it takes part in anything."""
-        return self._last_dataset_of({"synthetic", "synthetic_augmented", "real_synthetic"})
+        return self._last_dataset_of(
+            {"synthetic", "synthetic_unmatched", "synthetic_augmented", "real_synthetic"}
+        )
 
     @property
     def refined(self) -> str | None:
@@ -127,13 +207,15 @@ def choose_arms(
     synthetic: str,
     refined: str,
     real: str | None,
-    tone_reference: str | None,
+    look_reference: str | None,
     num_rows: int,
+    *,
+    matched: bool,
 ) -> tuple[Arm, ...]:
     """Make the arms that a comparison can have of what it is given.
 
-    `num_rows` are those of the synthetic dataset. Under leave-one-person-out the real images are
-    the test set's other people, and every arm has them.
+    `num_rows` are those of the synthetic dataset; `matched`: labels are matched. Under
+    leave-one-person-out the real images are the test set's other people, and every arm has them.
     """
     if config.protocol.name == "leave-one-person-out":
         extra: dict[ArmName, tuple[str, ...]] = {
@@ -147,14 +229,18 @@ def choose_arms(
         "synthetic_augmented": (synthetic,),
         "refined": (refined,),
         "refined_augmented": (refined,),
+        "synthetic_refined": (synthetic, refined),
     }
-    if tone_reference is not None:
-        datasets["tone_matched"] = (synthetic,)
+    if matched:
+        datasets["synthetic_unmatched"] = (synthetic,)
+    if look_reference is not None:
+        datasets |= dict.fromkeys(_LOOKS, (synthetic,))
+        datasets |= {"adapted": (synthetic,), "adapted_refined": (refined,)}
     if real is not None:
         datasets |= {"real": (real,), "real_synthetic": (real, synthetic)}
         datasets["real_refined"] = (real, refined)
     arms = [
-        _arm(name, datasets[name], tone_reference if name == "tone_matched" else None)
+        _arm(name, datasets[name], look_reference)
         for name in ARM_TITLES
         if name in config.arms and name in datasets
     ]
@@ -172,16 +258,25 @@ def choose_arms(
             for name in _SIZED
             if name in config.arms
         ]
+    if matched:
+        # Teachers have to know the broad distribution: trained on a narrow one they predict its
+        # mean too often.
+        as_they_are = {"synthetic_unmatched", "real", *_ADAPTED}
+        arms = [
+            arm.model_copy(update={"matched": arm.training_set not in as_they_are}) for arm in arms
+        ]
     return tuple(arms)
 
 
-def _arm(name: ArmName, datasets: tuple[str, ...], tone_reference: str | None = None) -> Arm:
+def _arm(name: ArmName, datasets: tuple[str, ...], look_reference: str | None = None) -> Arm:
     return Arm(
         name=name,
         title=ARM_TITLES[name],
         training_set=name,
         datasets=datasets,
-        tone_reference=tone_reference,
+        look=_LOOKS.get(name),
+        look_reference=look_reference if name in _LOOKS else None,
+        teachers_of=look_reference if name in _ADAPTED else None,
         augmented=name in _AUGMENTED,
     )
 

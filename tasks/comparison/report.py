@@ -22,10 +22,12 @@ from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
     ArmResult,
     ComparisonResult,
+    LabelMatching,
     PupilShift,
     Results,
     arm_result,
     find,
+    label_matching,
     table,
 )
 from tasks.runtime.experiments import COMPARISONS, REFINERS
@@ -65,16 +67,22 @@ class EvaluationResult(BaseModel):
     answers: tuple[str, ...]
     """Files of what each estimator answered."""
     estimators: tuple[str, ...]
-    """Files of the estimators of gaze: what trainings take as match_labels_by, stopping.estimator
-    and regularization.features_from."""
+    """Files of the estimators of gaze: what trainings take as stopping.estimator and
+    regularization.features_from."""
+    unmatched: ArmResult | None = None
+    """The same training set with its labels as they are, where labels are matched."""
+    label_matching: LabelMatching | None = None
 
     def __str__(self) -> str:
         measure = ERROR_METRICS[self.arm.measure]
         low, high = self.arm.ci95
-        return (
+        said = (
             f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
             f"{measure.unit}), {self.arm.within:.1%} {measure.within}, {self.num_test} test images"
         )
+        if self.unmatched is None:
+            return said
+        return f"{said}\nlabels unmatched: {self.unmatched.error:.2f}\n{self.label_matching}"
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -87,20 +95,29 @@ class EvaluationResult(BaseModel):
 @task(name="summarize-evaluation", cache_policy=CACHE)
 def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
     """Put an interval on the error of estimators trained on one dataset."""
-    (answers,) = read_answers(estimates, evaluation.measure).values()
-    arm = arm_result(evaluation.arms[0], answers, evaluation)
+    by_arm = read_answers(estimates, evaluation.measure)
+    arm, *unmatched = (arm_result(arm, by_arm[arm.name], evaluation) for arm in evaluation.arms)
+    answers = by_arm[evaluation.arms[0].name]
+    own = [each for each in estimates if each.arm == evaluation.arms[0].name]
+    matching = label_matching(evaluation, answers)
     groups = answers.groups
     with tracked_run(COMPARISONS, evaluation.id, evaluation.id) as run:
         measure = ERROR_METRICS[evaluation.measure]
         run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
+        if unmatched:
+            run.metrics({f"unmatched.{measure.error_key}": unmatched[0].error})
+        if matching is not None:
+            run.metrics(matching.test.metrics("test"))
     return EvaluationResult(
         arm=arm,
         num_test=len(answers.ids),
         num_people=None if groups is None else int(groups.max()) + 1,
         test_evaluations=_count_evaluations(evaluation),
         mlflow_run_id=evaluation.mlflow_run_id,
-        answers=tuple(each.path for each in estimates),
-        estimators=tuple(each.model for each in estimates if each.model is not None),
+        answers=tuple(each.path for each in own),
+        estimators=tuple(each.model for each in own if each.model is not None),
+        unmatched=unmatched[0] if unmatched else None,
+        label_matching=matching,
     )
 
 
@@ -288,6 +305,9 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
         **datasets,
         "test dataset": f"{comparison.test} (digest {comparison.test_digest[:12]})",
         "MLflow run": result.mlflow_run_id,
+        "label prior": "none"
+        if result.label_matching is None
+        else f"{result.label_matching.prior.id}, {result.label_matching.prior}",
         "registered estimator": result.registered_model or "none",
     }
 
@@ -311,6 +331,8 @@ def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
                 f"{name}.ci95_high": difference.ci95[1],
             }
         )
+    if result.label_matching is not None:
+        run.metrics(result.label_matching.test.metrics("test"))
     if result.pupil_shift_px is not None:
         run.metrics({f"pupil_shift_px.{k}": v for k, v in result.pupil_shift_px})
     run.tags(

@@ -11,19 +11,31 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_serializer
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from tasks.comparison.arms import Protocol
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName
-from tasks.comparison.plan import Arm, ArmAnswers, Comparison
+from tasks.comparison.label_prior import angles_deg, spread_of
+from tasks.comparison.plan import Arm, ArmAnswers, Comparison, LabelPriorRef, LabelSpread
 
 BOOTSTRAP_SEED = 0
 
 CHEAP = {
     "tone_matched": "histogram matching",
+    "fourier": "Fourier amplitudes",
     "synthetic_augmented": "generic augmentation",
+    "adapted": "adaptation to unlabelled images",
 }
 """What costs no refiner: refinement is worth its time where it beats all of it."""
 _PAIRS = (
     ("refined", "synthetic"),
+    ("synthetic", "synthetic_unmatched"),
+    ("refined", "synthetic_unmatched"),
     ("refined", "tone_matched"),
+    ("refined", "fourier"),
     ("refined", "synthetic_augmented"),
+    ("refined", "adapted"),
+    ("synthetic_refined", "synthetic"),
+    ("adapted", "synthetic_unmatched"),
+    ("adapted_refined", "synthetic_unmatched"),
+    ("adapted", "synthetic"),
+    ("adapted_refined", "adapted"),
     ("refined_augmented", "synthetic_augmented"),
     ("refined", "real"),
     ("real_refined", "real"),
@@ -90,6 +102,20 @@ class PupilShift(_Model):
     median: float
 
 
+class LabelMatching(_Model):
+    """The label distribution that arms were matched to, and the true one of the test set."""
+
+    prior: LabelPriorRef
+    test: LabelSpread
+
+    def __str__(self) -> str:
+        return (
+            "Labels matched: synthetic and refined rows are drawn as often as their gaze is "
+            f"estimated to occur among unlabelled real images ({self.prior.estimated}; true on the "
+            f"test images: {self.test}; synthetic labels: {self.prior.training})."
+        )
+
+
 class Results(_Model):
     """All that follows from the answers alone: the same from files and from MLflow."""
 
@@ -104,6 +130,7 @@ class Results(_Model):
     num_people: int | None
     seeds: int
     pupil_shift_px: PupilShift | None
+    label_matching: LabelMatching | None
     verdict: str
     """The answer in a sentence or a few; the first is the one."""
 
@@ -174,8 +201,16 @@ def find(
         num_people=None if groups is None else int(groups.max()) + 1,
         seeds=comparison.seeds,
         pupil_shift_px=shift,
+        label_matching=label_matching(comparison, some),
         verdict=verdict(comparison, arms, differences, shift, groups),
     )
+
+
+def label_matching(comparison: Comparison, answers: ArmAnswers) -> LabelMatching | None:
+    """Set the distribution that labels were matched to beside the test set's true one."""
+    if comparison.label_prior is None:
+        return None
+    return LabelMatching(prior=comparison.label_prior, test=spread_of(angles_deg(answers.truth)))
 
 
 def arm_result(arm: Arm, answers: ArmAnswers, comparison: Comparison) -> ArmResult:
@@ -222,6 +257,7 @@ def verdict(
     """Say in plain words what was shown and what was not; the answer is the first sentence."""
     said = [_headline(comparison, arms, differences, groups)]
     said += _worth(differences)
+    said += _whole_way(differences)
     gain = differences.get("refined_minus_synthetic")
     if gain is not None and "real" in arms:
         gap = arms["synthetic"].error - arms["real"].error
@@ -279,6 +315,31 @@ def _worth(differences: Mapping[str, Difference]) -> list[str]:
     return [f"{start}: {said}."]
 
 
+def _whole_way(differences: Mapping[str, Difference]) -> list[str]:
+    """Say what label matching is worth by itself, and together with refinement."""
+    parts = {
+        "Matching labels alone": "synthetic_minus_synthetic_unmatched",
+        "matching labels and refining": "refined_minus_synthetic_unmatched",
+        "adapting to unlabelled real images": "adapted_minus_synthetic_unmatched",
+        "refining and adapting": "adapted_refined_minus_synthetic_unmatched",
+    }
+    said = [
+        f"{words}: {_interval(differences[name])}"
+        for words, name in parts.items()
+        if name in differences
+    ]
+    if not said:
+        return []
+    words = "; ".join(said)
+    return [f"{words[0].upper()}{words[1:]}, against synthetic images with labels unmatched."]
+
+
+def _interval(difference: Difference) -> str:
+    unit = ERROR_METRICS[difference.measure].unit
+    low, high = difference.ci95
+    return f"{difference.error:+.2f}{unit} (95% CI {low:+.2f} to {high:+.2f}{unit})"
+
+
 def _said(first: str, second: str, difference: Difference) -> str:
     unit = ERROR_METRICS[difference.measure].unit
     low, high = difference.ci95
@@ -313,7 +374,8 @@ def table(findings: Results) -> str:
             f"| {arm.within:.1%} |"
         )
     rules = f"Protocol: {findings.protocol.title}; {findings.num_test:,} test images."
-    return "\n".join([*lines, "", rules, findings.verdict])
+    matched = [] if findings.label_matching is None else [str(findings.label_matching)]
+    return "\n".join([*lines, "", rules, *matched, findings.verdict])
 
 
 def table_of_many(all_findings: Sequence[Results]) -> str:

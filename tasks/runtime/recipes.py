@@ -42,7 +42,10 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
         "tasks.training.data:open_training_data",
     ),
     "refine": ("tasks.refinement.refine:refine_shards",),
-    "estimate": ("tasks.comparison.estimate:_answers",),
+    "estimate": (
+        "tasks.comparison.estimate:_answers",
+        "tasks.comparison.label_prior:_estimated",
+    ),
     "compare": (
         "tasks.comparison.plan:choose_arms",
         "tasks.comparison.plan:read_answers",

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simgan_core.config import TrainingConfig
-from simgan_core.data.label_matching import density_ratio, resampled_rows
+from simgan_core.data.label_matching import load_label_prior, resampled_rows
 from simgan_core.data.sampler import ImageShards
 from simgan_core.errors import InputError
-from simgan_core.estimation.gaze_training import predict_gaze
+from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator, load_estimator
 from simgan_core.models.feature_network import load_feature_network
 from storage.reader import Dataset
@@ -34,50 +35,66 @@ class TrainingData(NamedTuple):
 class DatasetShards:
     """The valid images of a dataset, a shard at a time."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, drawn: NDArray[np.int64] | None = None) -> None:
+        """Read `drawn` rows, ascending among the valid ones, of a dataset; all where None."""
         valid = dataset.read_valid()
         self._dataset = dataset
         self.digest = dataset.info.digest
-        rows = [dataset.shard_rows(shard) for shard in range(dataset.num_shards)]
-        self._rows = [part for part in rows if valid[part.start : part.stop].any()]
-        self.shard_sizes = [int(valid[part.start : part.stop].sum()) for part in self._rows]
+        first = 0
+        self._parts: list[tuple[range, NDArray[np.int64]]] = []
+        """Rows of each shard, and which of its valid ones are drawn."""
+        for shard in range(dataset.num_shards):
+            rows = dataset.shard_rows(shard)
+            stop = first + int(valid[rows.start : rows.stop].sum())
+            own = np.arange(first, stop)
+            if drawn is not None:
+                own = drawn[np.searchsorted(drawn, first) : np.searchsorted(drawn, stop)]
+            if len(own):
+                self._parts.append((range(rows.start, rows.stop), own - first))
+            first = stop
+        self.shard_sizes = [len(own) for _, own in self._parts]
 
     def read(self, shard: int) -> Tensor:
-        """Return the valid images of a shard, pixels [n, H, W, C]."""
-        block = self._dataset.read(self._rows[shard].start, self._rows[shard].stop)
-        return torch.from_numpy(block.images[block.valid])
+        """Return the valid images of a shard that are drawn, pixels [n, H, W, C]."""
+        rows, drawn = self._parts[shard]
+        block = self._dataset.read(rows.start, rows.stop)
+        return torch.from_numpy(block.images[block.valid][drawn])
 
 
 def open_training_data(
     synthetic: Dataset, real: Dataset, config: TrainingConfig, device: torch.device
 ) -> TrainingData:
     """Read what fits into memory, and make ready what does not."""
-    data = TrainingData(
-        synthetic=images_of(synthetic, device),
+    drawn = _matched_rows(synthetic, config)
+    return TrainingData(
+        synthetic=images_of(synthetic, device, drawn=drawn),
         real=images_of(real, device),
-        pupil_px=_pupils_of(synthetic),
+        pupil_px=_pupils_of(synthetic, drawn),
         features=_features(config, device),
         estimator=_estimator(config.stopping.estimator),
     )
-    if config.match_labels_by is None:
-        return data
-    return _matched(data, synthetic, config)
 
 
 def images_of(
-    dataset: Dataset, device: torch.device, budget_bytes: float | None = None
+    dataset: Dataset,
+    device: torch.device,
+    budget_bytes: float | None = None,
+    drawn: NDArray[np.int64] | None = None,
 ) -> Tensor | ImageShards:
     """Return a dataset's valid images: whole if they fit the budget, else in shards.
 
-    The budget left open is a share of what is free on the device and in this machine's memory.
+    `drawn` are rows among the valid ones, ascending, as often as they are to be there; all once
+    where None. The budget left open is a share of what is free on the device and in this
+    machine's memory.
     """
     spec = dataset.info.spec
     size = np.dtype(spec.dtype).itemsize * spec.height * spec.width * spec.channels
     if budget_bytes is None:
         budget_bytes = SHARE_OF_MEMORY * _free_bytes(device)
     if dataset.info.num_valid * size <= budget_bytes:
-        return torch.from_numpy(dataset.load().images)
-    return DatasetShards(dataset)
+        images = torch.from_numpy(dataset.load().images)
+        return images if drawn is None else images[torch.from_numpy(drawn)]
+    return DatasetShards(dataset, drawn)
 
 
 def paths_of_networks(config: TrainingConfig) -> list[Path]:
@@ -93,9 +110,27 @@ def _free_bytes(device: torch.device) -> float:
     return free
 
 
-def _pupils_of(dataset: Dataset) -> Tensor | None:
+def _matched_rows(synthetic: Dataset, config: TrainingConfig) -> NDArray[np.int64] | None:
+    """Draw synthetic rows, ascending, as often as their labels occur under the label prior."""
+    if config.match_labels_by is None:
+        return None
+    gaze = synthetic.read_labels().get("gaze")
+    if gaze is None:
+        raise InputError(
+            f"match_labels_by needs the label 'gaze' in {synthetic.info.url}; ingest it with its "
+            "gaze, or leave match_labels_by out"
+        )
+    prior = load_label_prior(Path(config.match_labels_by))
+    labels_deg = np.degrees(pitchyaw_from_gaze(gaze[synthetic.read_valid()]))
+    return resampled_rows(prior.weights(labels_deg), config.seed)
+
+
+def _pupils_of(dataset: Dataset, drawn: NDArray[np.int64] | None) -> Tensor | None:
     pupil_px = dataset.read_labels().get("pupil_px")
-    return None if pupil_px is None else torch.from_numpy(pupil_px[dataset.read_valid()])
+    if pupil_px is None:
+        return None
+    of_valid = pupil_px[dataset.read_valid()]
+    return torch.from_numpy(of_valid if drawn is None else of_valid[drawn])
 
 
 def _features(config: TrainingConfig, device: torch.device) -> nn.Module | None:
@@ -105,24 +140,3 @@ def _features(config: TrainingConfig, device: torch.device) -> nn.Module | None:
 
 def _estimator(path: str | None) -> Estimator | None:
     return None if path is None else load_estimator(Path(path))
-
-
-def _matched(data: TrainingData, synthetic: Dataset, config: TrainingConfig) -> TrainingData:
-    """Deal synthetic images as often as their labels seem to occur among the real ones."""
-    gaze = synthetic.read_labels().get("gaze")
-    if gaze is None:
-        raise InputError(
-            f"match_labels_by needs the label 'gaze' in {synthetic.info.url}; ingest it with its "
-            "gaze, or leave match_labels_by out"
-        )
-    if not (isinstance(data.synthetic, Tensor) and isinstance(data.real, Tensor)):
-        raise InputError(
-            "match_labels_by needs both datasets in memory; leave it out, or train on fewer images"
-        )
-    assert config.match_labels_by is not None
-    estimator = load_estimator(Path(config.match_labels_by))
-    estimated = predict_gaze(estimator, data.real.numpy())
-    ratio = density_ratio(gaze[synthetic.read_valid()], estimated)
-    rows = torch.from_numpy(resampled_rows(ratio, config.seed))
-    pupil_px = None if data.pupil_px is None else data.pupil_px[rows]
-    return data._replace(synthetic=data.synthetic[rows], pupil_px=pupil_px)

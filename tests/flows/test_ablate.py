@@ -56,9 +56,9 @@ def test_each_part_that_a_training_has_is_left_out_once() -> None:
 
 
 def test_label_matching_is_added_where_a_training_has_none_and_else_left_out() -> None:
-    added = variants(PRESETS["stable"], "estimator.pt")["with label matching"]
-    assert added == PRESETS["stable"].model_copy(update={"match_labels_by": "estimator.pt"})
-    assert variants(added, "other.pt")["no label matching"] == PRESETS["stable"]
+    added = variants(PRESETS["stable"], "prior.npz")["with label matching"]
+    assert added == PRESETS["stable"].model_copy(update={"match_labels_by": "prior.npz"})
+    assert variants(added, "other.npz")["no label matching"] == PRESETS["stable"]
 
 
 def test_killed_it_goes_on_and_tabulates_every_variant(

@@ -42,11 +42,24 @@ def compared(simgan: Any, workplace: Path) -> dict[str, Any]:
 
 
 def test_everything_takes_part_by_default(compared: dict[str, Any]) -> None:
-    assert len(compared["arms"]) == 8 + 2 + 8
+    assert len(compared["arms"]) == 13 + 2 + 8
+    assert compared["label_matching"]["prior"]["held_out_by"] == "row"
     assert compared["refined"] == compared["arms"]["refined"]
     assert compared["protocol"]["name"] == "cross-domain"
-    assert compared["test_evaluations"] == 18
+    assert compared["test_evaluations"] == 23
     assert "1 estimator seed, 2 people, one refiner)" in compared["verdict"].split(". ")[0]
+
+
+def test_label_prior_prints_the_file_of_the_same_distribution(
+    simgan: Any, compared: dict[str, Any], workplace: Path
+) -> None:
+    folder = workplace / "compared"
+    done = simgan("label-prior", "--synthetic", folder / "s.zarr", "--unlabelled",
+                  folder / "real.zarr", "--steps", 4, "--batch-size", 8, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    prior = json.loads(done.stdout.splitlines()[-1])
+    assert prior == compared["label_matching"]["prior"]
+    assert Path(prior["path"]).exists()
 
 
 def test_mlflow_alone_gives_the_same_table(
@@ -63,7 +76,7 @@ def test_mlflow_alone_gives_the_same_table(
     assert done.returncode == 0, done.stderr
     found = {one["comparison"]: one for one in json.loads(done.stdout)["comparisons"]}
     again = found[compared["comparison"]]
-    for what in ("arms", "differences", "num_test", "num_people"):
+    for what in ("arms", "differences", "num_test", "num_people", "label_matching"):
         assert again[what] == compared[what]
 
 
@@ -79,7 +92,7 @@ def test_the_test_set_carries_how_often_it_was_asked(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     kept = client.get_experiment_by_name("datasets")
     assert kept is not None
-    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '18'")
+    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '23'")
     assert run.data.tags["test_comparisons"] == "1"
 
 
@@ -89,11 +102,11 @@ def test_the_winner_is_a_model_that_plain_mlflow_knows(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     name, version = compared["registered_model"].removeprefix("models:/").split("/")
     tags = client.get_model_version(name, version).tags
-    assert tags["best_of_arms"] == "7"
+    assert tags["best_of_arms"] == "12"
     unlabelled = [
         arm["error_deg"]
         for title, arm in compared["arms"].items()
-        if title.startswith(("synthetic", "refined", "tone"))
+        if title.startswith(("synthetic", "refined", "tone", "fourier", "adapted"))
     ]
     assert float(tags["error_deg"]) == pytest.approx(min(unlabelled), abs=1e-3)
 

@@ -250,3 +250,24 @@ def test_labels_are_read_in_the_one_convention(eyes):
     config = EstimatorConfig(steps=150, batch_size=16)
     answers = predict_gaze(train_estimator(config, images, gaze, seed=0), images.numpy())
     assert angular_error_deg(answers, up_and_left).mean() < 1.5
+
+
+def test_weighted_rows_are_resampled_within_either_part():
+    weights = np.where(np.arange(100) < 50, 1.9, 0.1)
+    split = split_rows(100, 0.3, 5, torch.device("cpu"))
+    resampled = split.resampled(weights, seed=0)
+    for drawn, rows in ((resampled.train, split.train), (resampled.validation, split.validation)):
+        assert len(drawn) == len(rows)
+        assert set(drawn.tolist()) <= set(rows.tolist())
+        assert (drawn < 50).float().mean() > 0.85
+    assert len(split_rows(10, 0.0, 5, torch.device("cpu")).resampled(weights, 0).validation) == 0
+
+
+def test_weights_change_what_is_learnt_and_equal_ones_do_not(eyes):
+    images, gaze = eyes
+    plain, alike, weighted = (
+        predict_gaze(train_estimator(SHORT, images, gaze, 1, weights=each), images[:50].numpy())
+        for each in (None, np.ones(1000), np.linspace(0.1, 1.9, 1000))
+    )
+    np.testing.assert_array_equal(plain, alike)
+    assert not np.array_equal(plain, weighted)

@@ -15,7 +15,9 @@ from storage.reader import open_dataset
 from storage.writer import DatasetWriter
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate, people_in, read_answers
+from tasks.comparison.report import summarize
 from tasks.comparison.results import Results, find, table, table_of_many
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
@@ -25,7 +27,7 @@ PAIR = ("synthetic", "refined")
 def plan(
     eyes: dict[str, str], seeds: int = 2, estimator: EstimatorConfig = QUICK, **config: Any
 ) -> Comparison:
-    chosen = ComparisonConfig(**{"methods": (), "shares": (), **config})
+    chosen = ComparisonConfig(**{"methods": (), "shares": (), "match_labels": False, **config})
     real = eyes.get("real")
     return plan_comparison.fn(
         eyes["synthetic"], eyes["refined"], real, eyes["test"], seeds, estimator, chosen
@@ -43,7 +45,7 @@ def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
 def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(
     eyes: dict[str, str], home: Path
 ) -> None:
-    comparison = plan(eyes, arms=("tone_matched", "refined_augmented"))
+    comparison = plan(eyes, arms=("tone_matched", "fourier", "refined_augmented"))
     first = findings_of(comparison, run(comparison))
     for kept in ("estimates", "estimators"):
         shutil.rmtree(home / kept)
@@ -153,9 +155,11 @@ def test_mixtures_hold_both_and_the_full_set_of_arms_is_the_default(
 ) -> None:
     arms = {arm.name: arm for arm in plan(eyes).arms}
     assert list(arms) == [
-        *("synthetic", "tone_matched", "synthetic_augmented", "refined", "refined_augmented"),
+        *("synthetic", "tone_matched", "fourier", "synthetic_augmented", "refined"),
+        *("refined_augmented", "synthetic_refined", "adapted", "adapted_refined"),
         *("real", "real_synthetic", "real_refined"),
     ]
+    assert arms["synthetic_refined"].datasets == (eyes["synthetic"], eyes["refined"])
     assert arms["real_refined"].datasets == (eyes["real"], eyes["refined"])
 
 
@@ -218,3 +222,19 @@ def test_mlflow_answers_without_our_code(eyes: dict[str, str], home: Path) -> No
 def test_an_evaluation_is_a_comparison_of_one_arm(eyes: dict[str, str], home: Path) -> None:
     comparison = plan_evaluation.fn(eyes["synthetic"], eyes["test"], 1, QUICK)
     assert [job.arm.name for job in comparison.jobs] == ["synthetic"]
+
+
+def test_an_evaluation_on_unlabelled_real_images_stands_beside_the_unmatched_one(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = match_labels.fn(
+        plan_evaluation.fn(eyes["refined"], eyes["test"], 1, QUICK, eyes["real"])
+    )
+    result = summarize.fn(comparison, run(comparison))
+    assert result.unmatched is not None
+    assert result.unmatched.error != result.arm.error
+    assert len(result.answers) == len(result.estimators) == 1
+    assert "labels unmatched:" in str(result)
+    assert result.model_dump(mode="json")["label_matching"]["test"]
+    with pytest.raises(InputError, match="never matched"):
+        plan_evaluation.fn(eyes["real"], eyes["test"], 1, QUICK, eyes["synthetic"])

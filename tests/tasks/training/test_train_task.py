@@ -17,6 +17,7 @@ from simgan_core.config import (
     StoppingConfig,
     TrainingConfig,
 )
+from simgan_core.data.label_matching import estimate_label_prior, save_label_prior
 from simgan_core.errors import InputError
 from simgan_core.inference import refine_images
 from simgan_core.models.checkpoint import load_checkpoint, load_refiner
@@ -28,7 +29,7 @@ from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import refiner_folder
-from tasks.training.data import DatasetShards, images_of
+from tasks.training.data import DatasetShards, images_of, open_training_data
 from tasks.training.train import RefinerRef, train_refiner
 
 CONFIG = TrainingConfig(
@@ -169,13 +170,10 @@ def test_a_training_in_two_processes_gives_one_refiner(first, datasets, home) ->
     assert [point.step for point in history] == [0, 6, 10]
 
 
-def test_labels_are_matched_by_an_estimator_and_its_content_names_the_refiner(
-    datasets, tmp_path: Path
-) -> None:
+def test_the_content_of_an_estimator_names_the_refiner(datasets, tmp_path: Path) -> None:
     path = tmp_path / "estimator.pt"
     settings = CONFIG.model_copy(
         update={
-            "match_labels_by": str(path),
             "stopping": StoppingConfig(evaluate_every=4, num_images=20, estimator=str(path)),
             "regularization": RegularizationConfig(features=1.0, features_from=str(path)),
         }
@@ -190,6 +188,36 @@ def test_labels_are_matched_by_an_estimator_and_its_content_names_the_refiner(
     assert refiners[0].refiner != refiners[1].refiner
     figures = load_refiner(Path(refiners[0].path)).metadata["figures"]
     assert figures["labels/gaze_change_deg"] < 5
+
+
+def test_synthetic_rows_are_drawn_by_the_label_prior(datasets, tmp_path: Path) -> None:
+    path = tmp_path / "prior.npz"
+    settings = CONFIG.model_copy(update={"match_labels_by": str(path)})
+    with pytest.raises(InputError, match=r"there is no file .*prior\.npz"):
+        train_refiner.fn(*datasets, settings)
+    labels_deg = np.random.default_rng(0).normal(0, 15, (500, 2))
+    pupils_px = []
+    for yaw_deg in (-10, 10):
+        aside = np.random.default_rng(1).normal((0, yaw_deg), 5, (500, 2))
+        save_label_prior(path, estimate_label_prior(aside, labels_deg, (5, 5), seed=0))
+        both = (open_dataset(url) for url in datasets)
+        data = open_training_data(*both, settings, torch.device("cpu"))
+        assert len(data.synthetic) == open_dataset(datasets[0]).info.num_valid
+        pupils_px.append(data.pupil_px[:, 0].mean())
+    # Yaw is positive to the image's left.
+    assert pupils_px[0] > pupils_px[1] + 2
+
+
+def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets) -> None:
+    real = open_dataset(datasets[1])
+    drawn = np.array([0, 0, 5, 13, 14, 14, 14, 35])
+    whole = images_of(real, torch.device("cpu"), drawn=drawn)
+    shards = images_of(real, torch.device("cpu"), budget_bytes=1000, drawn=drawn)
+    assert isinstance(whole, torch.Tensor)
+    assert isinstance(shards, DatasetShards)
+    assert shards.shard_sizes == [4, 3, 1]
+    assert torch.equal(torch.cat([shards.read(shard) for shard in range(3)]), whole)
+    assert torch.equal(whole, images_of(real, torch.device("cpu"))[torch.from_numpy(drawn)])
 
 
 def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(datasets) -> None:

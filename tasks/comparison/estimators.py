@@ -1,0 +1,133 @@
+"""Gaze estimators by content: trained once, found again by every comparison that needs them."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from simgan_core.estimation.fitting import estimator_compute_settings
+from simgan_core.estimation.gaze_training import train_estimator
+from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
+from storage.reader import open_dataset
+from tasks.comparison.plan import Arm
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.devices import default_device
+from tasks.runtime.paths import home
+from tasks.runtime.policies import stop_if_told
+from tasks.runtime.recipes import recipe_version
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What an estimator learns from."""
+
+    images: NDArray[np.uint8] | NDArray[np.uint16]
+    """[N, H, W, C]"""
+    labels: dict[str, NDArray[np.float32]]
+    """By name, [N, …]."""
+    weights: NDArray[np.float64] | None = None
+    """How often each row takes part [N], 1 in the mean; None: all alike."""
+
+    def of_rows(self, rows: NDArray[np.integer[Any]]) -> "Lessons":
+        """Return those of some rows."""
+        return Lessons(
+            self.images[rows],
+            {name: each[rows] for name, each in self.labels.items()},
+            None if self.weights is None else self.weights[rows],
+        )
+
+
+def content_of(arm: Arm) -> dict[str, Any]:
+    """Return what an arm's rows are, by digests instead of places and without its names."""
+    names = {"datasets", "look_reference", "teachers_of", "name", "title", "training_set"}
+    return arm.model_dump(mode="json", exclude=names) | {
+        "datasets": [open_dataset(url).info.digest for url in arm.datasets],
+        "look_reference": arm.look_reference and open_dataset(arm.look_reference).info.digest,
+        "teachers_of": arm.teachers_of and open_dataset(arm.teachers_of).info.digest,
+    }
+
+
+def estimator_id(
+    arm: Arm,
+    config: EstimatorConfig,
+    seed: int,
+    label_prior: str | None = None,
+    left_out: list[Any] | None = None,
+) -> str:
+    """Name a trained estimator by all that it learnt from.
+
+    `label_prior` is the id of the prior by which its rows are resampled, `left_out` what tells
+    rows that it did not see.
+    """
+    content = content_of(arm) | {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "recipe": recipe_version("estimate"),
+    }
+    if label_prior is not None:
+        content["label_prior"] = label_prior
+    if left_out is not None:
+        content["all_but"] = left_out
+    return content_id("estimator", content)
+
+
+def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
+    """Decide a number format that was left open: bf16 and fp32 give other estimators."""
+    chosen = estimator_compute_settings(config, torch.device(default_device()))
+    return config.model_copy(update={"precision": chosen.precision})
+
+
+def weights_file(name: str) -> Path:
+    """Where the estimator of this id is kept."""
+    return home() / "estimators" / f"{name}.pt"
+
+
+def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed: int) -> Estimator:
+    """Train the estimator of this id and keep it; found where it is kept already."""
+    path = weights_file(name)
+    if not path.exists():
+        estimator = train_estimator(
+            config,
+            torch.from_numpy(lessons.images).to(default_device()),
+            lessons.labels["gaze"],
+            seed,
+            say_progress,
+            head_pose=poses(lessons, config),
+            weights=lessons.weights,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_estimator(path, estimator)
+    return load_estimator(path).to(default_device())
+
+
+def plain_arm(dataset: str) -> Arm:
+    """Return the arm of one dataset as it is."""
+    return Arm(name="synthetic", title="synthetic", training_set="synthetic", datasets=(dataset,))
+
+
+def poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:
+    """Return the head poses [N, …] where the estimator wants them; InputError where it has none."""
+    if not config.head_pose:
+        return None
+    if "head_pose" not in lessons.labels:
+        raise InputError(
+            "the estimator wants head poses, and not all datasets have the label head_pose: ingest "
+            "them with it, or leave --head-pose out"
+        )
+    return lessons.labels["head_pose"]
+
+
+def say_progress(step: int, total: int, loss: float) -> None:
+    """Log progress twice in a training; stop where the run is cancelled."""
+    stop_if_told()
+    if step % max(1, total // 2) == 0:
+        position = {"done": step, "total": total}
+        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=position)

@@ -1,0 +1,220 @@
+"""Label matching: estimate the gaze distribution of unlabelled real images from synthetic ones."""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+
+from simgan_core.config import EstimatorConfig, TrainingConfig
+from simgan_core.data.label_matching import (
+    LabelPrior,
+    error_spread_deg,
+    estimate_label_prior,
+    load_label_prior,
+    save_label_prior,
+)
+from simgan_core.estimation.gaze_training import predict_gaze
+from simgan_core.gaze import pitchyaw_from_gaze
+from simgan_core.models.estimator import Estimator
+from storage.reader import open_dataset
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.estimators import (
+    Lessons,
+    estimator_id,
+    plain_arm,
+    trained_estimator,
+    with_number_format,
+)
+from tasks.comparison.plan import Arm, Comparison, LabelPriorRef, LabelSpread
+from tasks.runtime.compatibility import require_gaze, require_same_images
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.experiments import COMPARISONS
+from tasks.runtime.paths import home
+from tasks.runtime.policies import CACHE
+from tasks.runtime.recipes import recipe_version
+from tasks.runtime.tracking import begin_run, tracked_run
+
+logger = logging.getLogger(__name__)
+
+TEACHER_SEEDS = (0, 1)
+"""Seeds of the two estimators whose predictions are pooled: the first two of an unmatched arm."""
+_NUM_FOLDS = 5
+"""Parts into which identities are divided; estimators are trained without each in turn."""
+_HELD_OUT_SHARE = 0.1
+"""Share of the rows that is held out where ids tell no identities."""
+_SPLIT_SEED = 0
+
+
+@task(name="estimate-label-prior", cache_policy=CACHE)
+def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) -> LabelPriorRef:
+    """Estimate how the gaze of unlabelled real images is distributed; found if it is there.
+
+    Estimators are trained on the synthetic dataset with its labels as they are, and without some
+    of its identities in turn, to know their error. Labels of `unlabelled` are not read.
+    """
+    return _estimated(synthetic, unlabelled, estimator)
+
+
+@task(name="match-labels", cache_policy=CACHE)
+def match_labels(comparison: Comparison) -> Comparison:
+    """Estimate the label prior that a comparison's arms share, where it matches labels."""
+    if comparison.unlabelled is None or comparison.prior_source is None:
+        return comparison
+    prior = _estimated(comparison.prior_source, comparison.unlabelled, comparison.estimator)
+    matched = comparison.model_copy(update={"label_prior": prior})
+    run = begin_run(COMPARISONS, comparison.id, comparison.id)
+    # What tables are rebuilt from, now with the prior's figures.
+    run.text("comparison.json", matched.model_dump_json(indent=2))
+    run.metrics(prior.metrics())
+    run.flush()
+    return matched
+
+
+@task(name="match-training-labels", cache_policy=CACHE)
+def with_matched_labels(
+    training: TrainingConfig,
+    synthetic: str,
+    real: str,
+    estimator: EstimatorConfig,
+    comparison: ComparisonConfig,
+) -> TrainingConfig:
+    """Let a refiner's training draw synthetic rows under the prior that its comparison uses.
+
+    The training stays as it is where it names a prior itself, the comparison matches no labels, or
+    no gaze is labelled.
+    """
+    labelled = {label.name for label in open_dataset(synthetic).info.spec.labels}
+    if training.match_labels_by or not comparison.match_labels or "gaze" not in labelled:
+        return training
+    prior = _estimated(synthetic, real, estimator)
+    return training.model_copy(update={"match_labels_by": prior.path})
+
+
+def _estimated(synthetic: str, unlabelled: str, config: EstimatorConfig) -> LabelPriorRef:
+    info, real = open_dataset(synthetic).info, open_dataset(unlabelled).info
+    require_gaze(info)
+    require_same_images(info, real, "synthetic", "unlabelled real")
+    # The real images' head poses may be unknown.
+    config = with_number_format(config.model_copy(update={"head_pose": False}))
+    content = {
+        "synthetic": info.digest,
+        "unlabelled": real.digest,
+        "estimator": config.model_dump(mode="json"),
+        "recipe": recipe_version("estimate"),
+    }
+    name = content_id("label-prior", content)
+    path = home() / "label_priors" / f"{name}.npz"
+    block = open_dataset(synthetic).load()
+    lessons = Lessons(block.images, block.labels)
+    labels_deg = angles_deg(block.labels["gaze"])
+    folds, by_identity = _folds(block.ids)
+    with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
+        if not path.exists():
+            run.params(config.model_dump())
+            run.datasets({"synthetic": info, "unlabelled": real})
+            images = open_dataset(unlabelled).load().images
+            arm = plain_arm(synthetic)
+            plain = [
+                trained_estimator(estimator_id(arm, config, seed), config, lessons, seed)
+                for seed in TEACHER_SEEDS
+            ]
+            real_deg = np.stack([predictions_deg(each, images) for each in plain])
+            held_out = _held_out(arm, config, lessons, folds)
+            sd_deg = error_spread_deg(
+                held_out.predicted_deg,
+                labels_deg[held_out.rows],
+                real_deg,
+                by_identity=by_identity,
+            )
+            pooled = np.concatenate(list(real_deg))
+            save_label_prior(
+                path, estimate_label_prior(pooled, labels_deg, sd_deg, seed=_SPLIT_SEED)
+            )
+            run.artifact(path)
+        prior = load_label_prior(path)
+        weights = prior.weights(labels_deg)
+        found = LabelPriorRef(
+            id=name,
+            path=str(path),
+            unlabelled_digest=real.digest,
+            estimated=_spread_of(prior),
+            training=spread_of(labels_deg),
+            error_sd_deg=_pair(prior.error_sd_deg),
+            held_out_by="identity" if by_identity else "row",
+            num_iterations=prior.num_iterations,
+            effective_share=float(weights.sum() ** 2 / (weights**2).sum() / len(weights)),
+        )
+        run.metrics(found.metrics())
+    logger.info("label prior %s: %s", name, found)
+    return found
+
+
+def angles_deg(gaze: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return pitch and yaw [N, 2] in degrees of gaze vectors [N, 3]."""
+    return np.degrees(pitchyaw_from_gaze(gaze)).astype(np.float64)
+
+
+def spread_of(labels_deg: NDArray[np.float64]) -> LabelSpread:
+    """Return mean and standard deviation of pitch and yaw [N, 2]."""
+    return LabelSpread(
+        mean_deg=_pair(labels_deg.mean(axis=0)), sd_deg=_pair(labels_deg.std(axis=0))
+    )
+
+
+class _HeldOut(NamedTuple):
+    rows: NDArray[np.intp]
+    """Rows [n] that were held out."""
+    predicted_deg: NDArray[np.float64]
+    """What two seeds predicted on them [2, n, 2], neither having trained on them."""
+
+
+def _held_out(
+    arm: Arm, config: EstimatorConfig, lessons: Lessons, folds: list[NDArray[np.intp]]
+) -> _HeldOut:
+    predicted = []
+    everything = np.arange(len(lessons.images))
+    for number, rows in enumerate(folds):
+        kept = lessons.of_rows(np.setdiff1d(everything, rows))
+        left_out = ["fold", number, len(folds), len(rows)]
+        trained = [
+            trained_estimator(
+                estimator_id(arm, config, seed, left_out=left_out), config, kept, seed
+            )
+            for seed in TEACHER_SEEDS
+        ]
+        predicted.append([predictions_deg(each, lessons.images[rows]) for each in trained])
+    by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)
+    return _HeldOut(np.concatenate(folds), by_seed)
+
+
+def _folds(ids: list[str]) -> tuple[list[NDArray[np.intp]], bool]:
+    """Divide rows by identity, the first part of their ids; else hold out a tenth at random.
+
+    Returns the parts, and whether identities were told.
+    """
+    first = np.array([each.partition("/")[0] if "/" in each else "" for each in ids])
+    identities = np.unique(first)
+    if "" in identities or not 2 <= len(identities) <= len(ids) // 2:
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(ids))
+        return [np.sort(order[: max(1, round(_HELD_OUT_SHARE * len(ids)))])], False
+    count = min(_NUM_FOLDS, len(identities))
+    parts = [np.flatnonzero(np.isin(first, identities[part::count])) for part in range(count)]
+    return parts, True
+
+
+def predictions_deg(
+    estimator: Estimator, images: NDArray[np.uint8] | NDArray[np.uint16]
+) -> NDArray[np.float64]:
+    """Return the pitch and yaw [N, 2] in degrees that an estimator predicts on images."""
+    return angles_deg(predict_gaze(estimator, images))
+
+
+def _spread_of(prior: LabelPrior) -> LabelSpread:
+    return LabelSpread(mean_deg=_pair(prior.mean_deg), sd_deg=_pair(prior.sd_deg))
+
+
+def _pair(values: NDArray[np.float64]) -> tuple[float, float]:
+    pitch, yaw = values
+    return float(pitch), float(yaw)

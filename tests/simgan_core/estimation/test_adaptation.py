@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from simgan_core.estimation import adaptation
+from simgan_core.estimation.adaptation import agreement, centre_by_look, student_config
+
+
+def looks_with_offsets(count: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images of 6 looks, true angles, and predictions that are off by a constant for each look."""
+    rng = np.random.default_rng(0)
+    look = rng.integers(0, 6, count)
+    backgrounds = rng.integers(0, 256, (6, 35, 55, 1))
+    noise = rng.normal(0, 3, (count, 35, 55, 1))
+    images = np.clip(backgrounds[look] + noise, 0, 255).astype(np.uint8)
+    truth = rng.normal(0, 8, (count, 2))
+    offsets = rng.normal(0, 6, (6, 2))
+    offsets -= offsets[look].mean(axis=0)
+    return images, truth, truth + offsets[look]
+
+
+def test_offsets_of_a_look_are_removed_and_the_overall_mean_stays() -> None:
+    images, truth, predicted = looks_with_offsets()
+    centred = centre_by_look(predicted, images, seed=0)
+    np.testing.assert_allclose(centred.mean(axis=0), predicted.mean(axis=0), atol=0.5)
+    before, after = (np.abs(each - truth).mean() for each in (predicted, centred))
+    assert after < 0.4 * before
+    assert agreement(centred, truth) > agreement(predicted, truth)
+
+
+def test_many_images_take_the_offsets_of_their_nearest_references(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, truth, predicted = looks_with_offsets()
+    monkeypatch.setattr(adaptation, "_MAX_REFERENCES", 250)
+    centred = centre_by_look(predicted, images, seed=0)
+    assert np.abs(centred - truth).mean() < 0.5 * np.abs(predicted - truth).mean()
+    np.testing.assert_array_equal(centred, centre_by_look(predicted, images, seed=0))
+
+
+def test_what_the_iris_shows_is_no_look() -> None:
+    images, _, predicted = looks_with_offsets(100)
+    repainted = images.copy()
+    repainted[:, 11:24, 12:43] = 255 - repainted[:, 11:24, 12:43]
+    np.testing.assert_array_equal(
+        centre_by_look(predicted, repainted, seed=0), centre_by_look(predicted, images, seed=0)
+    )
+
+
+def test_sixteen_bits_look_as_eight_do() -> None:
+    images, _, predicted = looks_with_offsets(100)
+    deep = images.astype(np.uint16) * 257
+    np.testing.assert_allclose(
+        centre_by_look(predicted, deep, seed=0), centre_by_look(predicted, images, seed=0)
+    )
+
+
+def test_predictions_that_are_not_of_the_images_are_refused() -> None:
+    images, _, predicted = looks_with_offsets(50)
+    with pytest.raises(InputError, match=r"of 50 images, found \[49, 2\]"):
+        centre_by_look(predicted[:49], images, seed=0)
+
+
+def test_a_student_keeps_nothing_out() -> None:
+    config = student_config(EstimatorConfig(steps=9))
+    assert (config.validation_share, config.steps) == (0.0, 9)

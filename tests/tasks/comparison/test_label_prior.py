@@ -1,0 +1,168 @@
+"""Label matching in comparisons: one prior for all arms, the unmatched arm beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from simgan_core.config import PRESETS, EstimatorConfig
+from simgan_core.data.label_matching import load_label_prior
+from simgan_core.errors import InputError
+from storage.reader import open_dataset
+from storage.schema import GAZE
+from tasks.comparison.arms import ComparisonConfig, Protocol
+from tasks.comparison.estimate import estimate, plan_comparison
+from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
+from tasks.comparison.plan import Comparison, read_answers
+from tasks.comparison.results import Results, find, table
+from tasks.comparison.tracked_results import results_from_tracking
+from tests.tasks.comparison.conftest import write_dataset
+
+QUICK = EstimatorConfig(steps=6, batch_size=8)
+ARMS = ("synthetic_unmatched", "synthetic", "refined", "real", "real_refined")
+
+
+def plan(eyes: dict[str, str], unlabelled: str | None = None, **config: Any) -> Comparison:
+    chosen = ComparisonConfig(**{"arms": ARMS, "methods": (), "shares": (), **config})
+    return plan_comparison.fn(
+        eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"], 1, QUICK, chosen, unlabelled
+    )
+
+
+@pytest.fixture
+def matched(eyes: dict[str, str], home: Path) -> Comparison:
+    return match_labels.fn(plan(eyes))
+
+
+def results_of(comparison: Comparison) -> Results:
+    estimates = [estimate.fn(job, comparison) for job in comparison.jobs]
+    return find(comparison, read_answers(estimates, comparison.measure), None)
+
+
+def test_all_arms_but_real_and_the_unmatched_one_share_one_prior(
+    matched: Comparison, home: Path
+) -> None:
+    assert {arm.name: arm.matched for arm in matched.arms} == {
+        "synthetic_unmatched": False,
+        "synthetic": True,
+        "refined": True,
+        "real": False,
+        "real_refined": True,
+    }
+    assert len(list((home / "label_priors").iterdir())) == 1
+
+
+def test_the_report_sets_the_estimated_distribution_beside_the_true_one(
+    matched: Comparison, eyes: dict[str, str], home: Path
+) -> None:
+    found = results_of(matched)
+    assert found.label_matching is not None
+    truth = open_dataset(eyes["test"]).load().labels["gaze"]
+    pitch_deg = np.degrees(np.arcsin(-truth[:, 1]))
+    assert found.label_matching.test.mean_deg[0] == pytest.approx(pitch_deg.mean(), abs=1e-3)
+    assert "true on the test images: pitch" in table(found)
+    assert "Matching labels alone:" in found.verdict
+    assert "synthetic_minus_synthetic_unmatched" in found.differences
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    client.set_terminated(matched.mlflow_run_id, "FINISHED")
+    metrics = client.get_run(matched.mlflow_run_id).data.metrics
+    estimated = found.label_matching.prior.estimated.mean_deg[0]
+    assert metrics["labels.estimated.pitch_mean_deg"] == pytest.approx(estimated)
+    (again,) = results_from_tracking("comparisons")
+    assert again.label_matching == found.label_matching
+
+
+def test_the_plain_estimators_are_those_of_the_unmatched_arm(
+    matched: Comparison, home: Path
+) -> None:
+    # Two plain seeds, and two that a tenth of the rows was kept from: ids here tell no identity.
+    assert matched.label_prior is not None
+    assert matched.label_prior.held_out_by == "row"
+    trained = set((home / "estimators").iterdir())
+    assert len(trained) == 4
+    (job,) = (job for job in matched.jobs if job.arm.name == "synthetic_unmatched")
+    assert Path(str(estimate.fn(job, matched).model)) in trained
+    assert set((home / "estimators").iterdir()) == trained
+
+
+def test_what_unlabelled_images_are_given_names_the_comparison(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["real"]).load()
+    labels = {"gaze": (GAZE, block.labels["gaze"][:20])}
+    other = write_dataset(tmp_path / "o.zarr", "real", block.images[:20], block.ids[:20], labels)
+    ids = {plan(eyes).id, plan(eyes, other).id, plan(eyes, match_labels=False).id}
+    assert len(ids) == 3
+    with pytest.raises(InputError, match="are in the test dataset"):
+        plan(eyes, eyes["test"])
+
+
+def test_no_real_label_is_read(
+    eyes: dict[str, str], home: Path, tmp_path: Path, matched: Comparison
+) -> None:
+    block = open_dataset(eyes["real"]).load()
+    bare = write_dataset(tmp_path / "bare.zarr", "real", block.images, block.ids, {})
+    prior = estimate_prior.fn(eyes["synthetic"], bare, QUICK)
+    assert matched.label_prior is not None
+    assert prior.estimated == matched.label_prior.estimated
+
+
+def test_identities_are_held_out_where_ids_tell_them(eyes: dict[str, str], home: Path) -> None:
+    # Real eyes of ten people in the part of synthetic ones.
+    prior = estimate_prior.fn(eyes["real"], eyes["test"], QUICK)
+    assert prior.held_out_by == "identity"
+    assert len(list((home / "estimators").iterdir())) == 2 + 2 * 5
+    kept = load_label_prior(Path(prior.path))
+    assert kept.density.sum() == pytest.approx(1)
+    again = estimate_prior.fn(eyes["real"], eyes["test"], QUICK)
+    assert again == prior
+
+
+def test_labels_stay_as_they_are_where_the_training_sets_have_the_real_ones(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(eyes, protocol=Protocol(name="leave-one-person-out"))
+    assert comparison.unlabelled is None
+    assert not any(arm.matched for arm in comparison.arms)
+    assert match_labels.fn(comparison) == comparison
+
+
+def test_a_refiner_is_trained_under_the_prior_of_its_comparison(
+    matched: Comparison, eyes: dict[str, str], home: Path
+) -> None:
+    assert matched.label_prior is not None
+    places = eyes["synthetic"], eyes["real"]
+    training = with_matched_labels.fn(PRESETS["demo"], *places, QUICK, ComparisonConfig())
+    assert training.match_labels_by == matched.label_prior.path
+    off = ComparisonConfig(match_labels=False)
+    assert with_matched_labels.fn(PRESETS["demo"], *places, QUICK, off) == PRESETS["demo"]
+
+
+def test_other_methods_and_sizes_are_matched_too(eyes: dict[str, str], home: Path) -> None:
+    comparison = match_labels.fn(plan(eyes, arms=("refined",), methods=("ridge",), shares=(0.5,)))
+    assert [arm.name for arm in comparison.arms] == ["refined", "refined_40", "ridge_refined"]
+    assert all(arm.matched for arm in comparison.arms)
+    assert set(results_of(comparison).arms) == {arm.name for arm in comparison.arms}
+
+
+def test_students_learn_from_unlabelled_images_by_teachers_with_unmatched_labels(
+    eyes: dict[str, str], home: Path
+) -> None:
+    arms = ("synthetic_unmatched", "synthetic", "adapted", "adapted_refined")
+    comparison = match_labels.fn(plan(eyes, arms=arms))
+    adapted = [arm for arm in comparison.arms if arm.teachers_of is not None]
+    assert [arm.name for arm in adapted] == ["adapted", "adapted_refined"]
+    assert all(arm.teachers_of == eyes["real"] and not arm.matched for arm in adapted)
+    found = results_of(comparison)
+    assert "adapting to unlabelled real images:" in found.verdict
+    assert found.arms["adapted"].error != found.arms["adapted_refined"].error
+
+
+def test_teachers_need_no_head_pose_of_unlabelled_images(eyes: dict[str, str], home: Path) -> None:
+    config = ComparisonConfig(arms=("synthetic", "adapted"), methods=(), shares=())
+    places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
+    with_pose = QUICK.model_copy(update={"head_pose": True})
+    comparison = plan_comparison.fn(*places, 1, with_pose, config)
+    assert [arm.name for arm in comparison.arms] == ["synthetic"]
