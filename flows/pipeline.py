@@ -21,6 +21,7 @@ from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.label_prior import with_matched_labels
 from tasks.comparison.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
+from tasks.runtime.policies import gpu_slot
 
 
 @flow(name="pipeline", flow_run_name=named("the whole way round in {out}"))
@@ -51,7 +52,10 @@ def pipeline(
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
     real_set = ingest(real, f"{out}/real.zarr", preprocess)
     test_set = ingest(test, f"{out}/test.zarr", preprocess)
-    training = with_matched_labels(training, synthetic_set.url, real_set.url, estimator, comparison)
+    with gpu_slot():
+        training = with_matched_labels(
+            training, synthetic_set.url, real_set.url, estimator, comparison
+        )
     refiner = train(synthetic_set.url, real_set.url, training)
     refined_set = refine(synthetic_set.url, refiner.refiner, f"{out}/refined.zarr")
     return compare(
