@@ -105,11 +105,13 @@ def test_fine_tuning_on_more_than_a_person_has_is_refused(eyes: dict[str, str], 
         run(plan(eyes, seeds=1, arms=("synthetic",), protocol=rules))
 
 
-def test_protocols_by_person_want_people(eyes: dict[str, str], home: Path) -> None:
-    nobody = eyes | {"test": eyes["synthetic"]}
-    with pytest.raises(InputError, match="needs a test set of at least 2 people"):
-        plan(nobody | {"synthetic": eyes["real"], "refined": eyes["real"], "real": eyes["real"]},
-             protocol=Protocol(name="leave-one-person-out"))  # fmt: skip
+def test_protocols_by_person_want_people(eyes: dict[str, str], home: Path, tmp_path: Path) -> None:
+    test_set = open_dataset(eyes["test"])
+    block = test_set.load()
+    writer = DatasetWriter.open(str(tmp_path / "one.zarr"), test_set.info.spec)
+    writer.write_shard(0, replace(block, ids=[f"p10/{row}" for row in range(len(block.ids))]))
+    with pytest.raises(InputError, match="needs a test set of at least 2 people.* has 1$"):
+        plan(eyes | {"test": writer.finish().url}, protocol=Protocol(name="leave-one-person-out"))
 
 
 def test_only_ids_that_name_a_person_make_people() -> None:

@@ -42,6 +42,7 @@ def page() -> Page:
         num_people=None,
         seeds=3,
         pupil_shift_px=None,
+        label_matching=None,
         verdict="Refined is WORSE. It is not worth it.",
         test_evaluations=7,
         registered_model=None,
