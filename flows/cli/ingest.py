@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from pydantic import BaseModel, ConfigDict
 
 from flows.cli.outcome import Outcome, dataset_outcome
+from simgan_core.config import Config
 from simgan_core.errors import InputError
 from tasks.ingestion.inputs import (
     ArraysInput,
@@ -26,10 +26,8 @@ from tasks.ingestion.inputs import (
 app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
 
 
-class Storing(BaseModel):
+class Storing(Config):
     """What the formats have in common: where the samples go, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     to: str
     """Path or URL of the dataset."""
