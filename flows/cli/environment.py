@@ -33,6 +33,13 @@ def prepare(home: Path | None = None) -> Path:
         # cores a training step took six times as long as with threads that sleep.
         "OMP_WAIT_POLICY": "PASSIVE",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # A person waits: 12 s for a server that restarts, not four minutes. Workers wait longer.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        # The folder in which a command runs may hold a token.py or a torch.py of its user's, which
+        # is not for Python processes started here to import.
+        "PYTHONSAFEPATH": "1",
     }
     servers = _running_servers(folder)
     if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):

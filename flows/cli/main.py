@@ -22,7 +22,7 @@ from flows.cli.terminal import show_logs
 from flows.cli.turing import app as turing_app
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
 from tasks.comparison.arms import ComparisonConfig
 
@@ -388,6 +388,8 @@ def main() -> None:
         app.meta(exit_on_error=False, print_error=False)
     except (CycloptsError, ValidationError, InputError, StorageError) as error:
         _leave(WRONG_INPUT, f"error: {error}")
+    except UnavailableError as error:
+        _leave(FAILED, f"failed: {error}")
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
     except Exception as error:  # noqa: BLE001  the traceback is in the log above

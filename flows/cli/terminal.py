@@ -3,21 +3,28 @@
 import logging
 
 from flows.cli.environment import OWN_LOGGERS
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
+
+_NAMED = (InputError, StorageError, UnavailableError)
+"""Errors whose message says what to do; a traceback would bury it."""
 
 
 def show_logs() -> None:
-    """Show this product's messages; a wrong input is named once, without its traceback."""
+    """Show this product's messages; an error that we name is shown without its traceback."""
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback_of_wrong_input)
+        logging.getLogger(name).addFilter(_without_traceback_of_named_errors)
+    # MLflow logs the traceback of a database error that it then raises.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
 
 
-def _without_traceback_of_wrong_input(record: logging.LogRecord) -> bool:
-    """Drop the traceback where it would bury the sentence that says what to mend."""
+def _without_traceback_of_named_errors(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, InputError | StorageError):
-        record.exc_info, record.exc_text = None, None
+    return _without_traceback(record) if isinstance(error, _NAMED) else True
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info, record.exc_text = None, None
     return True
