@@ -9,12 +9,14 @@ from cyclopts import App
 
 from flows.cli.outcome import Outcome
 from flows.cli.preset import Preset, with_preset
+from flows.cli.servers import servers
 from simgan_core.config import PARTS, EstimatorConfig, Part, TrainingConfig
 
 app = App(name="ablate", help="Train without each part of the method in turn, and measure.")
 
 
 @app.default
+@servers()
 def ablate(
     *,
     synthetic: str,

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
+from tasks.runtime.child_path import without_current_folder
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
@@ -37,9 +38,6 @@ def prepare(home: Path | None = None) -> Path:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        # The folder in which a command runs may hold a token.py or a torch.py of its user's, which
-        # is not for Python processes started here to import.
-        "PYTHONSAFEPATH": "1",
     }
     servers = _running_servers(folder)
     if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):
@@ -49,6 +47,7 @@ def prepare(home: Path | None = None) -> Path:
     defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", f"sqlite:///{folder / 'mlflow.db'}")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ |= without_current_folder()
     try:
         (folder / "prefect").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,7 +63,8 @@ def _running_servers(folder: Path) -> dict[str, str]:
         addresses = json.loads((folder / "services" / "addresses.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {name: url for name, url in addresses.items() if _listens(url)}
+    urls = {name: addresses[name] for name in ("prefect", "mlflow")}
+    return {name: url for name, url in urls.items() if _listens(url)}
 
 
 def _listens(url: str) -> bool:

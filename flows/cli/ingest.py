@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from flows.cli.outcome import Outcome, dataset_outcome
+from flows.cli.servers import servers
 from simgan_core.config import Config
 from simgan_core.errors import InputError
 from tasks.ingestion.inputs import (
@@ -244,17 +245,19 @@ def arrays(
 
 
 def _ingest(source: Any, storing: Storing) -> Outcome:
-    from flows.ingest import ingest
+    max_bad = _share(storing.max_bad)
+    with servers(tracking=False):
+        from flows.ingest import ingest
 
-    info = ingest(
-        source,
-        storing.to,
-        storing.preprocess,
-        _share(storing.max_bad),
-        storing.rows_per_shard,
-        storing.overwrite,
-        storing.append,
-    )
+        info = ingest(
+            source,
+            storing.to,
+            storing.preprocess,
+            max_bad,
+            storing.rows_per_shard,
+            storing.overwrite,
+            storing.append,
+        )
     return dataset_outcome(info)
 
 

@@ -18,6 +18,7 @@ from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
+from flows.cli.servers import servers
 from flows.cli.terminal import show_logs
 from flows.cli.turing import app as turing_app
 from flows.cli.up import down, status, up
@@ -107,9 +108,10 @@ def simulate_hand(
     seed
         The same seed gives the same files.
     """
-    from flows.simulate import simulate_hands
+    with servers(tracking=False):
+        from flows.simulate import simulate_hands
 
-    simulate_hands(domain, str(out), count, seed)
+        simulate_hands(domain, str(out), count, seed)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} hands are in {out}",
@@ -119,9 +121,10 @@ def simulate_hand(
 def _simulate(
     domain: Literal["synthetic", "real"], out: Path, count: int, seed: int, *people: int
 ) -> Outcome:
-    from flows.simulate import simulate
+    with servers(tracking=False):
+        from flows.simulate import simulate
 
-    simulate(domain, str(out), count, seed, *people)
+        simulate(domain, str(out), count, seed, *people)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} images are in {out}",
@@ -129,6 +132,7 @@ def _simulate(
 
 
 @app.command
+@servers()
 def train(
     *,
     synthetic: str,
@@ -159,6 +163,7 @@ def train(
 
 
 @app.command
+@servers()
 def refine(
     dataset: str,
     *,
@@ -209,6 +214,7 @@ def refine(
 
 
 @app.command
+@servers()
 def evaluate(
     *,
     train: str,
@@ -270,13 +276,15 @@ def compare(
         raise InputError(
             "compare needs --synthetic, --refined and --test, or --from-mlflow EXPERIMENT alone"
         )
-    from flows.evaluate import compare as compare_flow
+    with servers():
+        from flows.evaluate import compare as compare_flow
 
-    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
+        result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
     return _comparison_outcome(result)
 
 
 @app.command
+@servers()
 def pipeline(
     *,
     synthetic: Path,
@@ -330,6 +338,7 @@ def pipeline(
 
 
 @app.command
+@servers()
 def demo(*, out: Path | None = None, seed: int = 0) -> Outcome:
     """Go the whole way round on the built-in simulator, in a few minutes on two cores.
 

@@ -1,10 +1,12 @@
 """Terminal logging."""
 
 import logging
+import os
 
 from flows.cli.environment import OWN_LOGGERS
 from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
+from tasks.runtime.servers import EMBEDDED
 
 _NAMED = (InputError, StorageError, UnavailableError)
 """Errors whose message says what to do; a traceback would bury it."""
@@ -16,6 +18,7 @@ def show_logs() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback_of_named_errors)
+        logging.getLogger(name).addFilter(_without_page_of_embedded_server)
     # MLflow logs the traceback of a database error that it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
 
@@ -23,6 +26,10 @@ def show_logs() -> None:
 def _without_traceback_of_named_errors(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return _without_traceback(record) if isinstance(error, _NAMED) else True
+
+
+def _without_page_of_embedded_server(record: logging.LogRecord) -> bool:
+    return not (EMBEDDED in os.environ and record.getMessage().startswith("View at "))
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

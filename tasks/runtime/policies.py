@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from simgan_core.config import Config
 from simgan_core.errors import InputError
+from tasks.runtime.servers import EMBEDDED
 
 # Steps are idempotent by content (a finished shard, training or comparison is found and reused),
 # so Prefect's own result cache would only add hashing of the inputs.
@@ -81,6 +82,11 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
     return False
 
 
+def has_embedded_server() -> bool:
+    """Whether Prefect's server is one that this command, or the parent of this process, started."""
+    return os.environ.get(EMBEDDED) == get_current_settings().api.url is not None
+
+
 @contextmanager
 def gpu_slot() -> Iterator[None]:
     """Hold a GPU, or the processor where there is none, alone while a flow computes on it.
@@ -88,7 +94,7 @@ def gpu_slot() -> Iterator[None]:
     One slot for a whole stage: taken by every task, it cost seconds a task on a busy server.
     Commands without a server of their own have nobody to wait for.
     """
-    if "PREFECT_API_URL" not in os.environ:
+    if get_current_settings().api.url is None or has_embedded_server():
         yield
         return
     with concurrency(GPU_SLOT, lease_duration=SLOT_LEASE_S):
@@ -161,7 +167,9 @@ def require_runner(runner: Runner) -> None:
 
     The embedded one listens on this machine alone, while the command runs.
     """
-    if runner.dask_address is not None and get_current_settings().api.url is None:
+    if runner.dask_address is None:
+        return
+    if get_current_settings().api.url is None or has_embedded_server():
         raise InputError(
             f"workers of the cluster at {runner.dask_address} report to Prefect's server, and "
             "PREFECT_API_URL names none; start one (prefect server start) and set it here and for "

@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError, UnavailableError
 
+EMBEDDED = "SIMGAN_EMBEDDED_PREFECT"
+"""The variable that names Prefect's embedded server, where PREFECT_API_URL is that of one."""
+
 PROBE_TIMEOUT_S = 3.0
 PROBES = 2
 

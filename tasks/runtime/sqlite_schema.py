@@ -6,6 +6,7 @@ Prefect and MLflow take seconds to import and answer a database that they cannot
 traceback, or not at all. Reading the version table takes a millisecond.
 """
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -134,6 +135,17 @@ PREFECT = AlembicSchema(
     first_row="flow_run",
     setting="set PREFECT_HOME to another folder, or PREFECT_API_URL to a server",
 )
+
+
+def prefect_database() -> Path:
+    """File of Prefect's database where nothing else is set."""
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "prefect.db"
+
+
+def has_prefect_database_of_its_own() -> bool:
+    """Whether Prefect's settings name another database than that file."""
+    names = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+    return any(os.environ.get(name) for name in names)
 
 
 @contextmanager
