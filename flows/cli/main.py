@@ -19,7 +19,7 @@ from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
 from flows.cli.servers import servers
-from flows.cli.terminal import show_logs
+from flows.cli.terminal import is_full_disk, show_logs
 from flows.cli.turing import app as turing_app
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
@@ -402,6 +402,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
     except Exception as error:  # noqa: BLE001  the traceback is in the log above
+        if is_full_disk(error):
+            _leave(FAILED, f"failed: {error}: make room there, then run the same command again")
         _leave(FAILED, f"failed: {type(error).__name__}: {error}")
 
 

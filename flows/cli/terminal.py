@@ -1,5 +1,6 @@
 """Terminal logging."""
 
+import errno
 import logging
 import os
 
@@ -25,7 +26,13 @@ def show_logs() -> None:
 
 def _without_traceback_of_named_errors(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return _without_traceback(record) if isinstance(error, _NAMED) else True
+    is_named = isinstance(error, _NAMED) or is_full_disk(error)
+    return _without_traceback(record) if is_named else True
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether the operating system had no room for what was written."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def _without_page_of_embedded_server(record: logging.LogRecord) -> bool:
