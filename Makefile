@@ -18,7 +18,7 @@ test: install-dev
 # What goes wrong in operation, on real servers and workers; some of it takes minutes to happen.
 # Without Debian's chromium and postgresql, what needs them is skipped.
 drill: install-dev
-	$(BIN)/pytest -m drill tests/flows/operate
+	$(BIN)/pytest -m drill
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

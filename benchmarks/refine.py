@@ -3,13 +3,15 @@
     python -m benchmarks.refine rates           compute-only, end to end and the plain loop; on a
                                                 GPU also eager, compiled and matrix rates
     python -m benchmarks.refine waiting         end to end where a GPU like an H100 is waited for,
-                                                and the same with zarr's codecs for the images
+                                                and the same without what makes it fast
+    python -m benchmarks.refine checks          the same with and without the checks on reading
     python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
     python -m benchmarks.refine scaling         one and two Dask workers, one core each
     python -m benchmarks.refine orchestration   what Prefect takes at 200,000 images
     python -m benchmarks.refine kills           killed at 20 random moments, and resumed
 
-Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as you set them.
+Everything is kept in a temporary folder; OMP_NUM_THREADS and the like are as you set them. With
+`--json FILE` the results of `rates` and `waiting` are there too, after every measurement.
 """
 
 import argparse
@@ -18,15 +20,16 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -34,10 +37,11 @@ import numpy as np
 import psutil
 import torch
 
+from benchmarks.results_file import ResultsFile
 from flows.cli.environment import prepare
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.data.images import to_network, to_pixels
-from simgan_core.inference import BulkRefiner
+from simgan_core.inference import Block, BulkRefiner, RefinedImages
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.models.refiner import Refiner
 from simgan_core.quality.gate import Inspection
@@ -53,29 +57,46 @@ PAPER = {"num_features": 64, "num_blocks": 4}
 SMALL = {"num_features": 4, "num_blocks": 1}
 FLOP_PER_IMAGE = 1.14e9
 """Of the paper's refiner on 35×55."""
-ROUNDS = 3 if DEVICE == "cuda" else 10
+ROUNDS = 2 if DEVICE == "cuda" else 10
 """On shared cores neighbours take up to a half of the matrix units, for seconds: the more rounds,
 the more a best one says of the machine."""
 NUM_SCALED = 6144
 GPU_REFINING_S, GPU_INSPECTING_S, GPU_BATCH = 3.2e-6, 1.3e-6, 2048
 """What an image takes an H100 with the paper's refiner, and of how many at once."""
-NUM_PROCESSES = 4
-"""That share a GPU."""
+LARGE_SHARD_ROWS = 65536
+RATES_ROWS = 1_200_000 if DEVICE == "cuda" else 4096
+WAITING_ROWS = 12 * 16384
 
 
 def main() -> None:
     """Run the parts that are named."""
-    parts = {
-        "rates": rates,
-        "waiting": waiting,
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, help="of the dataset of rates or waiting")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of rates or waiting")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=4 if DEVICE == "cuda" else 0,
+        help="that share the device in a case of rates; 0: no such case",
+    )
+    parser.add_argument("--json", type=Path, help="file for the results of rates or waiting")
+    parts: dict[str, Callable[[Path], None]] = {
+        "rates": lambda folder: rates(
+            folder, asked.rows or RATES_ROWS, asked.rounds, asked.processes, results
+        ),
+        "waiting": lambda folder: waiting(
+            folder, asked.rows or WAITING_ROWS, asked.rounds, results
+        ),
+        "checks": lambda folder: checks(folder, asked.rounds),
         "memory": memory,
         "scaling": scaling,
         "orchestration": orchestration,
         "kills": kills,
     }
-    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=parts)
-    for part in parser.parse_args().parts:
+    asked = parser.parse_args()
+    results = ResultsFile(asked.json)
+    for part in asked.parts:
         print(f"\n{part}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             prepare(Path(folder) / "home")
@@ -85,17 +106,20 @@ def main() -> None:
 # Rates
 
 
-def rates(folder: Path) -> None:
+def rates(
+    folder: Path, num_rows: int, rounds: int, num_processes: int, results: ResultsFile
+) -> None:
     """Print images a second of the plain loop, of computing alone and of the whole way."""
-    num_rows = 1_200_000 if DEVICE == "cuda" else 4096
     refiner = load_refiner(make_refiner(folder / "refiner.pt", **PAPER)).refiner
     make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
     images = open_dataset(str(folder / "synthetic.zarr")).read(0, min(num_rows, 65536)).images
     # On CPUs all take about as long as each other, so that neighbours disturb all alike.
-    few = images if DEVICE == "cuda" else images[:512]
+    few = images[: 16384 if DEVICE == "cuda" else 512]
+    # 2,048 images at once in fp32 would hold 14 GB of a GPU, beside processes that share it.
+    fp32 = choose_inference_settings(DEVICE, "fp32", 512 if DEVICE == "cuda" else None)
     bulk = {
-        precision: BulkRefiner(refiner, choose_inference_settings(DEVICE, precision), few.shape[1:])
-        for precision in ("bf16", "fp32")
+        compute.precision: BulkRefiner(refiner, compute, few.shape[1:])
+        for compute in (choose_inference_settings(DEVICE, "bf16"), fp32)
     }
     best = bulk[choose_inference_settings(DEVICE).precision]
     cases: dict[str, tuple[int, Callable[[], object]]] = {
@@ -107,12 +131,24 @@ def rates(folder: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         cases[f"matrix products, {dtype}, GFLOP"] = _matrix_products(dtype)
     if DEVICE == "cuda":
+        large = folder / "large"
+        make_synthetic(str(large / "synthetic.zarr"), num_rows, LARGE_SHARD_ROWS)
+        (large / "refiner.pt").hardlink_to(folder / "refiner.pt")
+        cases[f"end to end, shards of {LARGE_SHARD_ROWS}"] = (num_rows, lambda: end_to_end(large))
         cases |= _gpu_cases(refiner, few)
-        pool = ProcessPoolExecutor(NUM_PROCESSES, multiprocessing.get_context("spawn"))
-        name = f"end to end, by {NUM_PROCESSES} processes"
-        cases[name] = (num_rows, lambda: end_to_end(folder, pool))
-    seconds = _interleaved({name: work for name, (_, work) in cases.items()})
-    rate = {name: count / np.array(seconds[name]) for name, (count, _) in cases.items()}
+    with ExitStack() as stack:
+        if num_processes:
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(num_processes, spawn))
+            name = f"end to end, by {num_processes} processes"
+            cases[name] = (num_rows, lambda: end_to_end(folder, pool, num_processes))
+        counts = {name: count for name, (count, _) in cases.items()}
+        seconds = _interleaved(
+            {name: work for name, (_, work) in cases.items()},
+            rounds,
+            lambda taken: results.update({"a_second": _a_second(counts, taken)}),
+        )
+    rate = {name: count / np.array(seconds[name]) for name, count in counts.items()}
     for name, values in rate.items():
         print(f"{name:44} {values.max():10.0f} a second, median {np.median(values):.0f}")
     plain, alone, whole = (
@@ -130,6 +166,12 @@ def rates(folder: Path) -> None:
     ):
         by_rounds = ", ".join(f"{ratio:.2f}" for ratio in sorted(above / below))
         print(f"{name:34} best by best {above.max() / below.max():.2f}, rounds {by_rounds}")
+        results.update({name: above.max() / below.max()})
+
+
+def _a_second(counts: dict[str, int], seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Return the rates of each case by rounds, as far as they are measured."""
+    return {name: [counts[name] / each for each in taken] for name, taken in seconds.items()}
 
 
 def _plain(refiner: Refiner, images: np.ndarray) -> np.ndarray:
@@ -163,7 +205,7 @@ class LayerByLayer(torch.nn.Module):
 
 def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
     """Return what the product is compared with on a GPU; images stay there."""
-    on_gpu = torch.from_numpy(images[:16384]).to(DEVICE)
+    on_gpu = torch.from_numpy(images).to(DEVICE)
     eager = {
         dtype: LayerByLayer(load_copy(refiner))
         .to(DEVICE, dtype)
@@ -172,30 +214,24 @@ def _gpu_cases(refiner: Refiner, images: np.ndarray) -> dict[str, tuple[int, Cal
     }
     compiled = torch.compile(eager[torch.bfloat16])
 
-    def through(network: Callable[[torch.Tensor], torch.Tensor], batch: int) -> Callable[[], None]:
+    def through(network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], None]:
         def work() -> None:
             with torch.no_grad():
-                for part in torch.split(on_gpu, batch):
+                for part in torch.split(on_gpu, 1024):
                     to_pixels(network(to_network(part)))
             torch.cuda.synchronize()
 
         return work
 
-    cases = {
-        "on the GPU: eager fp32, 1024": (16384, through(eager[torch.float32], 1024)),
-        "on the GPU: torch.compile bf16, 1024": (16384, through(compiled, 1024)),
+    networks = {
+        "eager fp32": eager[torch.float32],
+        "eager bf16": eager[torch.bfloat16],
+        "torch.compile bf16": compiled,
     }
-    for batch in (256, 512, 1024, 2048, 4096):
-        name = f"on the GPU: eager bf16, {batch}"
-        cases[name] = (16384, through(eager[torch.bfloat16], batch))
-    for batch in (512, 1024):  # larger ones take gigabytes each
-        compute = choose_inference_settings(DEVICE, "bf16", batch)
-        captured = BulkRefiner(load_copy(refiner), compute, images.shape[1:])
-        cases[f"captured, to and from memory, {batch}"] = (
-            len(images),
-            lambda captured=captured: captured(images),
-        )
-    return cases
+    return {
+        f"on the GPU: {name}, 1024": (len(images), through(network))
+        for name, network in networks.items()
+    }
 
 
 def load_copy(refiner: Refiner) -> Refiner:
@@ -203,8 +239,8 @@ def load_copy(refiner: Refiner) -> Refiner:
     return copy.deepcopy(refiner).cpu().float()
 
 
-def end_to_end(folder: Path, pool: Executor | None = None) -> None:
-    """Refine the folder's dataset into a new one, without an orchestrator.
+def end_to_end(folder: Path, pool: Executor | None = None, num_processes: int = 1) -> Path:
+    """Refine the folder's dataset into a new one, without an orchestrator; returns where it is.
 
     With a pool its processes refine, as Dask's workers do.
     """
@@ -217,11 +253,11 @@ def end_to_end(folder: Path, pool: Executor | None = None) -> None:
     if pool is None:
         _refine_shards(shards, *places)
     else:
-        parts = [shards[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
+        parts = [shards[first::num_processes] for first in range(num_processes)]
         for done in [pool.submit(_refine_shards, part, *places) for part in parts]:
             done.result()
     finish_refinement.fn(str(to))
-    subprocess.run(["rm", "-rf", str(to)], check=True)
+    return to
 
 
 def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> None:
@@ -230,15 +266,25 @@ def _refine_shards(shards: list[int], source: str, weights: str, to: str) -> Non
     refine_shards.fn(shards, source, weights, to)
 
 
-def _interleaved(cases: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Return each one's seconds in every round, one of each in turn: all meet one machine."""
+def _interleaved(
+    cases: dict[str, Callable[[], object]],
+    rounds: int = ROUNDS,
+    report: Callable[[dict[str, list[float]]], None] = lambda _: None,
+) -> dict[str, list[float]]:
+    """Return each one's seconds in every round, one of each in turn: all meet one machine.
+
+    `report` gets what is measured so far after each case. A dataset that a case made is removed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for round_number in range(ROUNDS + 1):
+    for round_number in range(rounds + 1):
         for name, work in cases.items():
             started = time.perf_counter()
-            work()
+            made = work()
             if round_number:  # the first warms up
                 seconds[name].append(time.perf_counter() - started)
+                report(seconds)
+            if isinstance(made, Path):
+                shutil.rmtree(made)
     return seconds
 
 
@@ -259,66 +305,146 @@ def _matrix_products(dtype: torch.dtype) -> tuple[int, Callable[[], None]]:
 # Waiting
 
 
-class WaitingRefiner:
-    """Takes images to and from a GPU that is not there, and as long as it would take."""
+class WaitingGpu:
+    """A GPU that is not there: it takes one batch at a time, as long as an H100, and no memory."""
 
-    device = torch.device("cpu")
+    def __init__(self) -> None:
+        self.ready_at = 0.0
+        self.idle_s = 0.0
 
-    def __init__(self, *_: object) -> None:
-        shape = (3, GPU_BATCH, 35, 55, 1)
-        self._arriving, self._leaving = (np.zeros(shape, np.uint8) for _ in range(2))
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return other images, three batches being under way at once."""
-        refined, ready_at = np.empty_like(images), 0.0
-        under_way: deque[tuple[int, slice, float]] = deque()
-
-        def finish() -> None:
-            slot, rows, ready_at = under_way.popleft()
-            time.sleep(max(0.0, ready_at - time.perf_counter()))
-            refined[rows] = self._leaving[slot, : len(refined[rows])]
-
-        for number, start in enumerate(range(0, len(images), GPU_BATCH)):
-            if len(under_way) == 3:
-                finish()
-            slot, rows = number % 3, slice(start, start + GPU_BATCH)
-            self._arriving[slot, : len(images[rows])] = images[rows]
-            ready_at = max(ready_at, time.perf_counter()) + len(images[rows]) * GPU_REFINING_S
-            under_way.append((slot, rows, ready_at))
-        while under_way:
-            finish()
-        return refined
+    def compute(self, num_images: int) -> float:
+        """Return when a batch that arrives now is refined; count the time without work."""
+        now = time.perf_counter()
+        if self.ready_at:
+            self.idle_s += max(0.0, now - self.ready_at)
+        self.ready_at = max(self.ready_at, now) + num_images * GPU_REFINING_S
+        return self.ready_at
 
 
-def _inspect_by_waiting(synthetic: np.ndarray, *_: object) -> Inspection:
+class WaitingSlot:
+    """Copies a batch as for a GPU, and waits as long as that would compute it."""
+
+    def __init__(self, gpu: WaitingGpu) -> None:
+        self._gpu = gpu
+        self._arriving, self._leaving = (
+            torch.zeros(GPU_BATCH, 35, 55, 1, dtype=torch.uint8) for _ in range(2)
+        )
+
+    def start(self, block: Block, rows: slice) -> None:
+        """Copy the batch to where a GPU fetches it."""
+        self._arriving[: rows.stop - rows.start].copy_(block.images[rows])
+        self._target = block.refined[rows]
+        self._refined_at = self._gpu.compute(len(self._target))
+
+    def finish(self) -> None:
+        """Wait, and copy the batch from where a GPU left it."""
+        time.sleep(max(0.0, self._refined_at - time.perf_counter()))
+        self._target.copy_(self._leaving[: len(self._target)])
+
+
+class WaitingRefiner(BulkRefiner):
+    """Streams images through a GPU that is not there."""
+
+    gpu = WaitingGpu()
+
+    def __init__(self, refiner: Refiner, _: object, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(refiner, choose_inference_settings("cpu", "fp32", GPU_BATCH), image_shape)
+        self._slots = [WaitingSlot(self.gpu) for _ in range(3)]
+
+
+def _shard_by_shard(
+    refiner: WaitingRefiner, blocks: Iterable[np.ndarray]
+) -> Generator[RefinedImages, None, None]:
+    """Refine each block to its end before the next one begins."""
+    for images in blocks:
+        yield from BulkRefiner.refine_each(refiner, [images])
+
+
+def _inspect_by_waiting(synthetic: torch.Tensor, *_: object) -> Inspection:
     time.sleep(len(synthetic) * GPU_INSPECTING_S)
     nothing = np.zeros(len(synthetic), bool)
     return Inspection(None, nothing, nothing)
 
 
-def waiting(folder: Path) -> None:
-    """Print what the program lets an H100 do: nothing is computed, all else is as it is."""
+def _inspect_sent_again(synthetic: torch.Tensor, refined: torch.Tensor, *_: object) -> Inspection:
+    """Copy the images as a driver does that fetches them from memory that is not page-locked."""
+    for images in (synthetic, refined):
+        for part in images.split(GPU_BATCH):
+            torch.empty_like(part).copy_(part)
+    return _inspect_by_waiting(synthetic)
+
+
+def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> None:
+    """Print what the program lets an H100 do: nothing is computed, all else is as it is.
+
+    Beside it, in turn, what it would do without each of three things.
+    """
     from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
 
-    num_rows = 12 * 16384
     make_refiner(folder / "refiner.pt", **SMALL)
-    make_synthetic(str(folder / "synthetic.zarr"), num_rows, 16384)
+    make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
+    changes: dict[str, list[Callable[[], AbstractContextManager[object]]]] = {
+        "zarr's codecs": [
+            lambda: patch.object(reader, "read_images", return_value=False),
+            lambda: patch.object(writer, "write_images", return_value=False),
+        ],
+        "shard by shard": [lambda: patch.object(WaitingRefiner, "refine_each", _shard_by_shard)],
+        "images sent again": [lambda: patch.object(refine, "inspect", _inspect_sent_again)],
+        "ours": [],
+    }
+    idle_s: dict[str, list[float]] = {name: [] for name in changes}
 
-    def by_zarr() -> None:
-        with (
-            patch.object(reader, "read_images", return_value=False),
-            patch.object(writer, "write_images", return_value=False),
-        ):
-            end_to_end(folder)
+    def changed(name: str) -> Path:
+        gpu = WaitingRefiner.gpu
+        gpu.ready_at, gpu.idle_s = 0.0, 0.0
+        with ExitStack() as stack:
+            for change in changes[name]:
+                stack.enter_context(change())
+            made = end_to_end(folder)
+        idle_s[name].append(gpu.idle_s)
+        return made
 
     with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
-        seconds = _interleaved({"zarr's codecs": by_zarr, "ours": lambda: end_to_end(folder)})
-    for name, values in seconds.items():
-        rates = num_rows / np.array(values)
-        print(f"{name:14} {rates.max():8,.0f} images a second, median {np.median(rates):,.0f}, "
-              f"{rates.max() * GPU_REFINING_S:.2f} of refining alone")  # fmt: skip
-    by_zarr_s, ours_s = (min(values) for values in seconds.values())
-    print(f"ours / zarr's codecs {by_zarr_s / ours_s:.2f}")
+        seconds = _interleaved({name: partial(changed, name) for name in changes}, rounds)
+    rates = {name: num_rows / np.array(values) for name, values in seconds.items()}
+    for name, each in rates.items():
+        idle = np.array(idle_s[name][1:])
+        results.update({name: {"images_a_second": each.tolist(), "gpu_idle_s": idle.tolist()}})
+        print(f"{name:18} {each.max():8,.0f} images a second, median {np.median(each):,.0f}, "
+              f"{each.max() * GPU_REFINING_S:.2f} of refining alone; GPU idle for "
+              f"{idle.min() * 1e6 / num_rows:.2f} µs an image, median "
+              f"{np.median(idle) * 1e6 / num_rows:.2f}; ours / it by rounds, median "
+              f"{np.median(rates['ours'] / each):.2f}")  # fmt: skip
+
+
+# Checks
+
+
+def checks(folder: Path, rounds: int) -> None:
+    """Print what it costs to hold every shard that is read against its record."""
+    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
+
+    def unchecked() -> None:
+        with patch.object(reader.Dataset, "_require_whole"):
+            end_to_end(folder)
+
+    cases: dict[str, Callable[[], object]] = {
+        "unchecked": unchecked,
+        "checked": lambda: end_to_end(folder),
+    }
+    make_refiner(folder / "refiner.pt", **SMALL)
+    make_synthetic(str(folder / "synthetic.zarr"), 12 * 16384, 16384)
+    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+        _print_cost("waiting for an H100", _interleaved(cases, rounds))
+    subprocess.run(["rm", "-rf", str(folder / "synthetic.zarr")], check=True)
+    make_synthetic(str(folder / "synthetic.zarr"), 2048, 1024)
+    _print_cost(f"a small refiner on {DEVICE}", _interleaved(cases, rounds))
+
+
+def _print_cost(name: str, seconds: dict[str, list[float]]) -> None:
+    best = seconds["checked"], seconds["unchecked"]
+    of_best, of_medians = (of(best[0]) / of(best[1]) - 1 for of in (min, np.median))
+    print(f"{name:24} checks take {of_best:+.1%} (best), {of_medians:+.1%} (median)")
 
 
 # Memory
@@ -420,10 +546,10 @@ def orchestration(folder: Path) -> None:
         os.environ.update(environment)
         source, weights = str(folder / "synthetic.zarr"), str(folder / "refiner.pt")
 
-        def flow() -> None:
+        def flow() -> Path:
             to = folder / f"flow-{time.monotonic_ns()}.zarr"
             refine(source, weights, str(to))
-            subprocess.run(["rm", "-rf", str(to)], check=True)
+            return to
 
         seconds = _interleaved({"bodies": lambda: end_to_end(folder), "flow": flow})
     bodies, whole = min(seconds["bodies"]), min(seconds["flow"])

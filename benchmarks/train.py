@@ -1,8 +1,8 @@
 """Benchmark refiner training against a plain implementation of the same algorithm.
 
-    python benchmarks/train.py                             # refiner steps a second of `paper`
-    python benchmarks/train.py --processes 2               # the same, ours by two processes
-    python benchmarks/train.py --to-kid 5 --preset demo    # time to a realism score
+    python -m benchmarks.train                             # refiner steps a second of `paper`
+    python -m benchmarks.train --processes 2               # the same, ours by two processes
+    python -m benchmarks.train --to-kid 5 --preset demo    # time to a realism score
 
 The plain one is what a first, careful reading of the paper gives: fp32, NCHW, whole batches, a
 DataLoader over PNG files with workers, no compilation, Adam as it comes. It is written to be fair:
@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.results_file import ResultsFile
 from simgan_core.compute.distributed import join_process_group, leave_process_group
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.models.discriminator import Discriminator
@@ -247,6 +248,7 @@ def steps_a_second(
     processes: int,
     rounds: int,
     steps: int,
+    results: ResultsFile,
 ) -> None:
     """Time refiner steps of both, and discriminator steps, in turn.
 
@@ -276,6 +278,7 @@ def steps_a_second(
                 took = seconds(action, device) / steps
                 if round_number:  # the first warms up
                     best[name] = min(best[name], took)
+                    results.update({f"{name}, s a step": best[name]})
     best["ours, discriminator"] = max(0.0, best.pop("ours, both") - best["ours, refiner"])
     for name, took in best.items():
         print(f"{name}: {took:.3f} s a step")
@@ -286,6 +289,7 @@ def steps_a_second(
         rates[name] = 1 / took
         print(f"{name}: {1 / took:.3f} refiner steps a second, the discriminator's share included")
     print(f"ratio: {rates['ours'] / rates['plain']:.2f}")
+    results.update({"refiner_steps_a_second": rates, "ratio": rates["ours"] / rates["plain"]})
 
 
 class _KidReached(Exception):  # noqa: N818  it is no error
@@ -350,6 +354,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="refiner steps a round")
     parser.add_argument("--processes", type=int, default=1, help="of our training")
+    parser.add_argument("--images", type=int, help="of each domain")
+    parser.add_argument("--json", type=Path, help="file for the results of timed steps")
     parser.add_argument("--to-kid", type=float)
     asked = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -364,12 +370,16 @@ def main() -> None:
             "stopping": StoppingConfig(evaluate_every=0),
         }
     )
-    count = max(2 * batch_size, 2000)
+    count = asked.images or max(2 * batch_size, 2000)
     synthetic = render(sample_scenes("synthetic", count, seed=1), "crop", 35, 55).images
     real = render(sample_scenes("real", count, seed=2), "crop", 35, 55).images
     print(f"{torch.get_num_threads()} threads, {device}, preset {asked.preset}, batch {batch_size}")
     if asked.to_kid is None:
-        steps_a_second(config, synthetic, real, device, asked.processes, asked.rounds, asked.steps)
+        domains, results = (synthetic, real), ResultsFile(asked.json)
+        results.update({"preset": asked.preset, "batch_size": batch_size})
+        steps_a_second(
+            config, *domains, device, asked.processes, asked.rounds, asked.steps, results
+        )
     else:
         time_to_kid(config, synthetic, real, device, asked.to_kid)
 

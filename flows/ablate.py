@@ -43,7 +43,8 @@ def ablate(
     measured: dict[str, list[VariantSeed]] = {}
     for name, config in variants(training, matching, parts).items():
         for seed in range(training.seed, training.seed + seeds):
-            trained = train(synthetic, real, config.model_copy(update={"seed": seed}))
+            seeded = config.model_copy(update={"seed": seed})
+            trained = train(synthetic, real, seeded, may_lead=False)
             refined = refine(synthetic, trained.refiner, f"{out}/{trained.refiner}.zarr")
             evaluation = evaluate(refined.url, test, estimator_seeds, estimator)
             measured.setdefault(name, []).append(measure_variant(trained.path, evaluation))

@@ -23,7 +23,7 @@ def ingest(
     to: str,
     preprocess: Literal["none", "equalize"] = "none",
     max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01,
-    rows_per_shard: Annotated[int, Field(ge=1)] = 16384,
+    rows_per_shard: Annotated[int, Field(ge=1, le=1 << 24)] = 16384,
     overwrite: bool = False,
     append: bool = False,
 ) -> DatasetInfo:

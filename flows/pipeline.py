@@ -1,7 +1,7 @@
 """The whole pipeline in order; read this file first.
 
 simulator output ─┐                               ┌─ refined dataset ─┐
-├─ ingest ─ train ─ bulk refine ┤                   ├─ compare on real test data
+                  ├─ ingest ─ train ─ bulk refine ┤                   ├─ compare on real test data
 real images ──────┘                               └─ synthetic ───────┘
 
 simgan pipeline --synthetic DIR --real DIR --real-people p00,p01 --test-people p02 --out DIR

@@ -9,13 +9,16 @@ from tasks.training.train import RefinerRef, train_refiner
 
 
 @flow(name="train", flow_run_name=named("train a refiner from {synthetic} to {real}"))
-def train(synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"]) -> RefinerRef:
+def train(
+    synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"], may_lead: bool = True
+) -> RefinerRef:
     """Train the refiner, remember it in MLflow and register it; run again, it goes on.
 
     Args:
         synthetic: The simulator's dataset, path or URL.
         real: The real dataset; its labels, if it has any, are not looked at.
         config: Networks, losses and schedule.
+        may_lead: Let the refiner become MLflow's champion where it is the best.
     """
     with gpu_slot():
-        return train_refiner(synthetic, real, config)
+        return train_refiner(synthetic, real, config, may_lead)

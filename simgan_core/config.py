@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import from_json, to_json
 
 Part = Literal["history", "local-adversary", "psi", "label-matching", "averaging", "residual"]
+MAX_SEED = 2**32 - 1
+"""Largest seed: what every generator of random numbers takes."""
+
 PARTS: tuple[Part, ...] = (
     *("history", "local-adversary", "psi", "label-matching", "averaging", "residual"),
 )
@@ -118,10 +121,10 @@ class RegularizationConfig(Config):
 class StoppingConfig(Config):
     """When a training has got where it can: realism under the condition that labels hold."""
 
-    evaluate_every: int = Field(default=100, ge=0)
+    evaluate_every: int = Field(default=100, ge=0, le=1_000_000_000)
     """Refiner updates between two looks at the averaged refiner; 0: none, and the refiner of the
     last step is the result."""
-    num_images: int = Field(default=500, ge=8)
+    num_images: int = Field(default=500, ge=8, le=1_000_000_000)
     """Synthetic, and real, images that every look is at; fewer where there are fewer."""
     max_pupil_shift_px: float = Field(default=1.1, gt=0)
     """Mean distance that refinement may move pupil centres, in pixels of an image 55 pixels wide;
@@ -131,7 +134,7 @@ class StoppingConfig(Config):
     min_pupils_kept: float = Field(default=0.9, ge=0, le=1)
     """Share of the pupils found in synthetic images that must be found in refined ones: a pupil
     that is gone has not moved, but its label is as wrong. Less where real eyes lie in shadow."""
-    patience: int = Field(default=10, ge=1)
+    patience: int = Field(default=10, ge=1, le=1_000_000_000)
     """Looks without a better candidate after which training ends."""
 
 
@@ -146,24 +149,24 @@ class TrainingConfig(Config):
     """The weights of self-regularization."""
     stopping: StoppingConfig = StoppingConfig()
     """How candidates are looked at, and when training ends by itself."""
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=1, le=1_000_000_000)
     """Refiner updates of the adversarial phase, at most: it ends earlier when it has got where it
     can (see stopping)."""
     schedule: Literal["fixed", "adaptive"] = "fixed"
     """adaptive: K_g starts at 1 and rises by 1 after every round in which the discriminator still
     won clearly, up to refiner_steps_per_round."""
-    refiner_steps_per_round: int = Field(default=1, ge=1)
+    refiner_steps_per_round: int = Field(default=1, ge=1, le=1_000_000_000)
     """K_g: refiner updates in a round."""
-    discriminator_steps_per_round: int = Field(default=1, ge=1)
+    discriminator_steps_per_round: int = Field(default=1, ge=1, le=1_000_000_000)
     """K_d: discriminator updates in a round."""
-    refiner_pretraining_steps: int = Field(default=0, ge=0)
+    refiner_pretraining_steps: int = Field(default=0, ge=0, le=1_000_000_000)
     """Refiner updates on self-regularization alone, before all else; a residual refiner needs none,
     since it starts by returning its input (the paper's needs about 1000)."""
-    discriminator_pretraining_steps: int = Field(default=50, ge=0)
+    discriminator_pretraining_steps: int = Field(default=50, ge=0, le=1_000_000_000)
     """Discriminator updates alone, after the refiner's pretraining."""
-    batch_size: int = Field(default=32, ge=2)
+    batch_size: int = Field(default=32, ge=2, le=65_536)
     """Images in a batch of either domain; even: half of the refined ones come from history."""
-    micro_batch_size: int | None = Field(default=None, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Images computed at once; gradients are accumulated up to the batch. None: what suits the
     device (what fits the caches of a CPU, more on a GPU)."""
     learning_rate: float = Field(default=3e-4, gt=0)
@@ -180,11 +183,11 @@ class TrainingConfig(Config):
     adam_betas: tuple[float, float] = (0.5, 0.999)
     """Memory of Adam's averages of gradients and of their squares, both at least 0 and below 1.
     With the usual first one of 0.9 two networks that play against each other tend to go round."""
-    warmup_steps: int = Field(default=50, ge=0)
+    warmup_steps: int = Field(default=50, ge=0, le=1_000_000_000)
     """Steps of the adversarial phase, its first, over which learning rates rise from zero."""
     cooling: float = Field(default=0.5, ge=0, le=1)
     """Share of the adversarial phase, its end, in which learning rates fall linearly to zero."""
-    history_size: int = Field(default=2048, ge=0)
+    history_size: int = Field(default=2048, ge=0, le=10_000_000)
     """Refined images kept to show the discriminator again, at least half a batch; 0: no history."""
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
     """Decay a step of the averaged refiner, which is the one used for refining; 0: the last one."""
@@ -192,13 +195,13 @@ class TrainingConfig(Config):
     """Arithmetic of the networks; weights and optimisers stay in float32. auto: bf16 on GPUs, on
     CPUs with AMX and on AMD's with AVX512-bf16, where it is faster, else fp32; a resumed training
     keeps what it began with."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of weights, batches and history: the same seed gives the same bits on CPU."""
-    log_every: int = Field(default=10, ge=1)
+    log_every: int = Field(default=10, ge=1, le=1_000_000_000)
     """Steps between two points of the loss curves."""
-    sample_every: int = Field(default=200, ge=1)
+    sample_every: int = Field(default=200, ge=1, le=1_000_000_000)
     """Steps between two pictures of the same synthetic images refined."""
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1, le=1_000_000_000)
     """Steps between two checkpoints."""
 
     @model_validator(mode="after")
@@ -230,9 +233,9 @@ class EstimatorConfig(Config):
     """What the estimator of gaze minimises: mean distance of unit vectors, or mean angle."""
     num_features: int = Field(default=64, ge=4, le=512)
     """Feature maps of the hourglass (its authors have 256)."""
-    steps: int = Field(default=700, ge=1)
+    steps: int = Field(default=700, ge=1, le=1_000_000_000)
     """Updates of the weights, at most."""
-    batch_size: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=128, ge=2, le=65_536)
     """Images in a batch."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate of Adam, reached in 50 steps, then annealed to zero along a cosine."""
@@ -249,7 +252,7 @@ class EstimatorConfig(Config):
     degrade: bool = False
     """Random blur, gamma, noise and occlusion in training too. A comparison trains its augmented
     arms with it whatever is set here."""
-    fine_tuning_steps: int = Field(default=60, ge=1)
+    fine_tuning_steps: int = Field(default=60, ge=1, le=1_000_000_000)
     """Updates on a person's own samples where a protocol has them, at a tenth of the rate."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the layers; weights and optimiser stay in float32. auto: bf16 where it is

@@ -2,14 +2,17 @@
 
 import copy
 from collections import deque
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from threading import Lock
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simgan_core.compute.array_api import Array
 from simgan_core.compute.parallel import parallel_map
 from simgan_core.compute.settings import (
     ComputeSettings,
@@ -24,11 +27,23 @@ _BATCHES_IN_FLIGHT = 3
 """Batches on a GPU at once: one arrives, one is computed, one leaves."""
 
 
+class RefinedImages(NamedTuple):
+    """Images before and after refinement, uint8 [N, H, W, C]."""
+
+    images: NDArray[np.uint8]
+    """The refined images, in memory."""
+    synthetic: Array
+    """The images that were refined, where they were: tensors on a GPU, arrays on a CPU."""
+    refined: Array
+    """The refined images there; on a CPU `images` themselves."""
+
+
 class BulkRefiner:
     """A refiner made ready for a device, number format and size of images; then it only computes.
 
     Making one copies the weights to the device in the number format, and on a GPU records the whole
-    network as one CUDA graph. `refiner` itself is neither moved nor changed. One thread at a time.
+    network as one CUDA graph. `refiner` itself is neither moved nor changed. Threads that share one
+    on a GPU wait for each other.
     """
 
     def __init__(
@@ -40,7 +55,8 @@ class BulkRefiner:
         network = UInt8Refiner(copy.deepcopy(refiner.unmirrored()))
         self.network = to_channels_last(network.to(weights), compute.device)
         network.refiner.pack(compute.micro_batch_size, *image_shape[:2])
-        self._slots: list[_Slot] = []
+        self._slots: Sequence[Slot] = []
+        self._slots_lock = Lock()
         if compute.device.type == "cuda":
             self._slots = [self._slot(self.network) for _ in range(_BATCHES_IN_FLIGHT)]
 
@@ -54,46 +70,123 @@ class BulkRefiner:
 
         Raises InputError for another type, size or number of channels.
         """
+        (refined,) = self.refine_each([images])
+        return refined.images
+
+    def refine_each(
+        self, blocks: Iterable[NDArray[np.uint8]]
+    ) -> Generator[RefinedImages, None, None]:
+        """Refine block after block, each uint8 [N, H, W, C], N may differ or be 0.
+
+        A GPU has begun the next block by the time that a block is yielded, and does not stand idle
+        between them; a CPU takes the next one when it is asked for. Until the iterator is read to
+        its end or closed, a GPU's refiner is taken: refine nothing else by it in this thread.
+        Raises InputError as a call does.
+        """
+        if self._slots:
+            with self._slots_lock:
+                begun = (self._begin(images) for images in blocks)
+                size = self.compute.micro_batch_size
+                with closing(stream_blocks(self._slots, begun, size)) as finished:
+                    for block in finished:
+                        yield block.refined_images()
+        else:
+            for images in blocks:
+                yield self._refine_on_cpu(images)
+
+    def _require_fitting(self, images: NDArray[np.uint8]) -> None:
         if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
             raise InputError(
                 f"images: expected uint8 [N, {', '.join(map(str, self._image_shape))}], found "
                 f"{images.dtype} {list(images.shape)}; give the refiner images of the kind that it "
                 "was trained on"
             )
+
+    def _refine_on_cpu(self, images: NDArray[np.uint8]) -> RefinedImages:
+        self._require_fitting(images)
         refined = np.empty_like(images)
-        # A read-only array, such as a memory map, is copied: torch would warn, and never writes.
-        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
-        batches = self.compute.micro_batches(pixels, torch.from_numpy(refined))
+        batches = self.compute.micro_batches(_as_tensor(images), torch.from_numpy(refined))
         with torch.inference_mode():
-            if self._slots:
-                self._stream_through_gpu(batches)
-            else:
-                deque(parallel_map(self._refine_into, batches), maxlen=0)
-        return refined
+            deque(parallel_map(self._refine_into, batches), maxlen=0)
+        return RefinedImages(refined, images, refined)
 
     def _refine_into(self, source: Tensor, target: Tensor) -> None:
         target.copy_(self.network(source))
 
-    def _stream_through_gpu(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
-        """Let copies to and from the GPU overlap with computing, in batches that follow closely."""
-        free, busy = deque(self._slots), deque[_Slot]()
-        for source, target in batches:
-            if not free:
-                busy[0].finish()
-                free.append(busy.popleft())
-            slot = free.popleft()
-            slot.start(source, target)
-            busy.append(slot)
-        for slot in busy:
+    def _begin(self, images: NDArray[np.uint8]) -> "Block":
+        self._require_fitting(images)
+        return Block(images, self.device)
+
+    def _slot(self, network: nn.Module) -> "_GpuSlot":
+        shape = (self.compute.micro_batch_size, *self._image_shape)
+        return _GpuSlot(network, shape, self.compute.device)
+
+
+class Block:
+    """Images on their way through a device, and their places there and in memory afterwards."""
+
+    def __init__(self, images: NDArray[np.uint8], device: torch.device) -> None:
+        """Make room for images, uint8 [N, H, W, C], and their refinement."""
+        self.images = _as_tensor(images)
+        self.refined = torch.empty_like(self.images)
+        self.images_on_device = torch.empty(images.shape, dtype=torch.uint8, device=device)
+        self.refined_on_device = torch.empty_like(self.images_on_device)
+
+    def refined_images(self) -> RefinedImages:
+        """Return the block once all its batches are finished."""
+        return RefinedImages(self.refined.numpy(), self.images_on_device, self.refined_on_device)
+
+
+class Slot(Protocol):
+    """A place for one batch on a device, which computes it while others arrive or leave."""
+
+    def start(self, block: Block, rows: slice) -> None:
+        """Send a block's rows on their way; the slot was not started or is finished."""
+
+    def finish(self) -> None:
+        """Wait until the rows are refined, in the block's places on the device and in memory."""
+
+
+def stream_blocks(
+    slots: Sequence[Slot], blocks: Iterable[Block], batch_size: int
+) -> Generator[Block, None, None]:
+    """Send blocks through the slots in batches that follow closely; yield each when it is refined.
+
+    All slots have been started again when a block is yielded, with the next one's first batches.
+    However this ends, no slot is at work afterwards.
+    """
+    free, busy = deque(slots), deque[tuple[Slot, Block | None]]()
+
+    def finish_first() -> Block | None:
+        slot, finished = busy[0]
+        slot.finish()
+        busy.popleft()
+        free.append(slot)
+        return finished
+
+    try:
+        for block in blocks:
+            count = len(block.images)
+            starts = range(0, max(count, 1), batch_size)
+            for start in starts:
+                finished = None if free else finish_first()
+                slot = free.popleft()
+                # A block is refined with the last of its batches.
+                busy.append((slot, block if start == starts[-1] else None))
+                slot.start(block, slice(start, min(start + batch_size, count)))
+                if finished is not None:
+                    yield finished
+        while busy:
+            finished = finish_first()
+            if finished is not None:
+                yield finished
+    finally:
+        for slot, _ in busy:
             slot.finish()
 
-    def _slot(self, network: nn.Module) -> "_Slot":
-        shape = (self.compute.micro_batch_size, *self._image_shape)
-        return _Slot(network, shape, self.compute.device)
 
-
-class _Slot:
-    """A place for one batch on a GPU: page-locked memory, a stream, and the captured network.
+class _GpuSlot:
+    """A slot on a GPU for one batch: page-locked memory, a stream, and the captured network.
 
     The graph always computes a whole batch; of a shorter one the rest is computed and ignored.
     cuDNN's timing of algorithms stays off: it may choose others, and so other bits, each time.
@@ -118,20 +211,30 @@ class _Slot:
             ):
                 self._refined = network(self._images)
 
-    def start(self, source: Tensor, target: Tensor) -> None:
-        """Send a batch on its way; `finish` puts the result into `target`."""
-        self._target = target
-        self._arriving[: len(source)].copy_(source)
+    @torch.inference_mode()
+    def start(self, block: Block, rows: slice) -> None:
+        """Send rows to the GPU, let it refine them, and keep both there."""
+        count = rows.stop - rows.start
+        self._target = block.refined[rows]
+        self._arriving[:count].copy_(block.images[rows])
         with torch.cuda.stream(self._stream):
             self._images.copy_(self._arriving, non_blocking=True)
+            block.images_on_device[rows].copy_(self._images[:count], non_blocking=True)
             self._graph.replay()
+            block.refined_on_device[rows].copy_(self._refined[:count], non_blocking=True)
             self._leaving.copy_(self._refined, non_blocking=True)
             self._done.record(self._stream)
 
+    @torch.inference_mode()
     def finish(self) -> None:
-        """Wait for the batch and hand it over."""
+        """Wait for the rows, and copy them to their place in memory."""
         self._done.synchronize()
         self._target.copy_(self._leaving[: len(self._target)])
+
+
+def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    # A read-only array, such as a memory map, is copied: torch would warn, and never writes.
+    return torch.from_numpy(images if images.flags.writeable else images.copy())
 
 
 def refine_images(
@@ -150,8 +253,8 @@ def refine_images(
             f"images: expected uint8 [N, H, W, {refiner.channels}], found {images.dtype} "
             f"{list(images.shape)}; give the refiner images of the kind that it was trained on"
         )
-    compute = choose_inference_settings(device, precision, micro_batch_size)
     _, height, width, channels = images.shape
+    compute = choose_inference_settings(device, precision, micro_batch_size, (height, width))
     return BulkRefiner(refiner, compute, (height, width, channels))(images)
 
 

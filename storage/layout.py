@@ -1,7 +1,7 @@
 """The nodes of a dataset: one zarr v3 group with a root document, arrays and records.
 
 zarr.json                  group attributes: schema_version, the spec's fields and, last of all,
-                           num_valid, num_rejected, digest, complete
+                           num_valid, num_rejected, digest, code, complete
 images, valid, id          arrays; see DatasetSpec
 labels/<name>              float32 arrays
 records/<shard>/zarr.json  a group whose attributes are a ShardRecord
@@ -203,7 +203,7 @@ def _array_specs(
         yield f"labels/{label.name}", shape, np.dtype(np.float32), (None,) * len(shape)
 
 
-_COMPLETION = {"num_valid", "num_rejected", "digest"}
+_COMPLETION = {"num_valid", "num_rejected", "digest", "code"}
 
 
 def _attributes(spec: DatasetSpec) -> dict[str, Any]:
@@ -223,7 +223,9 @@ def _parse_root(attributes: dict[str, Any], url: str) -> Root:
         )
         if not attributes.get("complete", False):
             return Root(spec, None)
-        completion = {name: attributes[name] for name in _COMPLETION}
+        # Datasets of 0.1.0 do not name their code.
+        completion = {name: attributes[name] for name in _COMPLETION if name != "code"}
+        completion["code"] = attributes.get("code", {})
         return Root(spec, DatasetInfo(url=url, spec=spec, **completion))
     except (KeyError, ValidationError) as error:
         raise _corrupt(url, ROOT_DOCUMENT, error) from error

@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -58,6 +59,9 @@ RETRIES: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(seconds=3
 
 # obstore itself sends neither a conditional write nor a deletion again when a connection breaks.
 RESEND_AFTER_S = (0.1, 0.5, 2.0, 8.0)
+
+_METADATA_SERVICE = "169.254.169.254"
+"""Where obstore asks for credentials when no variable has them."""
 
 _ANSWERS = (
     FileNotFoundError,
@@ -430,12 +434,16 @@ class S3Location(Location):
     def __init__(self, bucket: str, name: str) -> None:
         self.url = f"s3://{bucket}/{name}"
         self._bucket, self._name = bucket, name
-        self._objects = S3Store(
-            bucket,
-            prefix=name,
-            client_options=_client_options(),
-            retry_config=RETRIES,
-        )
+        options = _client_options()
+        try:
+            self._objects = S3Store(
+                bucket, prefix=name, client_options=options, retry_config=RETRIES
+            )
+        except obstore_errors.BaseError as error:
+            reason = str(error).split("\n", 1)[0]
+            raise LocationError(
+                f"{self.url} cannot be reached as the AWS_… variables are set: {reason}"
+            ) from error
 
     @override
     def store(self, *, read_only: bool) -> Store:
@@ -547,6 +555,12 @@ class S3Location(Location):
         except obstore_errors.BaseError as error:
             # The rest of the message is obstore's own source of the error, many lines of it.
             reason = str(error).split("\n", 1)[0]
+            if _METADATA_SERVICE in str(error):
+                raise LocationError(
+                    f"no credentials for {self.url}: neither AWS_ACCESS_KEY_ID with "
+                    "AWS_SECRET_ACCESS_KEY is set, nor does a cloud's metadata service answer; "
+                    "set them, or AWS_SKIP_SIGNATURE=true for a public bucket"
+                ) from error
             raise ConnectionError(f"{self.url}: {reason}") from error
 
     def _read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
@@ -673,11 +687,41 @@ class _FencedStore(WrapperStore[Store]):
         await asyncio.to_thread(self._claim.write, key, value.to_bytes())
 
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+"""Variables that name the S3 server; the first one that is set counts."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EXPECTED_PLACE = "expected a path, file:///path or s3://bucket/name"
+
+
 def _client_options() -> "ClientConfig":
-    """Return how to speak to the server: plain HTTP is for one on this machine alone."""
+    """Return how to speak to the server: plain HTTP is for one on this machine.
+
+    Raises LocationError where the server's address is no URL, or plain HTTP would go elsewhere.
+    """
     options: ClientConfig = {"timeout": timedelta(seconds=120)}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+    variable = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    if variable is None:
+        return options
+    endpoint = os.environ[variable]
+    try:
+        parts = urlsplit(endpoint)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in ("http", "https") or not host or parts.query:
+        raise LocationError(
+            f"{variable} is {endpoint!r}: expected the S3 server's address with its protocol, such "
+            "as https://s3.example.org or http://127.0.0.1:9000"
+        )
+    if parts.scheme == "http":
+        allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
+        if host not in _LOOPBACK and not allowed:
+            raise LocationError(
+                f"{variable} is {endpoint!r}: plain HTTP to another machine shows images and keys "
+                "to the network between; use https://, or set AWS_ALLOW_HTTP=true where the "
+                "network is trusted"
+            )
         options["allow_http"] = True
     return options
 
@@ -702,20 +746,46 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+_URL_LIKE = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:/|(?:s3|s3a|s3n|gs|az|https?|file):", re.IGNORECASE
+)
+"""How a URL begins, or what is meant to be one ("s3:/bucket/name", "file:name")."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
 def locate(url: str | os.PathLike[str]) -> Location:
     """Return the place that a path or URL names; nothing there is touched.
 
-    Raises LocationError for a URL of another kind than file:// and s3://bucket/name.
+    Raises LocationError for text that is neither a path nor file:///path nor s3://bucket/name.
     """
     text = os.fspath(url)
-    if "://" not in text:
+    if not text.strip() or "\0" in text:
+        raise LocationError(f"{text!r} names no place for a dataset: {_EXPECTED_PLACE}")
+    if "://" not in text and not _URL_LIKE.match(text):
         return LocalLocation(Path(text))
-    parts = urlsplit(text)
-    if parts.scheme == "file":
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise LocationError(f"{text!r} is no URL ({error}): {_EXPECTED_PLACE}") from error
+    if "://" not in text:
+        raise LocationError(
+            f"{text!r} looks like a URL and is none: {_EXPECTED_PLACE}, and ./{text} if it is a "
+            "path"
+        )
+    if "?" in text or "#" in text:
+        raise LocationError(
+            f"{text!r} has a query or fragment, from '?' or '#' on, which no dataset's URL has: "
+            f"{_EXPECTED_PLACE}"
+        )
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
         return LocalLocation(Path(unquote(parts.path)))
+    if parts.scheme == "file" and parts.netloc:
+        raise LocationError(
+            f"{text!r} names the machine {parts.netloc!r}, and only this one's files are read: "
+            "mount its folder here and give the path, or write file:///path with three slashes"
+        )
     name = parts.path.strip("/")
-    if parts.scheme == "s3" and parts.netloc and name:
+    if parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc) and name:
         return S3Location(parts.netloc, name)
-    raise LocationError(
-        f"{text!r} names no place for a dataset: expected a path or s3://bucket/name"
-    )
+    raise LocationError(f"{text!r} names no place for a dataset: {_EXPECTED_PLACE}")

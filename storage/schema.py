@@ -82,8 +82,8 @@ LID_PX = LabelSpec(
 class DatasetSpec(Schema):
     """What a dataset shall be: everything about it but the samples themselves.
 
-    Two datasets of equal specs and samples are the same dataset, byte for byte. Provenance and
-    source belong to it, so they hold neither times nor places.
+    Two datasets of equal specs and samples are the same dataset, byte for byte but for the code
+    that finished it. Provenance and source belong to it, so they hold neither times nor places.
     """
 
     num_rows: int = Field(ge=1)
@@ -166,6 +166,8 @@ class DatasetInfo(Schema):
     """Rows that the source had bad, or that were refused on the way."""
     digest: str
     """64 hexadecimal digits that follow from the spec and the samples alone."""
+    code: dict[str, JsonValue] = Field(default_factory=dict)
+    """The code that finished it, as the writer was told; no part of the digest."""
 
 
 def _flat(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:

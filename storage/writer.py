@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from storage.errors import (
     BlockError,
@@ -226,8 +227,10 @@ class DatasetWriter:
             except ClaimLostError as lost:
                 logger.warning("shard %d: %s; its record counts", shard, lost)
 
-    def finish(self) -> DatasetInfo:
+    def finish(self, code: Mapping[str, JsonValue] | None = None) -> DatasetInfo:
         """Declare the dataset complete, once every shard is; again, if it is already.
+
+        `code` names the code that does so, for people to read.
 
         Raises DatasetIncompleteError naming the shards that are missing, and DuplicateIdError.
         """
@@ -238,7 +241,7 @@ class DatasetWriter:
                     f"dataset {self._target.url} lacks {len(pending)} of {self.num_shards} shards "
                     f"({_listed(pending)}); write them first"
                 )
-            self._info = self._complete()
+            self._info = self._complete(dict(code or {}))
         put_in_place(self._target)
         self._place = self._target
         return self._info
@@ -283,7 +286,7 @@ class DatasetWriter:
                 arrays[name][rows.start : rows.stop] = value
             return digest.result()
 
-    def _complete(self) -> DatasetInfo:
+    def _complete(self, code: dict[str, JsonValue]) -> DatasetInfo:
         records = self.records()
         expected = [self.shard_rows(shard) for shard in range(self.num_shards)]
         if [range(record.start, record.stop) for record in records] != expected:
@@ -301,6 +304,7 @@ class DatasetWriter:
             num_valid=sum(record.num_valid for record in records),
             num_rejected=sum(len(record.rejections) for record in records),
             digest=dataset_digest(self.spec, (record.digest for record in records)),
+            code=code,
         )
         write_complete_root(self._place, info)
         return info

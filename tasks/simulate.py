@@ -185,4 +185,6 @@ def _write_list(folder: Path, person: int, num_frames: int) -> None:
 def _say_progress(domain: str, done: int, count: int, started: float) -> None:
     done = min(done, count)
     rate = done / max(time.monotonic() - started, 1e-9)
-    logger.info("rendered %d of %d %s images, %.0f a second", done, count, domain, rate)
+    position = {"done": done, "total": count}
+    words = "rendered %d of %d %s images, %.0f a second"
+    logger.info(words, done, count, domain, rate, extra=position)

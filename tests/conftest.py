@@ -7,11 +7,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.s3_proxy import S3Proxy
 
 BUCKET = "datasets"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where PyTorch sees none; each gives its reason in the marker."""
+    marked = [(item, mark) for item in items if (mark := item.get_closest_marker("gpu"))]
+    for item, mark in marked:
+        if len(mark.args) != 1:
+            raise pytest.UsageError(f'{item.nodeid}: write gpu("why this test needs a GPU")')
+    if not marked:
+        return
+    import torch  # noqa: PLC0415  seconds that most test files do not need
+
+    if not torch.cuda.is_available():
+        for item, mark in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +40,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def s3_bucket() -> Iterator[str]:
     """A bucket on a real S3 server on loopback, which the environment names."""
+    # Here, so that tests that need no S3 run where moto is not installed, as on a GPU machine.
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

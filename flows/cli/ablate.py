@@ -7,16 +7,15 @@ Everything heavy is imported inside the command, so that help answers at once.
 
 from cyclopts import App
 
+from flows.cli.arguments import Seeds
 from flows.cli.outcome import Outcome
 from flows.cli.preset import Preset, with_preset
-from flows.cli.servers import servers
 from simgan_core.config import PARTS, EstimatorConfig, Part, TrainingConfig
 
 app = App(name="ablate", help="Train without each part of the method in turn, and measure.")
 
 
 @app.default
-@servers()
 def ablate(
     *,
     synthetic: str,
@@ -24,8 +23,8 @@ def ablate(
     test: str,
     out: str,
     preset: Preset = "stable",
-    seeds: int = 3,
-    estimator_seeds: int = 3,
+    seeds: Seeds = 3,
+    estimator_seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
     parts: tuple[Part, ...] = PARTS,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
 from tasks.runtime.child_path import without_current_folder
+from tasks.runtime.paths import sqlite_url
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
@@ -20,15 +21,13 @@ def prepare(home: Path | None = None) -> Path:
     """Set what is not set: SIMGAN_HOME, where Prefect and MLflow are; no telemetry.
 
     They are the servers of `simgan up` where it runs in this SIMGAN_HOME, so that commands and
-    the UI show the same runs; else Prefect is embedded and MLflow on SQLite. Raises InputError
-    where the folder cannot be made.
+    the UI show the same runs; else MLflow is on SQLite, and Prefect's local server is started by
+    `prefect_for_flows`. Raises InputError where the folder cannot be made.
     """
     folder = (home or Path(os.environ.get("SIMGAN_HOME", ".simgan"))).expanduser().resolve()
     defaults = {
         "SIMGAN_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # A new database takes 13 s to set up on two idle cores, and the default limit is 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OWN_LOGGERS),
         # Threads that spin for each other lose the cores that other processes want: on two busy
         # cores a training step took six times as long as with threads that sleep.
@@ -44,7 +43,7 @@ def prepare(home: Path | None = None) -> Path:
         defaults["PREFECT_HOME"] = str(folder / "prefect")
         if "prefect" in servers:
             defaults["PREFECT_API_URL"] = f"{servers['prefect']}/api"
-    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", f"sqlite:///{folder / 'mlflow.db'}")
+    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", sqlite_url(folder / "mlflow.db"))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ |= without_current_folder()

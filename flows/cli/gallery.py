@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cyclopts import App
 
+from flows.cli.arguments import Count
 from flows.cli.outcome import Outcome
 
 app = App(name="gallery", help="Browse datasets side by side, in one page that stands alone.")
@@ -20,7 +21,7 @@ def gallery(
     /,
     *more: str,
     out: Path,
-    max_images: int = 10_000,
+    max_images: Count = 10_000,
     errors: Path | None = None,
 ) -> Outcome:
     """Write a page with the images of datasets side by side, to sort, filter and look at.

@@ -5,13 +5,14 @@ Everything heavy is imported inside the command, so that help answers at once.
 
 # ruff: noqa: PLC0415
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
+from pydantic import Field
 
 from flows.cli.outcome import Outcome, dataset_outcome
-from flows.cli.servers import servers
 from simgan_core.config import Config
 from simgan_core.errors import InputError
 from tasks.ingestion.inputs import (
@@ -23,6 +24,8 @@ from tasks.ingestion.inputs import (
     SynthesEyesInput,
     UnityEyesInput,
 )
+
+_SIDE = re.compile(r"[0-9]{1,9}")
 
 app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
 
@@ -36,7 +39,7 @@ class Storing(Config):
     """Histogram equalisation, as MPIIGaze's images have it, or none."""
     max_bad: str = "1%"
     """Share of bad samples above which nothing is kept."""
-    rows_per_shard: int = 16384
+    rows_per_shard: int = Field(default=16384, ge=1, le=1 << 24)
     """Images in a shard, the unit of resuming; fewer where they are large."""
     append: bool = False
     """Add the samples, by id, that the dataset does not have, and read only these."""
@@ -63,7 +66,9 @@ def unityeyes(
     *,
     crop: Literal["eye-width", "margin"] = "eye-width",
     channels: Channels = 1,
-    head_limit: float | None = None,
+    head_limit: Annotated[
+        float | None, Parameter(validator=validators.Number(gt=0, lte=180))
+    ] = None,
     size: Size = "35x55",
     storing: Stored,
 ) -> Outcome:
@@ -164,7 +169,7 @@ def nyu_hand(
     *,
     labels: Path | None = None,
     domain: Literal["synthetic", "real"] = "real",
-    view: int = 1,
+    view: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=3))] = 1,
     size: Size = "224x224",
     storing: Stored,
 ) -> Outcome:
@@ -245,25 +250,23 @@ def arrays(
 
 
 def _ingest(source: Any, storing: Storing) -> Outcome:
-    max_bad = _share(storing.max_bad)
-    with servers(tracking=False):
-        from flows.ingest import ingest
+    from flows.ingest import ingest
 
-        info = ingest(
-            source,
-            storing.to,
-            storing.preprocess,
-            max_bad,
-            storing.rows_per_shard,
-            storing.overwrite,
-            storing.append,
-        )
+    info = ingest(
+        source,
+        storing.to,
+        storing.preprocess,
+        _share(storing.max_bad),
+        storing.rows_per_shard,
+        storing.overwrite,
+        storing.append,
+    )
     return dataset_outcome(info)
 
 
 def _size(text: str) -> tuple[int, int]:
     height, times, width = text.lower().partition("x")
-    if not (times and height.isdecimal() and width.isdecimal()):
+    if not (times and _SIDE.fullmatch(height) and _SIDE.fullmatch(width)):
         raise InputError(f"--size {text}: expected height x width in pixels, such as 35x55")
     return int(height), int(width)
 

@@ -5,6 +5,8 @@ Everything heavy is imported inside the command that needs it, so that help answ
 
 import json
 import sys
+from contextlib import nullcontext
+from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,26 +14,51 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from pydantic import ValidationError
 
 from flows.cli.ablate import app as ablate_app
+from flows.cli.arguments import (
+    Count,
+    Seed,
+    Seeds,
+    in_a_sentence,
+    require_usable,
+    require_whole_numbers,
+)
 from flows.cli.environment import prepare
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
-from flows.cli.servers import servers
-from flows.cli.terminal import is_full_disk, show_logs
+from flows.cli.servers import prefect_for_flows, require_tracking
+from flows.cli.terminal import is_full_disk, terminal_output, written_log
 from flows.cli.turing import app as turing_app
+from flows.cli.ui import ui
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
 from tasks.comparison.arms import ComparisonConfig
+from tasks.runtime.paths import refused_place
+
+FLOW_COMMANDS = {
+    (name,)
+    for name in (
+        *("simulate", "ingest", "train", "refine", "evaluate", "compare", "pipeline"),
+        *("ablate", "demo"),
+    )
+}
+"""First words of the commands that run a flow, and so need Prefect's server."""
+UNTRACKED_COMMANDS = {"simulate", "ingest"}
+"""Those of them that record nothing in MLflow."""
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+PARAMETER_ERRORS = ("ParameterTypeError", "ParameterBindError")
+"""What Prefect raises for a flow's parameters; to import it takes a second."""
 
 Preprocess = Literal["none", "equalize"]
 # Options of a configuration beside a command's own; a default would hide what the preset says.
 Flat = Parameter(name="*", show_default=False)
+People = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))]
 
 
 app = App(
@@ -48,13 +75,13 @@ app.command(inspect_app)
 app.command(verify_app)
 app.command(turing_app)
 app.command(gallery_app)
-for command in (up, status, down):
+for command in (up, status, down, ui):
     app.command(command)
 app.command(ablate_app)
 
 
 @simulate_app.command(name="synthetic")
-def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcome:
+def simulate_synthetic(*, out: Path, count: Count = 6000, seed: Seed = 1) -> Outcome:
     """Render the clean domain in UnityEyes' layout, N.jpg and N.json.
 
     Parameters
@@ -70,7 +97,13 @@ def simulate_synthetic(*, out: Path, count: int = 6000, seed: int = 1) -> Outcom
 
 
 @simulate_app.command(name="real")
-def simulate_real(*, out: Path, count: int = 4000, seed: int = 2, people: int = 15) -> Outcome:
+def simulate_real(
+    *,
+    out: Path,
+    count: Count = 4000,
+    seed: Seed = 2,
+    people: People = 15,
+) -> Outcome:
     """Render the stand-in for real images in MPIIGaze's layout.
 
     Parameters
@@ -92,8 +125,8 @@ def simulate_hand(
     *,
     out: Path,
     domain: Literal["synthetic", "real"] = "synthetic",
-    count: int = 1000,
-    seed: int = 3,
+    count: Count = 1000,
+    seed: Seed = 3,
 ) -> Outcome:
     """Render depth frames of hands in NYU's layout, with labels.txt; `ingest nyu-hand` reads them.
 
@@ -108,10 +141,9 @@ def simulate_hand(
     seed
         The same seed gives the same files.
     """
-    with servers(tracking=False):
-        from flows.simulate import simulate_hands
+    from flows.simulate import simulate_hands
 
-        simulate_hands(domain, str(out), count, seed)
+    simulate_hands(domain, str(out), count, seed)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} hands are in {out}",
@@ -121,10 +153,9 @@ def simulate_hand(
 def _simulate(
     domain: Literal["synthetic", "real"], out: Path, count: int, seed: int, *people: int
 ) -> Outcome:
-    with servers(tracking=False):
-        from flows.simulate import simulate
+    from flows.simulate import simulate
 
-        simulate(domain, str(out), count, seed, *people)
+    simulate(domain, str(out), count, seed, *people)
     return Outcome(
         {"out": str(out), "count": count, "seed": seed},
         f"{count} rendered {domain} images are in {out}",
@@ -132,7 +163,6 @@ def _simulate(
 
 
 @app.command
-@servers()
 def train(
     *,
     synthetic: str,
@@ -163,7 +193,6 @@ def train(
 
 
 @app.command
-@servers()
 def refine(
     dataset: str,
     *,
@@ -175,7 +204,7 @@ def refine(
         float | None, Parameter(validator=validators.Number(gt=0, lte=20))
     ] = None,
     runner: Literal["local", "dask"] = "local",
-    workers: int | None = None,
+    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=1024))] = None,
     dask_address: str | None = None,
     append: bool = False,
 ) -> Outcome:
@@ -214,12 +243,11 @@ def refine(
 
 
 @app.command
-@servers()
 def evaluate(
     *,
     train: str,
     test: str,
-    seeds: int = 3,
+    seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
 ) -> Outcome:
     """Train estimators on one dataset and test them on another.
@@ -247,7 +275,7 @@ def compare(
     refined: str | None = None,
     test: str | None = None,
     real: str | None = None,
-    seeds: int = 3,
+    seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
     from_mlflow: str | None = None,
@@ -276,15 +304,13 @@ def compare(
         raise InputError(
             "compare needs --synthetic, --refined and --test, or --from-mlflow EXPERIMENT alone"
         )
-    with servers():
-        from flows.evaluate import compare as compare_flow
+    from flows.evaluate import compare as compare_flow
 
-        result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
+    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison)
     return _comparison_outcome(result)
 
 
 @app.command
-@servers()
 def pipeline(
     *,
     synthetic: Path,
@@ -294,7 +320,7 @@ def pipeline(
     out: str,
     preprocess: Preprocess = "equalize",
     preset: Preset = "stable",
-    seeds: int = 3,
+    seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
     comparison: ComparisonConfig = ComparisonConfig(),
@@ -338,8 +364,7 @@ def pipeline(
 
 
 @app.command
-@servers()
-def demo(*, out: Path | None = None, seed: int = 0) -> Outcome:
+def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
     """Go the whole way round on the built-in simulator, in a few minutes on two cores.
 
     Parameters
@@ -373,6 +398,8 @@ def doctor() -> Outcome:
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> None:
     """Run a command and print what it found.
 
@@ -380,36 +407,67 @@ def launch(
     ----------
     json_output
         Print the result as JSON, in the last line of stdout; all else goes to stderr.
+    verbose
+        Show every state of flow and task runs.
+    quiet
+        Show errors alone.
     """
+    require_whole_numbers(app, tokens)
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    prepare()
-    show_logs()
-    outcome = command(*bound.args, **bound.kwargs)
+    require_usable(bound.arguments)
+    home = prepare()
+    runs_a_flow = _runs_a_flow(tokens, bound)
+    if runs_a_flow and tokens[0] not in UNTRACKED_COMMANDS:
+        require_tracking()
+    with (
+        terminal_output("quiet" if quiet else "verbose" if verbose else "normal"),
+        prefect_for_flows(home) if runs_a_flow else nullcontext(),
+    ):
+        outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
         print(outcome.text, file=sys.stderr if json_output else sys.stdout)
         if json_output:
             print(json.dumps(outcome.result))  # noqa: T201
 
 
+def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
+    return tokens[:1] in FLOW_COMMANDS and bound.arguments.get("from_mlflow") is None
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        app.meta(exit_on_error=False, print_error=False)
-    except (CycloptsError, ValidationError, InputError, StorageError) as error:
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
+    except (CycloptsError, InputError, StorageError) as error:
         _leave(WRONG_INPUT, f"error: {error}")
+    except ValidationError as error:
+        _leave(WRONG_INPUT, f"error: {in_a_sentence(error)}")
     except UnavailableError as error:
         _leave(FAILED, f"failed: {error}")
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
-    except Exception as error:  # noqa: BLE001  the traceback is in the log above
+    except SystemExit:
+        raise
+    # Libraries in Rust end in a PanicException, which is no Exception.
+    except BaseException as error:  # noqa: BLE001
+        refusal = refused_place(error)
+        if refusal is not None:
+            _leave(WRONG_INPUT, f"error: {refusal}")
+        if type(error).__name__ in PARAMETER_ERRORS:
+            _leave(WRONG_INPUT, f"error: {_in_a_line(str(error))}")
         if is_full_disk(error):
             _leave(FAILED, f"failed: {error}: make room there, then run the same command again")
-        _leave(FAILED, f"failed: {type(error).__name__}: {error}")
+        reason = _in_a_line(f"{type(error).__name__}: {error}")
+        _leave(FAILED, f"failed: {reason}; {written_log(error)}")
 
 
 def _leave(code: int, message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201
     sys.exit(code)
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _comparison_outcome(result: Any) -> Outcome:

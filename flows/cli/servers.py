@@ -6,7 +6,6 @@ takes its settings from the environment once, when it is imported.
 
 # ruff: noqa: PLC0415  help answers before anything heavy is imported
 
-import atexit
 import os
 import signal
 import socket
@@ -14,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError, UnavailableError
+from storage.errors import StorageError
 
 SECONDS_BETWEEN_LOOKS = 1.0
 # A server that is restarted is back by then.
@@ -26,37 +27,48 @@ SECONDS_TO_STOP = 4.0
 FAILED = 1
 
 
-@contextmanager
-def servers(*, tracking: bool = True) -> Iterator[None]:
-    """Have Prefect's server for the length of a command, and MLflow where it is needed.
-
-    Raises InputError or UnavailableError where one of them cannot be used, and ends the process
-    where Prefect's server stays away in the middle of the command.
-    """
-    from tasks.ops.embedded_prefect import embedded_prefect
-    from tasks.runtime.servers import EMBEDDED, require_mlflow, require_prefect
+def require_tracking() -> None:
+    """Raise InputError or UnavailableError where MLflow cannot be used."""
+    from tasks.runtime.servers import require_mlflow
     from tasks.runtime.sqlite_schema import MLFLOW, sqlite_file
 
-    if tracking:
-        uri = os.environ["MLFLOW_TRACKING_URI"]
-        require_mlflow(uri)
-        if (file := sqlite_file(uri)) is not None:
-            MLFLOW.require_not_newer(file)
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    require_mlflow(uri)
+    if (file := sqlite_file(uri)) is not None:
+        MLFLOW.require_not_newer(file)
+
+
+def use_prefect(home: Path) -> str:
+    """Set PREFECT_API_URL to the local server of this home, unless a server is named already.
+
+    Call it before Prefect is imported. Returns what to do when the server goes away. Raises
+    InputError or UnavailableError where the server cannot be used.
+    """
+    from tasks.ops.local_server import LocalServer
+    from tasks.runtime.servers import require_prefect
+
     api = _api_of_settings()
     if api is None:
-        stack = ExitStack()
-        # At the very end, after what Prefect itself still sends when the interpreter ends.
-        atexit.register(stack.close)
-        api = stack.enter_context(embedded_prefect())
-        os.environ |= {"PREFECT_API_URL": api, EMBEDDED: api}
-        remedy = "its log is embedded-server.log in PREFECT_HOME"
-    else:
-        require_prefect(api)
-        remedy = "start it, or unset PREFECT_API_URL"
+        server = LocalServer(home)
+        os.environ["PREFECT_API_URL"] = server.use()
+        return f"its log is {server.log}"
+    require_prefect(api)
+    return "start it, or unset PREFECT_API_URL"
+
+
+@contextmanager
+def prefect_for_flows(home: Path) -> Iterator[None]:
+    """Use Prefect's server as `use_prefect` for the length of a command.
+
+    The process ends where the server stays away in the middle of the command.
+    """
+    remedy = use_prefect(home)
+    api = _api_of_settings()
+    assert api is not None
     watch = _Watch(api, f"Prefect's server at {api} does not answer any more: {remedy}")
     try:
         yield
-    except (InputError, UnavailableError):
+    except (InputError, StorageError, UnavailableError):
         raise
     except BaseException as error:
         if watch.is_down():

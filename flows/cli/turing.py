@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cyclopts import App
 
+from flows.cli.arguments import Count, Port, Seed
 from flows.cli.outcome import Outcome
 
 app = App(name="turing", help="Let people tell refined images from real ones, and count.")
@@ -23,10 +24,10 @@ def serve(
     real: str,
     refined: str,
     synthetic: str | None = None,
-    trials: int = 100,
-    port: int = 8765,
+    trials: Count = 100,
+    port: Port = 8765,
     host: str = "127.0.0.1",
-    seed: int = 0,
+    seed: Seed = 0,
     results: Path | None = None,
 ) -> Outcome:
     """Show images in a browser, one at a time, and keep what people say; end it with Ctrl-C.

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from flows.cli.arguments import Port
 from flows.cli.outcome import Outcome
 from simgan_core.errors import UnavailableError
+from tasks.ops.local_server import LocalServer
 
 if TYPE_CHECKING:
     from tasks.ops.services import Supervisor
@@ -30,8 +32,8 @@ SECONDS_TO_START = 120
 def up(
     *,
     host: str = "127.0.0.1",
-    prefect_port: int = 4200,
-    mlflow_port: int = 5000,
+    prefect_port: Port = 4200,
+    mlflow_port: Port = 5000,
     background: bool = False,
 ) -> Outcome:
     """Start what is missing of Prefect, MLflow and the workers; Ctrl-C stops them all.
@@ -88,8 +90,13 @@ def status() -> Outcome:
 
     supervisor = Supervisor(home() / "services")
     states = supervisor.states()
+    local = LocalServer(home()).url
     if not states:
-        return Outcome({"green": False, "services": {}}, "nothing runs; `simgan up` starts it")
+        kept = f"\nPrefect's local server for commands: {local}" if local else ""
+        return Outcome(
+            {"green": False, "services": {}, "local_server": local},
+            f"nothing of `simgan up` runs; `simgan up` starts it{kept}",
+        )
     addresses = Addresses.read(supervisor.folder)
     lines = [f"{state:<9} {name:<15} {_log(supervisor, name)}" for name, state in states.items()]
     green = set(states.values()) == {"RUNNING"}
@@ -105,11 +112,13 @@ def status() -> Outcome:
 
 
 def down() -> Outcome:
-    """Stop everything that `simgan up` started, runs included; they can be retried."""
+    """Stop all servers and workers of this SIMGAN_HOME, runs included; they can be retried."""
     from tasks.ops.services import Supervisor
     from tasks.runtime.paths import home
 
     stopped = Supervisor(home() / "services").shut_down()
+    if LocalServer(home()).stop():
+        stopped.append("the local Prefect server")
     said = "stopped " + ", ".join(stopped) if stopped else "nothing ran"
     return Outcome({"stopped": stopped}, said)
 
@@ -178,6 +187,8 @@ def _start(supervisor: "Supervisor", place: "Workplace", *, already: bool) -> "A
 
 def _launch(supervisor: "Supervisor", place: "Workplace") -> None:
     """Start the supervisor where the ports are free and nothing of an earlier one is left."""
+    if place.own_prefect:
+        LocalServer(place.home).make_way()
     from tasks.ops.services import require_free
     from tasks.ops.workplace import passwords, require_databases, services
 

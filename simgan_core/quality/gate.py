@@ -65,22 +65,17 @@ class Inspection:
         return figures | dict(zip(names, counts.astype(float).tolist(), strict=True))
 
 
-def inspect(
-    synthetic: NDArray[np.uint8],
-    refined: NDArray[np.uint8],
-    pupil_px: NDArray[Any] | None,
-    device: torch.device | str = "cpu",
-) -> Inspection:
+def inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
     """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
 
-    `pupil_px` [N, 2] are the labels, where there are any. A GPU looks in a stream of its own, so
-    that others go on meanwhile.
+    Images are arrays or tensors on a GPU, all of whose values are there; it then computes, in a
+    stream of its own, so that others go on meanwhile. `pupil_px` [N, 2] are the labels, where there
+    are any.
     """
-    device = torch.device(device)
-    if device.type == "cpu":
+    if not isinstance(synthetic, torch.Tensor):
         return _inspect(synthetic, refined, pupil_px)
-    with torch.inference_mode(), torch.cuda.stream(_stream(device)):
-        return _inspect(_placed(synthetic, device), _placed(refined, device), pupil_px)
+    with torch.inference_mode(), torch.cuda.stream(_stream(synthetic.device)):
+        return _inspect(synthetic, refined, pupil_px)
 
 
 def _inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
@@ -98,11 +93,6 @@ def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Count shifts by HISTOGRAM_EDGES_PX, a bin an edge and upward."""
     bins = np.searchsorted(HISTOGRAM_EDGES_PX, shift_px, side="right") - 1
     return np.bincount(bins, minlength=len(HISTOGRAM_EDGES_PX))
-
-
-def _placed(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    # torch warns of arrays that it may not write to, and never writes.
-    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
 
 
 def _num_clipped(images: Array) -> NDArray[np.int64]:

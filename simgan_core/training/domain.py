@@ -8,6 +8,11 @@ from simgan_core.data.sampler import ImageSampler, ImageShards, Sampler, ShardSa
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import tensors_digest
 
+FEWEST_PIXELS = 2
+"""Of a side: an image derivative takes two."""
+
+NUM_LOOKED_AT = 256
+
 
 class Domain:
     """Synthetic or real images: a tensor, which is kept on the device, or shards, which are not."""
@@ -49,6 +54,26 @@ class Domain:
         # One shard's after another's: more of them would only have to be read.
         sampler = ShardSampler(self._images, self._seed, stream, self._device, shards_at_once=1)
         return sampler.deal_numbered(count)
+
+    def require_content(self, stream: int) -> None:
+        """Raise `InputError` where the images are too small, or hold one value alone.
+
+        Nothing can be learnt from either, and a loss that is no number would be blamed on the
+        settings. `stream` chooses the images that are looked at.
+        """
+        height, width, _ = self.image_shape
+        if min(height, width) < FEWEST_PIXELS:
+            raise InputError(
+                f"{self.name} images: expected at least {FEWEST_PIXELS} pixels a side, found "
+                f"{height}×{width}; ingest them in a larger --size"
+            )
+        images, _ = self.choose(NUM_LOOKED_AT, stream)
+        if images.min() == images.max():
+            raise InputError(
+                f"{self.name} images: expected pixels that differ, found the value "
+                f"{int(images.max())} alone in all of {len(images)} images; look at the files they "
+                "come from (simgan inspect), and ingest those that show something"
+            )
 
     def digest(self) -> str:
         """Return what tells these images from others."""

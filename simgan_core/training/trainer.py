@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 16
 """Synthetic images whose refinement is shown as training goes, or all where there are fewer."""
-_SYNTHETIC, _REAL, _CHOSEN_SYNTHETIC, _CHOSEN_REAL = 0, 1, 3, 5
+_SYNTHETIC, _REAL, _CHOSEN_SYNTHETIC, _CHOSEN_REAL, _LOOKED_AT = 0, 1, 3, 5, 7
 """Streams of random numbers that deal images, and that choose those to show and to examine."""
 _FEWEST_EXAMINED = 4
 """Images of a domain below which figures of realism mean nothing."""
@@ -140,6 +140,8 @@ class Trainer:
         self._synthetic = Domain("synthetic", synthetic, on, config.seed)
         self._real = Domain("real", real, on, config.seed)
         require_same_kind(self._synthetic, self._real)
+        for domain in (self._synthetic, self._real):
+            domain.require_content(_LOOKED_AT)
         _require_what_is_set(config, self._synthetic, self._real, pupil_px, features)
         self._state = TrainingState(
             config,
@@ -446,6 +448,11 @@ class Trainer:
             tensors |= self._features.state_dict()
         digests = (self._synthetic.digest(), self._real.digest(), tensors_digest(tensors))
         return " ".join(digests)
+
+    @property
+    def precision(self) -> str:
+        """Number format that the networks are trained in: of the checkpoint, once gone on from."""
+        return self._compute.precision
 
     def _identity(self) -> dict[str, Any]:
         """Return what makes this training the one that it is."""

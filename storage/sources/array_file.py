@@ -1,6 +1,8 @@
 """Files of named arrays, read by rows; nothing is unpickled."""
 
 import errno
+import io
+import os
 import tokenize
 import warnings
 import zipfile
@@ -82,9 +84,12 @@ class ArrayFile(ABC):
             return found
 
     def rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows start to stop − 1 of an array, perhaps not to be written to; text as str."""
+        """Return rows start to stop − 1 of an array, in C's order; text as str.
+
+        The array is perhaps not to be written to.
+        """
         with self._errors():
-            return self._rows(key, start, stop)
+            return np.ascontiguousarray(self._rows(key, start, stop))
 
     @abstractmethod
     def _keys(self) -> list[str]: ...
@@ -180,7 +185,18 @@ class NpzFile(ArrayFile):
 
 
 class NpyFolder(ArrayFile):
-    """The .npy files of a folder, by their names without the suffix; mapped, and not copied."""
+    """The .npy files of a folder, by their names without the suffix.
+
+    Read and not mapped: where a mapped file is cut, the operating system ends the process. Arrays
+    in Fortran's order can only be read whole, so those that are used stay in memory.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._loaded: dict[str, NDArray[Any]] = {}
+
+    def __reduce__(self) -> tuple[type["NpyFolder"], tuple[str]]:
+        return NpyFolder, (self.path,)
 
     @override
     def _keys(self) -> list[str]:
@@ -190,18 +206,46 @@ class NpyFolder(ArrayFile):
     def _look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         if key not in self._keys():
             return None
-        array = self._array(key)
-        return array.shape, array.dtype
+        with self._open(key) as file:
+            shape, _, dtype = _read_npy_header(file)
+        return shape, dtype
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        return _text(np.asarray(self._array(key)[start:stop]))
+        with self._open(key) as file:
+            shape, in_fortran_order, dtype = _read_npy_header(file)
+            if in_fortran_order and len(shape) > 1:
+                return self._whole(key)[start:stop]
+            if dtype.hasobject:
+                raise ValueError("object arrays are not read")
+            start, stop = min(start, shape[0]), min(stop, shape[0])
+            rows = np.empty((stop - start, *shape[1:]), dtype)
+            row_bytes = rows.nbytes // max(1, stop - start)
+            file.seek(start * row_bytes, os.SEEK_CUR)
+            if rows.nbytes and file.readinto(rows.reshape(-1).view(np.uint8).data) != rows.nbytes:
+                raise EOFError(f"{key}.npy ends before row {stop}")
+        return _text(rows)
 
-    def _array(self, key: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(
-            Path(self.path) / f"{key}.npy", mmap_mode="r", allow_pickle=False
-        )
-        return array
+    def _whole(self, key: str) -> NDArray[Any]:
+        if key not in self._loaded:
+            with self._open(key) as file:
+                self._loaded[key] = np.load(file, allow_pickle=False)
+        return self._loaded[key]
+
+    def _open(self, key: str) -> io.BufferedReader:
+        return (Path(self.path) / f"{key}.npy").open("rb")
+
+
+def _read_npy_header(file: io.BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return an .npy file's shape, whether it is in Fortran's order, and its type."""
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, in_fortran_order, dtype = read(file)
+    return shape, in_fortran_order, dtype
 
 
 class ZarrGroup(ArrayFile):

@@ -106,6 +106,8 @@ def opened_image(path: Path) -> Iterator[OpenImage]:
         with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > MAX_SIDE_PX:
                 raise BadSampleError(f"the image claims to be over {MAX_SIDE_PX} pixels a side")
+            if min(image.size) < 1:
+                raise BadSampleError("the image has no pixels")
             yield OpenImage(image, path)
     except (FileNotFoundError, IsADirectoryError):
         raise BadSampleError("the image file is missing") from None

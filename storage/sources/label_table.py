@@ -11,6 +11,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from storage.errors import SourceError
 from storage.schema import GAZE, HEAD_POSE, PUPIL_PX, LabelSpec
 from storage.sources.crop import Box, Size, to_crop
 from storage.sources.gaze_angles import directions, directions_of_angles
-from storage.sources.listing import TEXT, Listing
+from storage.sources.listing import Listing
 from storage.sources.rows import BadSampleError
 
 logger = logging.getLogger(__name__)
@@ -42,26 +43,24 @@ GROUPS: dict[tuple[str, ...], LabelSpec] = {
 class LabelTable:
     """Labels by file name; other columns are named in the log and left alone.
 
-    Raises SourceError where the table is damaged, lacks `file` or has a file twice, has no label,
-    or some of a label's columns only.
+    Raises SourceError where the table is damaged, lacks `file` or has a file or a column twice, has
+    no label, or some of a label's columns only.
     """
 
     def __init__(self, path: Path, files: Listing) -> None:
         self._path = path
         table = _read_table(path)
-        columns = set(table.column_names)
+        columns = _distinct_columns(path, table)
         if KEY not in columns:
             raise SourceError(f"{path} has no column {KEY!r}; it has: {', '.join(sorted(columns))}")
         self._groups = _groups_of(path, columns)
         self.labels: tuple[LabelSpec, ...] = tuple(self._groups.values())
-        names = np.array([str(name) for name in table.column(KEY).to_pylist()], TEXT)
-        order = np.argsort(names, kind="stable")
-        self._names = names[order]
-        twice = np.flatnonzero(self._names[1:] == self._names[:-1])
-        if len(twice):
-            raise SourceError(f"{path} has {self._names[twice[0]]!r} twice; a file has one row")
+        self._rows: dict[str, int] = {}
+        for row, name in enumerate(map(str, table.column(KEY).to_pylist())):
+            if self._rows.setdefault(name, row) != row:
+                raise SourceError(f"{path} has {name!r} twice; a file has one row")
         self._values = {
-            group: np.stack([_numbers(table.column(name)) for name in group], axis=1)[order]
+            group: np.stack([_numbers(table.column(name)) for name in group], axis=1)
             for group in self._groups
         }
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -72,8 +71,8 @@ class LabelTable:
 
         Raises BadSampleError where the table has no row of it, or no number in it.
         """
-        row = int(np.searchsorted(self._names, name))
-        if row == len(self._names) or self._names[row] != name:
+        row = self._rows.get(name)
+        if row is None:
             raise BadSampleError(f"{self._path.name} has no row of the file")
         labels: dict[str, NDArray[np.float32]] = {}
         for group, spec in self._groups.items():
@@ -100,8 +99,8 @@ class LabelTable:
         others = sorted(columns - {KEY} - {name for group in self._groups for name in group})
         if others:
             logger.warning("%s: columns that are no labels: %s", self._path, ", ".join(others))
-        if len(self._names) > len(files):
-            more = len(self._names) - len(files)
+        if len(self._rows) > len(files):
+            more = len(self._rows) - len(files)
             logger.warning("%s has %d rows more than there are images", self._path, more)
 
 
@@ -122,6 +121,17 @@ def _read_table(path: Path) -> Any:
     except (pa.ArrowException, ValueError) as error:
         raise SourceError(f"{path} is damaged: {error}") from error
     return table
+
+
+def _distinct_columns(path: Path, table: Any) -> set[str]:
+    counts = Counter(table.column_names)
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise SourceError(
+            f"{path} has columns twice ({', '.join(map(repr, twice))}), and which of them counts "
+            "is not clear; rename or remove one"
+        )
+    return set(counts)
 
 
 def _groups_of(path: Path, columns: set[str]) -> dict[tuple[str, ...], LabelSpec]:

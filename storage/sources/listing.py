@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,16 @@ Split = Callable[[str], tuple[str, int] | None]
 ENTRIES_AT_ONCE = 8_192
 """So many names are Python objects at a time."""
 
-TEXT = np.dtypes.StringDType()
+NOT_UTF8 = "\N{REPLACEMENT CHARACTER}x"
+"""Stands, before two hexadecimal digits, for a byte of a file's name that is no UTF-8."""
 
 
 class _Found(NamedTuple):
     """Samples of one folder, or some of its files."""
 
-    names: NDArray[np.str_]
+    names: NDArray[np.bytes_]
+    """UTF-8, whose order is that of the text. Fixed-width: NumPy up to 2.4 compares and searches
+    arrays of StringDType wrongly (numpy issue 31533)."""
     num_bytes: NDArray[np.int64]
     """[N, files of a sample]; 0 where there is none."""
 
@@ -50,34 +54,29 @@ class Listing:
         self._folders = list(found)
         counts = [len(of.names) for of in found.values()]
         self._folder = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        nothing = _Found(np.array([], TEXT), np.zeros((0, num_files), np.int64))
+        nothing = _Found(_encoded([]), np.zeros((0, num_files), np.int64))
         self._names, self.num_bytes = (
             np.concatenate(column) for column in zip(nothing, *found.values(), strict=True)
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a process needs that reads samples: not the sizes, of which the digest is.
-
-        The names as text: NumPy pickles an object for each, of a million 130 MB at a time.
-        """
-        starts = range(0, len(self), ENTRIES_AT_ONCE)
-        names = [
-            "\0".join(self._names[at : at + ENTRIES_AT_ONCE].tolist()).encode() for at in starts
-        ]
-        return {**vars(self), "_names": names, "num_bytes": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        names = [np.array(text.decode().split("\0"), TEXT) for text in state["_names"]]
-        vars(self).update(state, _names=np.concatenate([np.array([], TEXT), *names]))
+        """Return what a process needs that reads samples: not the sizes, of which the digest is."""
+        return {**vars(self), "num_bytes": None}
 
     def __len__(self) -> int:
         return len(self._names)
 
     def ids(self, start: int, stop: int) -> list[str]:
-        """Return the names of samples start to stop − 1, with the folders that they are in."""
+        """Return the names of samples start to stop − 1, with the folders that they are in.
+
+        Bytes that are no UTF-8 are written out after NOT_UTF8: no file has such a name.
+        """
         folders = (self._folders[number] for number in self._folder[start:stop].tolist())
         names = self._names[start:stop].tolist()
-        return [f"{folder}{name}" for folder, name in zip(folders, names, strict=True)]
+        return [
+            _text(f"{folder}{os.fsdecode(name)}")
+            for folder, name in zip(folders, names, strict=True)
+        ]
 
     def digest(self) -> str:
         """Return a digest of all names and sizes."""
@@ -123,22 +122,42 @@ def _list_some(
         of_sample = split(entry.name)
         if of_sample is None:
             continue
+        num_bytes = _num_bytes(entry)
+        if num_bytes is None:
+            continue
         names.append(of_sample[0])
         places.append(of_sample[1])
-        sizes.append(_num_bytes(entry))
+        sizes.append(num_bytes)
         more = len(names) == ENTRIES_AT_ONCE
         if more:
             break
-    num_bytes = np.zeros((len(names), num_files), np.int64)
-    num_bytes[np.arange(len(names)), np.array(places, np.intp)] = sizes
-    return _Found(np.array(names, TEXT), num_bytes), folders, more
+    of_files = np.zeros((len(names), num_files), np.int64)
+    of_files[np.arange(len(names)), np.array(places, np.intp)] = sizes
+    return _Found(_encoded(names), of_files), folders, more
 
 
-def _num_bytes(entry: "os.DirEntry[str]") -> int:
+def _num_bytes(entry: "os.DirEntry[str]") -> int | None:
+    """Return a file's size; None for a pipe, socket or device, which reading might wait on."""
     try:
-        return entry.stat().st_size
+        status = entry.stat()
     except OSError:  # a link to nowhere, or a file that went away: reading it will tell
         return 0
+    regular = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return status.st_size if regular else None
+
+
+def _encoded(names: list[str]) -> NDArray[np.bytes_]:
+    return np.array(list(map(os.fsencode, names)), np.bytes_)
+
+
+def _text(name: str) -> str:
+    """Return a name with the bytes written out that are no UTF-8."""
+    if name.isascii():
+        return name
+    return "".join(
+        f"{NOT_UTF8}{ord(each) - 0xDC00:02x}" if "\udc80" <= each <= "\udcff" else each
+        for each in name
+    )
 
 
 def _merged(parts: list[_Found], by_number: bool) -> _Found:
@@ -155,7 +174,7 @@ def _merged(parts: list[_Found], by_number: bool) -> _Found:
     return _Found(names[firsts], np.maximum.reduceat(num_bytes, firsts))
 
 
-def _order(names: NDArray[np.str_], by_number: bool) -> NDArray[np.intp]:
+def _order(names: NDArray[np.bytes_], by_number: bool) -> NDArray[np.intp]:
     if by_number:
         return np.lexsort([np.strings.str_len(names), names.astype(np.int64)])
     return np.argsort(names, kind="stable")

@@ -1,6 +1,7 @@
 """Charts of a comparison, each with title, caption and alternative text.
 
-Drawn narrow, so that a telephone shows them at their size and a wide page several in a row.
+Drawn narrow, so that a telephone shows them at their size and a wide page two in a row; two pixels
+for each of the page's, so that they stay sharp on fine screens.
 """
 
 import io
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from simgan_core.gaze import pitchyaw_from_gaze
@@ -20,9 +22,11 @@ from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.plan import ArmAnswers, Comparison, people_in
 from tasks.comparison.results import Results
 
-WIDTH_IN = 4.2
-DPI = 190
+WIDTH_IN = 4.8
+DPI = 200
 FONT_PT = 9
+MIN_FONT_PT = 8
+"""A page shows a chart 480 px wide: 11 px is as small as letters get there."""
 CURVES_END = {"gaze": 30.0, "joints": 20.0}
 NUM_WORST = 12
 NUM_CELLS = 6
@@ -260,14 +264,17 @@ def _by_person(
                 "o" if arm in main else ".",
                 color=COLOURS[arm.training_set],
                 alpha=1 if arm in main else 0.5,
-                label=arm.title if arm in main else None,
-                markersize=5,
+                label=arm.title,
+                markersize=5 if arm in main else 8,
             )
         axes.set_yticks(range(len(people)), people, fontsize=FONT_PT - 1)
         axes.invert_yaxis()
         axes.grid(axis="y", color="#e5e5e5")
         axes.set(xlabel=f"{measure.noun} ({measure.unit.strip()})", xlim=(0, None))
-        axes.legend(fontsize=FONT_PT - 2, frameon=False, loc="best")
+        # Points lie anywhere, so that no place within is free for so many names.
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.legend(fontsize=MIN_FONT_PT, frameon=False, loc="outside lower center", ncols=2)
 
     told = "; ".join(
         f"{arm.title}: best {people[means[arm.name].argmin()]} {means[arm.name].min():.1f}, worst "
@@ -277,9 +284,9 @@ def _by_person(
     return Chart(
         "by_person",
         "Error by person",
-        "Mean error on each person's images; small dots: the other arms.",
+        "Mean error on each person's images.",
         f"Points of the {measure.noun} of each of {len(people)} people. {told}.",
-        _png(draw, height_in=1.1 + 0.2 * len(people)),
+        _png(draw, height_in=1.3 + 0.2 * (len(people) + len(shown) / 2)),
     )
 
 
@@ -441,6 +448,8 @@ def _figure_png(draw: Callable[[Figure], None], height_in: float) -> bytes:
         axes.tick_params(labelsize=FONT_PT - 1)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_fontsize(FONT_PT)
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(text.get_fontsize(), MIN_FONT_PT))
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, the same figures give the same file.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -1,5 +1,6 @@
 """Train an estimator on each arm by the same recipe, and test it on real images."""
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from prefect import task
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.histogram_matching import match_histograms
 from simgan_core.errors import InputError
+from simgan_core.estimation.fitting import estimator_compute_settings
 from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze, train_estimator
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
 from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
@@ -24,9 +26,14 @@ from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
-from tasks.runtime.compatibility import require_no_shared_images, require_same_images
+from tasks.runtime.compatibility import (
+    require_distinct,
+    require_domain,
+    require_no_shared_images,
+    require_same_images,
+)
 from tasks.runtime.content_ids import content_id
-from tasks.runtime.devices import default_device
+from tasks.runtime.devices import default_device, describe_compute
 from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE, stop_if_told
@@ -65,7 +72,12 @@ def plan_comparison(
     estimator: EstimatorConfig,
     config: ComparisonConfig,
 ) -> Comparison:
-    """Check that the datasets may be compared, and name the comparison by their content."""
+    """Check that the datasets may be compared, and name the comparison by their content.
+
+    A number format that was left open is decided here, for all estimators, whichever machine
+    trains them: bf16 and fp32 give other estimators, so that their ids differ.
+    """
+    _require_roles(synthetic, refined, real, test)
     reference = _tone_reference(refined, real) if "tone_matched" in config.arms else None
     info = open_dataset(synthetic).info
     if "gaze" not in {label.name for label in info.spec.labels}:
@@ -73,6 +85,18 @@ def plan_comparison(
         config = config.model_copy(update={"methods": ()})
     arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid)
     return _begin("comparison", arms, test, seeds, estimator, config.protocol)
+
+
+def _require_roles(synthetic: str, refined: str, real: str | None, test: str) -> None:
+    """Refuse datasets in one another's place; what is tested on may be of another simulator."""
+    given = {"synthetic": synthetic, "refined": refined, "real": real, "test": test}
+    infos = {role: open_dataset(url).info for role, url in given.items() if url is not None}
+    require_distinct(infos)
+    require_domain(infos["synthetic"], "synthetic", "synthetic")
+    require_domain(infos["refined"], "refined", "refined")
+    require_domain(infos["test"], "test", "real", "synthetic")
+    if "real" in infos:
+        require_domain(infos["real"], "real", "real")
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)
@@ -103,8 +127,11 @@ def estimate(job: Job, comparison: Comparison) -> Estimate:
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
         if not path.exists():
-            _write_atomically(path, _answers(job, comparison, weights))
+            compute = describe_compute(comparison.estimator.precision)
+            answers = _answers(job, comparison, weights)
+            _write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
         run.artifact(path, "answers")
+        run.computed_by(_compute_of(path))
         errors = _remember_errors(run, path, comparison)
         error_on_validation = _validation_error(weights)
         if not np.isnan(error_on_validation):
@@ -130,6 +157,8 @@ def _begin(
     estimator: EstimatorConfig,
     protocol: Protocol,
 ) -> Comparison:
+    precision = estimator_compute_settings(estimator, torch.device(default_device())).precision
+    estimator = estimator.model_copy(update={"precision": precision})
     test_set = open_dataset(test)
     infos = {"test": test_set.info} | _infos(arms)
     measure = error_metric_of(infos)
@@ -262,6 +291,11 @@ def _remember_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDA
         errors, within = errors_of(measure, kept[measure.label], kept["predicted"])
     run.metrics({measure.error_key: errors.mean(), measure.within_key: within.mean()})
     return errors
+
+
+def _compute_of(path: Path) -> dict[str, str]:
+    with np.load(path) as kept:
+        return dict(json.loads(str(kept["compute"])))
 
 
 def _validation_error(weights: Path) -> float:
@@ -426,7 +460,8 @@ def _part(dataset: Dataset, job: Job) -> Lessons:
 def _say_progress(step: int, total: int, loss: float) -> None:
     stop_if_told()
     if step % max(1, total // 2) == 0:
-        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss)
+        position = {"done": step, "total": total}
+        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=position)
 
 
 def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

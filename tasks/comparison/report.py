@@ -42,6 +42,7 @@ from tasks.runtime.tracking import (
     runs_with,
     tracked_run,
     tracking_uri,
+    warn_of_refiner,
 )
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonRes
         picture = png(_before_after(comparison))
         _write(folder, result, charts, picture, comparison)
         _remember(run, result, folder)
+    _warn_of_refiner(comparison, result)
     _publish(result, charts, picture)
     return result
 
@@ -319,6 +321,17 @@ def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
         }
     )
     run.artifact(folder)
+
+
+def _warn_of_refiner(comparison: Comparison, result: ComparisonResult) -> None:
+    """Write it on the refiner where refined images are shown to be worse on real test images."""
+    difference = result.differences.get("refined_minus_synthetic")
+    refined = comparison.refined
+    if refined is None or difference is None or not difference.is_worse:
+        return
+    if open_dataset(comparison.test).info.spec.domain == "real":
+        provenance = open_dataset(refined).info.spec.provenance
+        warn_of_refiner(str(provenance.get("refiner")), comparison.id, result.verdict)
 
 
 def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) -> None:

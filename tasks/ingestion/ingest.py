@@ -26,6 +26,7 @@ from storage.writer import DatasetWriter
 from tasks.ingestion.inputs import SourceInput
 from tasks.ingestion.reading import Reader
 from tasks.ingestion.sources import open_source
+from tasks.runtime.code_version import code_version
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.policies import (
     CACHE,
@@ -118,8 +119,9 @@ def ingest_shards(
         writer.write_shard(shard, _read_shard(reader, to, rows, num_kept))
         num_rows += len(rows)
         rate = len(rows) / (time.perf_counter() - started)
-        logger.info("shard %d of %d: %d rows, %.0f a second", shard + 1, writer.num_shards,
-                    len(rows), rate)  # fmt: skip
+        position = {"done": shard + 1, "total": writer.num_shards}
+        words = "shard %d of %d: %d rows, %.0f a second"
+        logger.info(words, shard + 1, writer.num_shards, len(rows), rate, extra=position)
     return num_rows
 
 
@@ -147,7 +149,7 @@ def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
             description=f"Samples of {to} that were left out, by reason.",
         )
     _refuse_too_many_bad(writer, [r for r in rejections if not r.by_choice], num_new, max_bad)
-    info = writer.finish()
+    info = writer.finish(code_version()._asdict())
     logger.info("%s is complete: %d rows, %d rejected", to, info.spec.num_rows, info.num_rejected)
     return info
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from simgan_core.config import Config
 
+Side = Annotated[int, Field(ge=1, le=8192)]
+
 
 class _Input(Config):
     height: int = Field(default=35, ge=8, le=1024)
@@ -68,7 +70,7 @@ class FolderInput(Config):
     """1: grey, 3: colour."""
     domain: Literal["synthetic", "real"] = "real"
     """Which domain the images belong to."""
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width to crop and resize to; those that most images have when empty."""
 
 
@@ -113,7 +115,7 @@ class ArraysInput(Config):
     it."""
     domain: Literal["synthetic", "real"] = "synthetic"
     """Which domain the images belong to."""
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width to resize to; as they are when empty."""
 
 

@@ -9,10 +9,11 @@ from importlib.metadata import version
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import home
 from tasks.runtime.tracking import tracking_uri
 
-PACKAGES = ("simgan", "torch", "prefect", "fastapi", "mlflow", "zarr", "numpy")
+PACKAGES = ("torch", "prefect", "fastapi", "mlflow", "zarr", "numpy")
 TIMEOUT_S = 3.0
 
 
@@ -57,9 +58,13 @@ def _packages() -> Finding:
     mend = None
     if tuple(int(part) for part in found["fastapi"].split(".")[:2]) >= (0, 151):
         mend = "fastapi 0.151 and later break Prefect's flows: pip install 'fastapi<0.151'"
+    code = code_version()
+    commit = f" ({code.commit[:12]}{', changed' * bool(code.dirty)})" if code.commit else ""
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
     return Finding(
-        what="packages", found=f"Python {platform.python_version()}, {listed}", mend=mend
+        what="packages",
+        found=f"simgan {code.version}{commit}, Python {platform.python_version()}, {listed}",
+        mend=mend,
     )
 
 

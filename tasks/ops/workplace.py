@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from simgan_core.errors import InputError
 from tasks.ops.prefect_setup import CPU_POOL, GPU_POOL
 from tasks.ops.service import Service
+from tasks.runtime.paths import sqlite_url
 from tasks.runtime.policies import HEARTBEAT_S
 from tasks.runtime.sqlite_schema import (
     PREFECT as PREFECT_SCHEMA,
@@ -132,9 +133,10 @@ def _mlflow_asks() -> bool:
 def _write_mlflow_auth(home: Path) -> Path:
     """MLflow's users are in a database of their own; who is not in it may do nothing."""
     path = home / "services" / "mlflow-auth.ini"
-    database = str(home / "mlflow-users.db").replace("%", "%%")  # the file has interpolation
+    # A percent sign begins a reference in such a file.
+    users = sqlite_url(home / "mlflow-users.db").replace("%", "%%")
     path.write_text(
-        f"[mlflow]\ndefault_permission = EDIT\ndatabase_uri = sqlite:///{database}\n",
+        f"[mlflow]\ndefault_permission = EDIT\ndatabase_uri = {users}\n",
         encoding="utf-8",
     )
     return path
@@ -198,7 +200,7 @@ def mlflow_store(place: Workplace) -> str:
     """URI of the database of MLflow's server."""
     store = os.environ.get("MLFLOW_BACKEND_STORE_URI")
     if store is None:
-        return f"sqlite:///{place.home / 'mlflow.db'}"
+        return sqlite_url(place.home / "mlflow.db")
     file = sqlite_file(store)
     return store if file is None or "file:" in store else f"sqlite:///{file}"
 

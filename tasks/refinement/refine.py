@@ -7,20 +7,21 @@ more than a few are in memory, however many there are.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
-from simgan_core.inference import BulkRefiner
+from simgan_core.inference import BulkRefiner, RefinedImages
 from simgan_core.models.checkpoint import LoadedRefiner
 from simgan_core.quality.gate import Inspection, inspect
 from storage.appending import num_rows_when
@@ -30,7 +31,8 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
-from tasks.runtime.compatibility import as_uint8, require_refiner_fits
+from tasks.runtime.code_version import code_version
+from tasks.runtime.compatibility import as_uint8, require_domain, require_refiner_fits
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
     CACHE,
@@ -44,6 +46,7 @@ from tasks.runtime.policies import (
 )
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +88,11 @@ def plan_refinement(
     synthetic = open_dataset(dataset)
     parent = synthetic.info
     loaded = open_refiner(refiner)
+    require_domain(parent, "to be refined, the", "synthetic", "refined")
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
+    for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
+        logger.warning("a comparison on real images speaks against this refiner: %s", warning)
     spec = _spec(parent, loaded, to, dtype, gate_shift_px)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
@@ -117,16 +123,14 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     pending = sorted(set(shards) & set(writer.pending_shards()))
     with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
         finishing = deque[Future[ShardRecord]]()
-        for shard, block in _read_ahead(parent, writer, pending):
-            stop_if_told()
-            refined = _refined(block, parent.info, bulk)
-            while len(finishing) >= SHARDS_FINISHING:
-                _say_done(finishing.popleft().result())
-            finishing.append(
-                pool.submit(
-                    _finish_shard, writer, shard, block, refined, gate_shift_px, bulk.device
+        # Closed also where an error's traceback keeps it: it holds the GPU.
+        with closing(_refined(parent, writer, bulk, pending)) as computed:
+            for shard, block, refined in computed:
+                while len(finishing) >= SHARDS_FINISHING:
+                    _say_done(finishing.popleft().result())
+                finishing.append(
+                    pool.submit(_finish_shard, writer, shard, block, refined, gate_shift_px)
                 )
-            )
         while finishing:
             _say_done(finishing.popleft().result())
     if pending:
@@ -144,7 +148,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
 )
 def finish_refinement(to: str) -> DatasetInfo:
     """Close the refined dataset, which every reader then accepts."""
-    info = DatasetWriter.attach(to).finish()
+    info = DatasetWriter.attach(to).finish(code_version()._asdict())
     logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
     return info
 
@@ -235,7 +239,7 @@ def _refiner_once_a_process(
             "the first refiner's id, or with --overwrite"
         )
     take_device_of_worker()
-    compute = choose_inference_settings(default_device(), made.dtype)
+    compute = choose_inference_settings(default_device(), made.dtype, image_size=image_shape[:2])
     return BulkRefiner(loaded.refiner, compute, image_shape)
 
 
@@ -261,37 +265,48 @@ def _read_ahead(
             yield shard, block
 
 
-def _refined(block: SampleBlock, info: DatasetInfo, bulk: BulkRefiner) -> SampleBlock:
-    """Refine the valid rows of a block; the others, the labels and the ids stay as they are."""
-    synthetic = as_uint8(block.images, info)
-    if block.valid.all():
-        return replace(block, images=bulk(synthetic))
-    images = np.zeros_like(synthetic)
-    images[block.valid] = bulk(synthetic[block.valid])
-    return replace(block, images=images)
+def _refined(
+    parent: Dataset, writer: DatasetWriter, bulk: BulkRefiner, shards: list[int]
+) -> Generator[tuple[int, SampleBlock, RefinedImages], None, None]:
+    """Yield each shard with its rows and its valid rows refined; a GPU has begun the next."""
+    under_way = deque[tuple[int, SampleBlock]]()
+
+    def valid_images() -> Iterator[NDArray[np.uint8]]:
+        for shard, block in _read_ahead(parent, writer, shards):
+            stop_if_told()
+            under_way.append((shard, block))
+            images = as_uint8(block.images, parent.info)
+            yield images if block.valid.all() else images[block.valid]
+
+    with closing(bulk.refine_each(valid_images())) as computed:
+        for refined in computed:
+            yield *under_way.popleft(), refined
 
 
 def _finish_shard(
     writer: DatasetWriter,
     shard: int,
     block: SampleBlock,
-    refined: SampleBlock,
+    refined: RefinedImages,
     gate_shift_px: float | None,
-    device: torch.device,
 ) -> ShardRecord:
-    """Inspect a refined shard on a device, mark what the gate refuses, and write it."""
-    # What is chosen by a slice is not copied.
-    valid = slice(None) if block.valid.all() else block.valid
+    """Inspect a shard's valid rows where they were refined, mark what the gate refuses, write it.
+
+    Rows that are not valid, labels and ids stay as they are.
+    """
+    all_valid = bool(block.valid.all())
     pupil_px = block.labels.get(PUPIL_PX.name)
-    inspection = inspect(
-        block.images[valid],  # type: ignore[arg-type]  # as_uint8 refused others
-        refined.images[valid],  # type: ignore[arg-type]
-        None if pupil_px is None else pupil_px[valid],
-        device,
-    )
+    if pupil_px is not None and not all_valid:
+        pupil_px = pupil_px[block.valid]
+    inspection = inspect(refined.synthetic, refined.refined, pupil_px)
+    images = refined.images
+    if not all_valid:
+        images = np.zeros(block.images.shape, np.uint8)
+        images[block.valid] = refined.images
+    finished = replace(block, images=images)
     if gate_shift_px is not None:
-        refined = _gated(refined, inspection, gate_shift_px, writer.shard_rows(shard).start)
-    return writer.write_shard(shard, refined, figures=inspection.figures())
+        finished = _gated(finished, inspection, gate_shift_px, writer.shard_rows(shard).start)
+    return writer.write_shard(shard, finished, figures=inspection.figures())
 
 
 def _say_done(record: ShardRecord) -> None:

@@ -4,6 +4,7 @@ Recipe versions (`tasks.runtime.recipes`) decide whether results are found again
 where they come from.
 """
 
+import re
 import subprocess
 import tomllib
 from functools import cache
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 _ROOT = Path(__file__).parents[2]
 _BUILD = Path(__file__).with_name("build.toml")
-"""Written into packages as they are built; a checkout asks git instead."""
+"""Written by setuptools-scm as a package is built; in a checkout git is asked instead."""
 _PACKAGES = ("flows", "tasks", "simgan_core", "storage")
 
 
@@ -23,7 +24,7 @@ class CodeVersion(NamedTuple):
     version: str
     """Of the installed package, from the tags; "unknown" where it is not installed."""
     commit: str | None
-    """40 hexadecimal digits; None where neither git nor the package knows it."""
+    """In hexadecimal, of a built package the first 9 digits; None where it is not known."""
     dirty: bool | None
     """Whether tracked files of the packages differ from the commit; None without a commit."""
 
@@ -57,7 +58,15 @@ def read_code_version(root: Path) -> CodeVersion:
         built = tomllib.loads((root / _BUILD.relative_to(_ROOT)).read_text("utf-8"))
     except FileNotFoundError:
         return CodeVersion(installed, None, None)
-    return CodeVersion(installed, built["commit"], built["dirty"])
+    return _of_build(**built)
+
+
+def _of_build(version: str, commit: str) -> CodeVersion:
+    """Read setuptools-scm's words: commits begin with g, versions of changed files end in a day."""
+    if commit == "None":
+        return CodeVersion(version, None, None)
+    is_dirty = re.search(r"[.+]d\d{8}$", version) is not None
+    return CodeVersion(version, commit.removeprefix("g"), is_dirty)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -1,5 +1,6 @@
 """Compatibility checks between datasets, and between a refiner and a dataset."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
-from storage.schema import DatasetInfo
+from storage.schema import DatasetInfo, Domain
 
 if TYPE_CHECKING:
     # Loading torch takes 1.5 s, which the Turing test's server does without.
@@ -24,6 +25,28 @@ def require_same_images(a: DatasetInfo, b: DatasetInfo, a_role: str, b_role: str
             raise InputError(
                 f"{what} differs: {in_a} in the {a_role} dataset {a.url}, {in_b} in the {b_role} "
                 f"dataset {b.url}; ingest one of them again with the other's {what}"
+            )
+
+
+def require_domain(info: DatasetInfo, role: str, *domains: Domain) -> None:
+    """Refuse a dataset whose recorded domain is none of those that its role takes."""
+    if info.spec.domain not in domains:
+        raise InputError(
+            f"{role} dataset {info.url}: expected {' or '.join(domains)} images, found "
+            f"{info.spec.domain} ones (as recorded when it was made); give each dataset under its "
+            "own option, or ingest it again with the right --domain"
+        )
+
+
+def require_distinct(datasets: Mapping[str, DatasetInfo]) -> None:
+    """Refuse one dataset, here or as a copy elsewhere, in two roles."""
+    roles: dict[str, str] = {}
+    for role, info in datasets.items():
+        other = roles.setdefault(info.digest, role)
+        if other != role:
+            raise InputError(
+                f"the {other} and the {role} dataset are one: {info.url} (digest "
+                f"{info.digest[:12]}); give each its own"
             )
 
 

@@ -1,5 +1,6 @@
 """Default compute device."""
 
+import platform
 import sys
 
 import torch
@@ -8,6 +9,15 @@ import torch
 def default_device() -> str:
     """`cuda` where PyTorch sees a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe_compute(precision: str) -> dict[str, str]:
+    """Return what computes here, for a run's parameters: device, number format, CPU threads."""
+    if default_device() == "cuda":
+        device = f"cuda ({torch.cuda.get_device_name()})"
+    else:
+        device = f"cpu ({torch.cpu.get_capabilities().get('cpu_name') or platform.machine()})"
+    return {"device": device, "precision": precision, "threads": str(torch.get_num_threads())}
 
 
 def take_device_of_worker() -> None:

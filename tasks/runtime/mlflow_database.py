@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from simgan_core.errors import InputError, UnavailableError
+from tasks.runtime.paths import sqlite_url
 from tasks.runtime.sqlite_schema import (
     MLFLOW,
     MLFLOW_USERS,
@@ -96,7 +97,7 @@ def _make_tracking_tables(path: Path) -> None:
 
     # The artifact root is that of MLflow's experiment Default, which nothing here uses.
     root = path.parent.joinpath("mlartifacts").as_uri()
-    store = SqlAlchemyStore(_uri(path), root)  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(sqlite_url(path), root)  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 
@@ -104,12 +105,8 @@ def _make_users_tables(path: Path) -> None:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415  takes 2 s
 
     store = SqlAlchemyStore()
-    store.init_db(_uri(path))  # type: ignore[no-untyped-call]
+    store.init_db(sqlite_url(path))  # type: ignore[no-untyped-call]
     store.engine.dispose()
-
-
-def _uri(path: Path) -> str:
-    return f"sqlite:///{path}"
 
 
 def _copy(path: Path, partial: Path, schema: AlembicSchema) -> None:

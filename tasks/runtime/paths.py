@@ -1,7 +1,10 @@
 """Paths under SIMGAN_HOME: refiners, comparisons, the embedded MLflow."""
 
+import errno
 import os
 from pathlib import Path
+
+from simgan_core.errors import InputError
 
 
 def home() -> Path:
@@ -17,3 +20,38 @@ def refiner_folder(refiner_id: str) -> Path:
 def comparison_folder(comparison_id: str) -> Path:
     """Where a comparison's per-image errors, pictures and report are kept."""
     return home() / "comparisons" / comparison_id
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite database at a path, as SQLAlchemy, MLflow and Prefect read it.
+
+    They take the path as it is, up to a question mark. Raises InputError for a path that has one.
+    """
+    if "?" in str(path):
+        raise InputError(
+            f"{path} cannot hold a database: in its URL all that follows the question mark would "
+            "be left out; set SIMGAN_HOME to a folder without '?' in its path"
+        )
+    return f"sqlite:///{path}"
+
+
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM"),
+        "EROFS",
+    )
+)
+
+
+def refused_place(error: BaseException) -> str | None:
+    """Return in a sentence that a path cannot be used as it is given, None for another error.
+
+    The operating system refuses such a path today as tomorrow, unlike a full disk.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS or error.filename is None:
+        return None
+    return (
+        f"{error.filename} cannot be used: {error.strerror}; name a place that is there and that "
+        "you may read and write"
+    )

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from simgan_core.config import Config
 from simgan_core.errors import InputError
-from tasks.runtime.servers import EMBEDDED
+from tasks.runtime.paths import refused_place
 
 # Steps are idempotent by content (a finished shard, training or comparison is found and reused),
 # so Prefect's own result cache would only add hashing of the inputs.
@@ -75,16 +75,11 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
     """Whether a failed task is worth another try: only where the operating system failed."""
     try:
         state.result()  # type: ignore[attr-defined]
-    except OSError:
-        return True
+    except OSError as error:
+        return refused_place(error) is None
     except Exception:  # noqa: BLE001  any other failure would only be repeated
         return False
     return False
-
-
-def has_embedded_server() -> bool:
-    """Whether Prefect's server is one that this command, or the parent of this process, started."""
-    return os.environ.get(EMBEDDED) == get_current_settings().api.url is not None
 
 
 @contextmanager
@@ -94,7 +89,7 @@ def gpu_slot() -> Iterator[None]:
     One slot for a whole stage: taken by every task, it cost seconds a task on a busy server.
     Commands without a server of their own have nobody to wait for.
     """
-    if get_current_settings().api.url is None or has_embedded_server():
+    if "PREFECT_API_URL" not in os.environ:
         yield
         return
     with concurrency(GPU_SLOT, lease_duration=SLOT_LEASE_S):
@@ -167,9 +162,7 @@ def require_runner(runner: Runner) -> None:
 
     The embedded one listens on this machine alone, while the command runs.
     """
-    if runner.dask_address is None:
-        return
-    if get_current_settings().api.url is None or has_embedded_server():
+    if runner.dask_address is not None and get_current_settings().api.url is None:
         raise InputError(
             f"workers of the cluster at {runner.dask_address} report to Prefect's server, and "
             "PREFECT_API_URL names none; start one (prefect server start) and set it here and for "

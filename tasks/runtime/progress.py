@@ -79,6 +79,9 @@ class _Progress:
         before, self._done = self._done, self._writer.num_rows_done()
         return self._done > before
 
+    def position(self) -> dict[str, int]:
+        return {"done": self._done, "total": self._num_rows}
+
     def percent(self) -> float:
         return 100.0 * self._done / self._num_rows
 
@@ -97,7 +100,7 @@ def _report(progress: _Progress, bar: ProgressBar, ended: threading.Event) -> No
         at_end = ended.wait(SECONDS_BETWEEN_REPORTS)
         try:
             if progress.update() or at_end:
-                logger.info("%s", progress.words())
+                logger.info("%s", progress.words(), extra=progress.position())
                 bar.update(progress.percent(), progress.words())
         except Exception as error:  # noqa: BLE001  the next report may get through
             logger.warning("progress could not be reported: %s", error)

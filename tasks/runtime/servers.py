@@ -6,9 +6,6 @@ from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError, UnavailableError
 
-EMBEDDED = "SIMGAN_EMBEDDED_PREFECT"
-"""The variable that names Prefect's embedded server, where PREFECT_API_URL is that of one."""
-
 PROBE_TIMEOUT_S = 3.0
 PROBES = 2
 
@@ -24,7 +21,7 @@ def require_prefect(api: str) -> None:
     _require_http("PREFECT_API_URL", api, "http://127.0.0.1:4200/api")
     remedy = (
         "start it (`simgan up`, or `prefect server start`), or unset PREFECT_API_URL to run with "
-        "the embedded server; then run the same command again"
+        "a local server; then run the same command again"
     )
     status = _status(f"{api.rstrip('/')}/health", "Prefect's server", remedy)
     if status not in {200, 401, 403}:

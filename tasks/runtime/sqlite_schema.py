@@ -25,6 +25,13 @@ State = Literal["missing", "unfinished", "current", "older", "newer"]
 # Longer than any transaction of a healthy writer.
 BUSY_TIMEOUT_S = 5.0
 
+SQLITE_REASONS = (
+    *("database or disk is full", "No space left", "database is locked", "disk I/O error"),
+    *("database disk image is malformed", "file is not a database", "readonly database"),
+    "unable to open database file",
+)
+"""SQLite's messages, as the log of a program that could not use its database has them."""
+
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 """What SQLite keeps beside a database; without the database that it belongs to it does harm."""
 

@@ -24,6 +24,7 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
@@ -31,9 +32,10 @@ from torch import nn
 
 from simgan_core.errors import InputError, UnavailableError
 from storage.schema import DatasetInfo
+from tasks.runtime.code_version import code_version
 from tasks.runtime.experiments import DATASETS
 from tasks.runtime.mlflow_client import connect
-from tasks.runtime.paths import home
+from tasks.runtime.paths import home, sqlite_url
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,15 @@ logger = logging.getLogger(__name__)
 POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
+REGISTERED_REFINER = "refiner"
+_WARNING_TAG = "simgan.worse_than_synthetic."
+"""On a refiner's model version, with the comparison's id: what it showed."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
 def tracking_uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(home() / "mlflow.db")
 
 
 class KeptRun(NamedTuple):
@@ -84,6 +89,17 @@ class TrackedRun:
         params = [Param(name, str(value)) for name, value in _flatten(values)]
         for start in range(0, len(params), 100):
             self.client.log_batch(self.run_id, params=params[start : start + 100])
+
+    def computed_by(self, values: Mapping[str, str]) -> None:
+        """Record as `compute.…` what computed; of a repetition elsewhere, as tags beside it.
+
+        MLflow refuses to change a parameter, and the first computation's stay true of its metrics.
+        """
+        named = {f"compute.{name}": value for name, value in values.items()}
+        known = self.client.get_run(self.run_id).data.params
+        self.params({name: value for name, value in named.items() if name not in known})
+        differing = {n: value for n, value in named.items() if known.get(n, value) != value}
+        self.tags({f"simgan.repeated.{name}": value for name, value in differing.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, over whatever they were."""
@@ -195,6 +211,8 @@ def begin_run(
         all_tags["mlflow.parentRunId"] = parent_run_id
     found = find_run(client, experiment_id, key)
     if found is None:
+        # A finished run that is opened again keeps the code that made its results.
+        all_tags |= code_version().tags()
         found = client.create_run(experiment_id, run_name=name, tags=all_tags)
     else:
         client.update_run(found.info.run_id, status="RUNNING")
@@ -315,6 +333,36 @@ def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
     run.datasets({info.spec.domain: info})
     run.client.set_terminated(run.run_id, "FINISHED")
     return run.run_id
+
+
+def warn_of_refiner(refiner_id: str, comparison_id: str, warning: str) -> None:
+    """Tag a refiner's model versions with what a comparison on real images holds against it."""
+    client = MlflowClient(tracking_uri())
+    for version in _versions_of(client, refiner_id):
+        client.set_model_version_tag(
+            version.name, version.version, f"{_WARNING_TAG}{comparison_id}", warning
+        )
+
+
+def warnings_of_refiner(refiner_id: str) -> list[str]:
+    """Return what comparisons on real images hold against a refiner.
+
+    Empty where MLflow does not know it; a missing SQLite file is not made for that.
+    """
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return []
+    return [
+        text
+        for version in _versions_of(MlflowClient(uri), refiner_id)
+        for name, text in sorted(version.tags.items())
+        if name.startswith(_WARNING_TAG)
+    ]
+
+
+def _versions_of(client: MlflowClient, refiner_id: str) -> list[ModelVersion]:
+    found = client.search_model_versions(f"name='{REGISTERED_REFINER}'")
+    return [version for version in found if version.tags.get("simgan.refiner") == refiner_id]
 
 
 def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:

@@ -1,6 +1,6 @@
 """Distributed training: `torchrun` starts this module once for each GPU.
 
-torchrun --nproc-per-node=8 -m tasks.training.distributed SYNTHETIC REAL REFINER-ID CONFIG.json
+torchrun --nproc-per-node=8 -m tasks.training.distributed SYNTHETIC REAL REFINER-ID CONFIG.json True
 """
 
 import subprocess
@@ -30,7 +30,12 @@ def num_processes(config: TrainingConfig) -> int:
 
 
 def train_in_processes(
-    count: int, synthetic: str, real: str, refiner_id: str, config: TrainingConfig
+    count: int,
+    synthetic: str,
+    real: str,
+    refiner_id: str,
+    config: TrainingConfig,
+    may_lead: bool,
 ) -> None:
     """Run `count` processes of this file until the refiner is there; SIGTERM is passed on."""
     settings = refiner_folder(refiner_id) / "training.json"
@@ -39,7 +44,7 @@ def train_in_processes(
     command += ["--standalone", "-m", "tasks.training.distributed", synthetic, real, refiner_id]
     with termination_noticed() as asked_to_go:
         process = subprocess.Popen(
-            [*command, str(settings)],
+            [*command, str(settings), str(may_lead)],
             env={**without_current_folder(), **PARENT_PIPE},
             stdin=subprocess.PIPE,
         )
@@ -58,7 +63,7 @@ def train_in_processes(
         )
 
 
-def main(synthetic: str, real: str, refiner_id: str, settings: str) -> None:
+def main(synthetic: str, real: str, refiner_id: str, settings: str, may_lead: str) -> None:
     """Be one of the processes."""
     end_with_parent()  # torchrun hands its stdin on, so that its parent is meant
     config = TrainingConfig.model_validate_json(Path(settings).read_text())
@@ -67,7 +72,8 @@ def main(synthetic: str, real: str, refiner_id: str, settings: str) -> None:
         torch.cuda.set_device(distributed.rank % torch.cuda.device_count())
     run = begin_run(REFINERS, refiner_id, refiner_id)
     weights = refiner_folder(refiner_id) / "refiner.pt"
-    fit(weights, open_dataset(synthetic), open_dataset(real), config, run, distributed)
+    datasets = open_dataset(synthetic), open_dataset(real)
+    fit(weights, *datasets, config, run, distributed, may_lead == "True")
     run.flush()
     leave_process_group()
 

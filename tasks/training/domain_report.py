@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.quality.alignment import align, mean_image
 from storage.reader import Dataset
+from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import columns
 from tasks.runtime.tracking import TrackedRun
 
@@ -36,18 +37,26 @@ def report_domains(run: TrackedRun, synthetic: Dataset, real: Dataset) -> None:
         **_label_figures(synthetic, "synthetic"),
         **_label_figures(real, "real"),
     }
+    pairing = check_dataset_pairing(synthetic)
+    if pairing is not None:
+        figures["domains/synthetic.pupil_labels_missed"] = pairing.share_missed
     run.metrics(figures)
     pixels = [
         ((mean + 1) * 127.5).round().to(torch.uint8).numpy()[None, ..., None] for mean in means
     ]
     run.image("domains_mean_images", columns(pixels, num_columns=1, zoom=4))
-    logger.info(
+    logger.debug(
         "domains: %s", json.dumps({name: round(value, 3) for name, value in figures.items()})
     )
     fewest = min(synthetic.info.num_valid, real.info.num_valid)
-    if fewest >= MIN_IMAGES_TO_WARN and (warning := alignment.warning()):
+    warnings = [alignment.warning()] if fewest >= MIN_IMAGES_TO_WARN else []
+    if pairing is not None:
+        warnings.append(pairing.warning())
+    found = [warning for warning in warnings if warning]
+    for warning in found:
         logger.warning("%s", warning)
-        run.tags({"simgan.warning": warning})
+    if found:
+        run.tags({"simgan.warning": "; ".join(found)})
 
 
 def _label_figures(dataset: Dataset, name: str) -> dict[str, float]:

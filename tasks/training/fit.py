@@ -14,17 +14,21 @@ from simgan_core.training.trainer import TrainedRefiner, Trainer
 from storage.reader import Dataset
 from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
 from tasks.runtime.code_version import code_version
-from tasks.runtime.devices import default_device
+from tasks.runtime.devices import default_device, describe_compute
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
-from tasks.runtime.tracking import TrackedRun
+from tasks.runtime.tracking import REGISTERED_REFINER, TrackedRun
 from tasks.training.data import open_training_data
 from tasks.training.domain_report import report_domains
 from tasks.training.sink import TrackedSink
 
 logger = logging.getLogger(__name__)
 
-REGISTERED_MODEL = "refiner"
+CHAMPION_RULE = (
+    "champion: of all refiners whose labels pass the gate of their training, the one of least "
+    "realism/kid, the present champion being measured on the same images; variants of an ablation "
+    "take no part"
+)
 
 
 def fit(
@@ -34,8 +38,12 @@ def fit(
     config: TrainingConfig,
     run: TrackedRun,
     distributed: DistributedContext = ALONE,
+    may_lead: bool = True,
 ) -> None:
-    """Train, or go on, until the refiner is at `weights`; raises SystemExit after SIGTERM."""
+    """Train, or go on, until the refiner is at `weights`; raises SystemExit after SIGTERM.
+
+    Only with `may_lead` may the refiner become the champion.
+    """
     device = torch.device(default_device())
     data = open_training_data(synthetic, real, config, device)
     sink = TrackedSink(run)
@@ -60,8 +68,14 @@ def fit(
     if not distributed.is_first:
         return
     logger.info("training ended at step %d: %s", trained.step, trained.verdict)
-    alias, reason = _alias(trainer, trained, synthetic)
-    run.tags({"simgan.verdict": trained.verdict, "simgan.alias": f"{alias}: {reason}"})
+    alias, reason = (
+        _alias(trainer, trained, synthetic)
+        if may_lead
+        else ("candidate", "a variant of an ablation takes no part")
+    )
+    tags = {"simgan.verdict": trained.verdict, "simgan.alias": f"{alias}: {reason}"}
+    run.tags(tags | {"simgan.champion_rule": CHAMPION_RULE})
+    run.computed_by(describe_compute(trainer.precision))
     run.metrics({f"best/{name}": value for name, value in trained.figures.items()}, trained.step)
     run.image("refined_while_training", sink.progress_picture())
     outcome = {"verdict": trained.verdict, "figures": trained.figures, "alias": alias}
@@ -89,7 +103,7 @@ def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tup
 
 def _champion() -> LoadedRefiner | None:
     try:
-        return open_refiner(f"models:/{REGISTERED_MODEL}@champion")
+        return open_refiner(f"models:/{REGISTERED_REFINER}@champion")
     except InputError:
         return None
 

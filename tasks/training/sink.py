@@ -50,7 +50,7 @@ class TrackedSink:
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
         pace = f", {rate:.1f} a second, {(total - step) / rate:.0f} s left" if rate > 0 else ""
         words = f"step {step:,} of {total:,}{pace}"
-        logger.info("training: %s", words)
+        logger.info("training: %s", words, extra={"done": step, "total": total})
         if self._has_page:
             self._show(100.0 * step / total, words)
 

@@ -15,16 +15,16 @@ from simgan_core.errors import InputError
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
-from tasks.runtime.compatibility import require_same_images
+from tasks.runtime.compatibility import require_distinct, require_domain, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.tracking import TrackedRun, tracked_run
+from tasks.runtime.tracking import REGISTERED_REFINER, TrackedRun, tracked_run
 from tasks.training.data import paths_of_networks
 from tasks.training.distributed import num_processes, train_in_processes
-from tasks.training.fit import REGISTERED_MODEL, fit
+from tasks.training.fit import fit
 from tasks.training.onnx_export import save_onnx
 from tasks.training.report import show_training
 
@@ -40,20 +40,27 @@ class RefinerRef(NamedTuple):
 
 
 @task(name="train-refiner", cache_policy=CACHE)
-def train_refiner(synthetic: str, real: str, config: TrainingConfig) -> RefinerRef:
+def train_refiner(
+    synthetic: str, real: str, config: TrainingConfig, may_lead: bool = True
+) -> RefinerRef:
     """Train, or go on with, the refiner that these datasets and settings name.
 
     A killed training continues from its last checkpoint and ends in the same bits (on CPU); one
     that is finished is returned at once. SIGTERM saves a checkpoint and then exits (code 143).
+    Without `may_lead` the refiner is registered as a candidate, however good it is.
     """
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
+    require_distinct({"synthetic": synthetic_set.info, "real": real_set.info})
+    # What was refined already may be refined further.
+    require_domain(synthetic_set.info, "synthetic", "synthetic", "refined")
+    require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
     refiner_id = _refiner_id(synthetic_set, real_set, config)
     folder = refiner_folder(refiner_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "training.lock", timeout=0):
-            return _train(refiner_id, folder, synthetic_set, real_set, config)
+            return _train(refiner_id, folder, synthetic_set, real_set, config, may_lead)
     except Timeout:
         raise InputError(
             f"refiner {refiner_id} is being trained by another process; wait for it, then run "
@@ -82,7 +89,12 @@ def _sha256(path: Path) -> str:
 
 
 def _train(
-    refiner_id: str, folder: Path, synthetic: Dataset, real: Dataset, config: TrainingConfig
+    refiner_id: str,
+    folder: Path,
+    synthetic: Dataset,
+    real: Dataset,
+    config: TrainingConfig,
+    may_lead: bool,
 ) -> RefinerRef:
     tags = {"simgan.refiner": refiner_id, "stage": "train"}
     with tracked_run(REFINERS, refiner_id, refiner_id, tags) as run:
@@ -92,9 +104,9 @@ def _train(
             run.datasets({"synthetic": synthetic.info, "real": real.info})
             if (count := num_processes(config)) > 1:
                 urls = synthetic.info.url, real.info.url
-                train_in_processes(count, *urls, refiner_id, config)
+                train_in_processes(count, *urls, refiner_id, config, may_lead)
             else:
-                fit(weights, synthetic, real, config, run)
+                fit(weights, synthetic, real, config, run, may_lead=may_lead)
         loaded = load_refiner(weights)
         version = _register(run, loaded, weights)
         (folder / "training.ckpt").unlink(missing_ok=True)
@@ -114,4 +126,4 @@ def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
         run.artifact(graph, "onnx")
     run.tags({"simgan.weights_digest": loaded.weights_digest})
     tags = {"simgan.refiner": loaded.metadata["refiner"], "weights_digest": loaded.weights_digest}
-    return run.register_model(REGISTERED_MODEL, "model", tags, alias=loaded.metadata["alias"])
+    return run.register_model(REGISTERED_REFINER, "model", tags, alias=loaded.metadata["alias"])

@@ -15,6 +15,7 @@ from storage.errors import CorruptDatasetError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.verification import check_shards
+from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import png
 from tasks.viewing.overlays import draw_sample
 
@@ -60,7 +61,12 @@ class Description(BaseModel):
     labels: tuple[LabelRange, ...]
     rejections: dict[str, int]
     """Rows that are not valid, by reason."""
+    pupil_labels_missed: float | None
+    """Share of rows whose eye is no darker at its own pupil label than at those of others; None
+    without pupil labels."""
+    warnings: tuple[str, ...]
     digest: str
+    code: dict[str, JsonValue]
 
     def text(self) -> str:
         """Say it in words."""
@@ -72,6 +78,8 @@ class Description(BaseModel):
         ]
         if self.provenance:
             lines.append(f"  made by {_listed(self.provenance)}")
+        if self.code:
+            lines.append(f"  code {_listed(self.code)}")
         for label in self.labels:
             ranges = ", ".join(
                 f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)
@@ -80,6 +88,11 @@ class Description(BaseModel):
             lines.append(f"  {label.name} {list(label.shape)} [{label.unit}]: {ranges}{unknown}")
             lines.append(f"    {label.frame}")
         lines += [f"  rejected: {n} × {reason}" for reason, n in self.rejections.items()]
+        if self.pupil_labels_missed is not None:
+            lines.append(
+                f"  pupil labels beside the dark of the eye: {self.pupil_labels_missed:.1%}"
+            )
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join([*lines, f"  digest {self.digest}"])
 
 
@@ -160,6 +173,7 @@ def _histograms(labels: dict[str, NDArray[np.float32]], width: int) -> Image.Ima
 def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Description:
     spec = dataset.info.spec
     reasons = Counter(r.reason for record in dataset.records() for r in record.rejections)
+    pairing = check_dataset_pairing(dataset)
     return Description(
         dataset=dataset.info.url,
         domain=spec.domain,
@@ -170,6 +184,9 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         preprocess=spec.preprocess,
         source=spec.source,
         provenance=spec.provenance,
+        code=dataset.info.code,
+        pupil_labels_missed=None if pairing is None else pairing.share_missed,
+        warnings=(warning,) if pairing is not None and (warning := pairing.warning()) else (),
         labels=tuple(
             LabelRange(
                 name=label.name,

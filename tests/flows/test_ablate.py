@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from simgan_core.config import PRESETS
 from simgan_core.models.checkpoint import load_refiner
@@ -86,3 +87,13 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
     assert low <= difference <= high
     (second,) = set(refiners.glob("*/refiner.pt")) - known - made
     assert load_refiner(second).config.match_labels_by is not None
+    client = MlflowClient(f"sqlite:///{simgan.environment['SIMGAN_HOME']}/mlflow.db")
+    variants_made = {first.parent.name, second.parent.name}
+    registered = client.search_model_versions("name='refiner'")
+    aliases = {
+        alias
+        for version in registered
+        if version.tags["simgan.refiner"] in variants_made
+        for alias in client.get_model_version("refiner", version.version).aliases
+    }
+    assert aliases == {"candidate"}

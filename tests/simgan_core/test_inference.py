@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.config import RefinerConfig
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
-from simgan_core.inference import BulkRefiner, UInt8Refiner, refine_images
+from simgan_core.inference import Block, BulkRefiner, UInt8Refiner, refine_images, stream_blocks
 from simgan_core.models.refiner import Refiner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 16, 1), dtype=np.uint8)
@@ -62,7 +64,7 @@ def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
     assert difference.max() <= 4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("batches go through page-locked memory, streams and CUDA graphs")
 @pytest.mark.parametrize("count", [1, 64, 200, 1000])
 def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
     images = np.random.default_rng(2).integers(0, 256, (count, 12, 16, 1), dtype=np.uint8)
@@ -73,6 +75,102 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
         difference = np.abs(on_gpu(images) - exact)
         assert difference.mean() <= 0.5
         assert difference.max() <= 4
+
+
+class LateSlot:
+    """A slot that inverts its rows, on a CPU and only when it is finished."""
+
+    def __init__(self) -> None:
+        self.block: Block | None = None
+        self._rows = slice(0)
+
+    def start(self, block: Block, rows: slice) -> None:
+        assert self.block is None, "started again before it was finished"
+        self.block, self._rows = block, rows
+        block.images_on_device[rows] = block.images[rows]
+
+    def finish(self) -> None:
+        assert self.block is not None
+        refined = 255 - self.block.images_on_device[self._rows]
+        self.block.refined_on_device[self._rows] = refined
+        self.block.refined[self._rows] = refined
+        self.block = None
+
+
+def blocks_of(*sizes: int) -> list[Block]:
+    rng = np.random.default_rng(4)
+    return [
+        Block(rng.integers(0, 256, (size, 3, 2, 1), dtype=np.uint8), torch.device("cpu"))
+        for size in sizes
+    ]
+
+
+@pytest.mark.parametrize("num_slots", [1, 3])
+@pytest.mark.parametrize("sizes", [(), (0,), (4,), (5, 0, 3, 9, 1), (1, 1, 1, 1, 1)])
+def test_streamed_blocks_are_refined_whole_and_in_order(
+    num_slots: int, sizes: tuple[int, ...]
+) -> None:
+    blocks, slots = blocks_of(*sizes), [LateSlot() for _ in range(num_slots)]
+    refined = []
+    for block in stream_blocks(slots, iter(blocks), batch_size=4):
+        for place in (block.refined, block.refined_on_device):
+            assert torch.equal(place, 255 - block.images)
+        refined.append(block)
+    assert refined == blocks
+    assert [slot.block for slot in slots] == [None] * num_slots
+
+
+def test_a_device_is_at_the_next_block_when_one_is_yielded() -> None:
+    blocks, slots = blocks_of(20, 20, 20), [LateSlot() for _ in range(3)]
+    stream = stream_blocks(slots, iter(blocks), batch_size=4)
+    for following in blocks[1:]:
+        next(stream)
+        assert [slot.block for slot in slots] == [following] * 3
+
+
+def test_no_slot_is_at_work_after_a_stream_was_left_or_its_source_failed() -> None:
+    slots = [LateSlot() for _ in range(3)]
+    left = stream_blocks(slots, iter(blocks_of(20, 20)), batch_size=4)
+    next(left)
+    left.close()
+    assert [slot.block for slot in slots] == [None] * 3
+
+    def failing() -> Iterator[Block]:
+        yield from blocks_of(20)
+        raise OSError("the next shard cannot be read")
+
+    with pytest.raises(OSError, match="the next shard"):
+        list(stream_blocks(slots, failing(), batch_size=4))
+    assert [slot.block for slot in slots] == [None] * 3
+
+
+def test_threads_that_share_slots_take_turns(refiner: Refiner) -> None:
+    bulk = BulkRefiner(refiner, choose_inference_settings("cpu", "fp32", 4), (12, 16, 1))
+    bulk._slots = [LateSlot() for _ in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        for refined in pool.map(bulk, [IMAGES] * 8):
+            assert np.array_equal(refined, 255 - IMAGES)
+
+
+def test_each_block_is_refined_as_by_a_call_and_says_where_it_was(refiner: Refiner) -> None:
+    bulk = BulkRefiner(refiner, choose_inference_settings("cpu", "fp32", 4), (12, 16, 1))
+    blocks = [IMAGES[:9], IMAGES[9:9], IMAGES[9:]]
+    for block, refined in zip(blocks, bulk.refine_each(blocks), strict=True):
+        assert np.array_equal(refined.images, bulk(block))
+        assert refined.synthetic is block
+        assert refined.refined is refined.images
+
+
+@pytest.mark.gpu("batches go through page-locked memory, streams and CUDA graphs")
+def test_a_gpu_refines_blocks_one_after_another_as_it_refines_each(refiner: Refiner) -> None:
+    compute = choose_inference_settings("cuda", "bf16", micro_batch_size=4)
+    bulk = BulkRefiner(refiner, compute, (12, 16, 1))
+    blocks = [IMAGES, IMAGES[:0], IMAGES[5:], IMAGES[:2]] * 3
+    expected = [bulk(block) for block in blocks]
+    for block, once, refined in zip(blocks, expected, bulk.refine_each(blocks), strict=True):
+        assert np.array_equal(refined.images, once)
+        assert np.array_equal(refined.synthetic.cpu().numpy(), block)
+        assert np.array_equal(refined.refined.cpu().numpy(), once)
 
 
 def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:

@@ -174,6 +174,31 @@ def test_the_digest_follows_from_content_and_spec_alone(
     assert writer.finish().digest != one.digest
 
 
+def test_a_dataset_names_the_code_that_finished_it_outside_its_digest(
+    tmp_path: Path, spec: DatasetSpec, make_block: Blocks
+) -> None:
+    infos = []
+    for place, code in (("a", {"commit": "abc"}), ("b", {"commit": "def"}), ("c", None)):
+        writer = DatasetWriter.open(str(tmp_path / place), spec)
+        for shard in writer.pending_shards():
+            writer.write_shard(shard, make_block(spec, writer.shard_rows(shard)))
+        infos.append(writer.finish(code))
+    assert [info.code for info in infos] == [{"commit": "abc"}, {"commit": "def"}, {}]
+    assert [open_dataset(info.url).info for info in infos] == infos
+    assert len({info.digest for info in infos}) == 1
+
+
+def test_a_dataset_of_before_code_was_named_is_read(
+    tmp_path: Path, spec: DatasetSpec, write_dataset: Write
+) -> None:
+    info = write_dataset(str(tmp_path / "old"), spec)
+    root = tmp_path / "old" / "zarr.json"
+    document = json.loads(root.read_text())
+    del document["attributes"]["code"]
+    root.write_text(json.dumps(document))
+    assert open_dataset(str(tmp_path / "old")).info == info
+
+
 @pytest.mark.parametrize("part", ["images", "valid", "ids", "labels", "rejections"])
 def test_every_part_of_a_block_is_in_its_digest(
     spec: DatasetSpec, make_block: Blocks, part: str

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DatasetBusyError, LocationError
-from storage.location import LEASE_S, Location, locate
+from storage.location import ENDPOINTS, LEASE_S, Location, locate
 
 
 @pytest.fixture
@@ -156,11 +156,66 @@ def test_a_server_that_is_not_there_is_an_os_error(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket", "s3:///name", "ftp://host/name", "gs://bucket/name"]
+    "url",
+    [
+        *("s3://bucket", "s3:///name", "ftp://host/name", "gs://bucket/name", "http://host/name"),
+        *("s3:/bucket/name", "s3:bucket/name", "S3:/bucket/name", "file:/data/eyes", "https:/host"),
+        *("s3://bucket/name?versionId=3", "s3://bucket/name#part", "file:///data/eyes?mode=r"),
+        *("s3://user:secret@bucket/name", "s3://bucket:9000/name", "s3://[::1/name"),
+        *("file:///", "", "  ", "a\0b"),
+    ],
 )
-def test_a_url_that_names_no_place_is_refused(url: str) -> None:
+def test_what_looks_like_a_url_and_names_no_place_is_refused(url: str) -> None:
     with pytest.raises(LocationError, match="s3://bucket/name"):
         locate(url)
+
+
+def test_a_file_on_another_machine_is_refused() -> None:
+    with pytest.raises(LocationError, match="'server'"):
+        locate("file://server/data/eyes.zarr")
+
+
+@pytest.mark.parametrize("name", ["a:b.zarr", "10:30/eyes", "what?.zarr", "50%#1.zarr", "-x"])
+def test_a_path_with_marks_of_urls_is_a_path(name: str, tmp_path: Path) -> None:
+    assert locate(tmp_path / name).url == str(tmp_path / name)
+    assert locate(name).url == str(Path.cwd() / name)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:9", "http://", "ftp://host", "http://[::1", "http://host:99999", "x"]
+)
+@pytest.mark.parametrize("variable", ENDPOINTS)
+def test_an_endpoint_that_is_no_url_is_refused(
+    endpoint: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore ends in a PanicException, which is no Exception."""
+    for each in ENDPOINTS:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(variable, endpoint)
+    with pytest.raises(LocationError, match=f"{variable} is '.*': expected"):
+        locate("s3://bucket/name")
+
+
+def test_plain_http_to_another_machine_is_refused_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1:9000")
+    with pytest.raises(LocationError, match="AWS_ALLOW_HTTP=true"):
+        locate("s3://bucket/name")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert locate("s3://bucket/name").url == "s3://bucket/name"
+
+
+def test_no_credentials_is_said_and_which_variables_hold_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("storage.location.RETRIES", {"max_retries": 0})
+    for name in (*ENDPOINTS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    # An address of no machine, at which nobody answers.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254:9")
+    with pytest.raises(LocationError, match="AWS_ACCESS_KEY_ID"):
+        locate("s3://bucket/name").read("zarr.json")
 
 
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:

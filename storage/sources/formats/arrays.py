@@ -17,6 +17,7 @@ from storage.sources.array_file import open_array_file
 from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
 from storage.sources.gaze_angles import directions, directions_of_angles
 from storage.sources.image_file import MAX_SIDE_PX
+from storage.sources.rows import read_together
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
@@ -111,7 +112,9 @@ class ArraysSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return rows start to stop − 1."""
-        stop = min(stop, len(self))
+        return read_together(self, start, stop, self._read)
+
+    def _read(self, start: int, stop: int) -> SampleBlock:
         images = self._read_images(start, stop)
         ids, labels = self.ids(start, stop), self._read_labels(start, stop)
         valid = np.ones(len(ids), bool)
@@ -135,7 +138,7 @@ class ArraysSource:
             sha.update(f"{key} {self._file.look(key)}".encode())
             for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
                 rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
-                sha.update(repr(rows.tolist()).encode() if rows.dtype.kind in "OU" else rows.data)
+                sha.update(repr(rows.tolist()).encode() if rows.dtype.kind in "OTU" else rows.data)
         return sha.hexdigest()
 
     def _look_at_images(self) -> tuple[int, Size, Literal[1, 3], PixelType]:
@@ -206,7 +209,7 @@ class ArraysSource:
 
     def _require_names(self, role: str, key: str) -> None:
         shape, dtype = self._file.look(key)
-        if len(shape) != 1 or dtype.kind not in "OSUiu":
+        if len(shape) != 1 or dtype.kind not in "OSTUiu":
             raise SourceError(
                 f"{role} {key!r} must be text or whole numbers [N], got {dtype} {list(shape)}"
             )

@@ -5,6 +5,7 @@ a sample has the same key in each. Keys sort as text.
 """
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from storage.samples import SampleBlock
 from storage.schema import GAZE, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
-from storage.sources.listing import TEXT
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 MAX_SIDE_PX = 8192
@@ -59,9 +59,10 @@ class EyeGazeSource:
             raise SourceError(
                 f"{file} has no group `image` with a dataset a sample; groups: {sorted(groups)}"
             )
-        self._keys = np.sort(np.array(keys, TEXT))
-        if (twice := np.flatnonzero(self._keys[1:] == self._keys[:-1])).size:
-            raise SourceError(f"{file} is damaged: it has {self._keys[twice[0]]!r} twice")
+        self._keys = sorted(keys)
+        for key, after in pairwise(self._keys):
+            if key == after:
+                raise SourceError(f"{file} is damaged: it has {key!r} twice")
         labelled = "look_vec" in groups
         self.labels: tuple[LabelSpec, ...] = (GAZE,) if labelled else ()
         self.domain: Domain = "synthetic" if labelled else "real"
@@ -72,7 +73,7 @@ class EyeGazeSource:
 
     def ids(self, start: int, stop: int) -> list[str]:
         """Return the keys of samples start to stop − 1."""
-        return list(self._keys[start:stop].tolist())
+        return self._keys[start:stop]
 
     def content_digest(self) -> str:
         """Return a digest of the file's size and of pieces of its content, at most 16 MiB."""

@@ -13,7 +13,7 @@ from storage.sources.crop import Size, centre_box, crop_and_resize, scaled, suff
 from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image
 from storage.sources.label_table import LabelTable
 from storage.sources.listing import Listing
-from storage.sources.rows import BadSampleError, Sample, read_rows
+from storage.sources.rows import BadSampleError, Sample, read_rows, rejected
 
 FIRST_IMAGES = 100
 """What most of so many are like, the others are taken to be."""
@@ -97,8 +97,8 @@ class FolderSource:
             try:
                 with opened_image(self._folder / name) as image:
                     seen[image.size, image.bits] += 1
-            except BadSampleError as error:
-                reason = str(error)
+            except Exception as error:  # noqa: BLE001  one bad file does not decide
+                reason = rejected(0, name, error).reason
         if not seen:
             raise SourceError(f"no image of {self._folder} can be read: {reason}")
         return seen.most_common(1)[0][0]

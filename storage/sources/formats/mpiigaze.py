@@ -31,6 +31,7 @@ from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
 from storage.sources.head_pose import from_rotation_vectors, mirrored
+from storage.sources.rows import BadSampleError, read_together, rejected
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,9 @@ class MPIIGazeSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return eyes start to stop − 1; every day file that they are in is read once."""
+        return read_together(self, start, stop, self._read)
+
+    def _read(self, start: int, stop: int) -> SampleBlock:
         rows = self._rows[start:stop]
         images = np.zeros((len(rows), *self.image_shape), np.uint8)
         gaze = np.full((len(rows), 3), np.nan, np.float32)
@@ -133,11 +137,14 @@ class MPIIGazeSource:
                 continue
             for side, eyes in sides.items():
                 mine = [place for place in places if rows[place].side == side]
+                beyond = [place for place in mine if rows[place].frame >= len(eyes.image)]
+                reasons.update(dict.fromkeys(beyond, "the day file has a name and no image of it"))
+                mine = [place for place in mine if place not in reasons]
                 frames = [rows[place].frame for place in mine]
                 images[mine], gaze[mine], pose[mine] = self._as_left_eyes(eyes, side, frames)
             pointless = ~np.isfinite(gaze[places]).all(axis=1)
             for place in np.array(places)[pointless].tolist():
-                reasons[place] = "the gaze is no direction"
+                reasons.setdefault(place, "the gaze is no direction")
         bad = sorted(reasons)
         images[bad], gaze[bad], pose[bad] = 0, np.nan, np.nan
         valid = np.ones(len(rows), bool)
@@ -182,7 +189,7 @@ class _Day(NamedTuple):
     """Why it cannot be read; empty where it can."""
 
 
-class _UnreadableDayError(Exception):
+class _UnreadableDayError(BadSampleError):
     """A day file cannot be read; its message becomes its rows' reason."""
 
 
@@ -257,11 +264,12 @@ def _list_days(root: Path, people: list[str]) -> dict[str, _Day]:
 
 
 def _look_into_day(path: Path) -> _Day:
-    num_bytes = path.stat().st_size
+    num_bytes = 0
     try:
+        num_bytes = path.stat().st_size
         return _Day(num_bytes, _read_frames(path), "")
-    except _UnreadableDayError as error:
-        return _Day(num_bytes, {}, str(error))
+    except Exception as error:  # noqa: BLE001  a day file that cannot be read is a rejection
+        return _Day(num_bytes, {}, rejected(0, path.stem, error).reason)
 
 
 def _day_path(root: Path, day: str) -> Path:

@@ -32,7 +32,13 @@ from storage.sources.crop import (
 from storage.sources.head_pose import from_unityeyes
 from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
-from storage.sources.rows import BadSampleError, LeftOutError, blank_rows, tried
+from storage.sources.rows import (
+    BadSampleError,
+    LeftOutError,
+    blank_rows,
+    read_together,
+    tried,
+)
 
 Crop = Literal["eye-width", "margin"]
 Points = NDArray[np.float64]
@@ -118,6 +124,9 @@ class UnityEyesSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return pairs start to stop − 1."""
+        return read_together(self, start, stop, self._read)
+
+    def _read(self, start: int, stop: int) -> SampleBlock:
         # Labels of all, frames of all, crops of all: what takes turns with decoding finds its code
         # and data gone from the processor's caches, and takes twice as long.
         eyes: dict[int, _Eye] = {}

@@ -36,7 +36,7 @@ def simgan_in(home: Path) -> Simgan:
     """The `simgan` command in a home of its own, with embedded servers."""
     inherited = {name: text for name, text in os.environ.items() if name not in SERVERS}
     home.mkdir(exist_ok=True)
-    return Simgan({**inherited, "SIMGAN_HOME": str(home)}, home)
+    return Simgan({**inherited, "SIMGAN_HOME": str(home), "SIMGAN_SERVER_IDLE_S": "1"}, home)
 
 
 def training_of(datasets: Path) -> tuple[object, ...]:
@@ -61,6 +61,13 @@ def left_behind(simgan: Simgan) -> list[psutil.Process]:
     return found
 
 
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", range(20))
 def test_a_first_command_killed_at_any_moment(number: int, datasets: Path, tmp_path: Path) -> None:
@@ -75,7 +82,7 @@ def test_a_first_command_killed_at_any_moment(number: int, datasets: Path, tmp_p
     process.kill()
     process.communicate()
     require_that_the_next_works(simgan, datasets)
-    assert left_behind(simgan) == []
+    assert wait_for(lambda: left_behind(simgan) == [], 60)
 
 
 @pytest.mark.timeout(900)
@@ -91,4 +98,4 @@ def test_a_first_command_on_a_disk_that_fills(
     assert "space" in done.stderr.splitlines()[-1]
     subprocess.run(["mount", "-o", "remount,size=500m", str(disk)], check=True)
     require_that_the_next_works(simgan, datasets)
-    assert left_behind(simgan) == []
+    assert wait_for(lambda: left_behind(simgan) == [], 60)

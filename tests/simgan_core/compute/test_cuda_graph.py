@@ -8,7 +8,7 @@ from simgan_core.compute.cuda_graph import CapturedFunction
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.training.trainer import Trainer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu("only a GPU captures CUDA graphs")
 
 
 def config(**changes: object) -> TrainingConfig:
@@ -61,6 +61,30 @@ def test_recorded_training_is_what_it_is_step_by_step(
     beginning = weights_of(trained(config(**changes), num_steps=0))
     error = (recorded - step_by_step).norm() / (step_by_step - beginning).norm()
     assert error < 0.02
+
+
+class Shards:
+    """Images in four parts, read one at a time."""
+
+    digest = "four parts"
+    shard_sizes = (16, 16, 16, 16)
+
+    def __init__(self, images: Tensor) -> None:
+        self._parts = images.split(16)
+
+    def read(self, shard: int) -> Tensor:
+        return self._parts[shard]
+
+
+def test_images_read_shard_by_shard_train_what_they_train_on_a_cpu() -> None:
+    changed = []
+    for device in ("cpu", "cuda"):
+        trainer = Trainer(config(precision="fp32"), Shards(images(0)), Shards(images(1)), device)
+        beginning = weights_of(trainer).cpu()
+        trainer.run()
+        changed.append(weights_of(trainer).cpu() - beginning)
+    on_cpu, on_gpu = changed
+    assert (on_gpu - on_cpu).norm() / on_cpu.norm() < 0.1
 
 
 def test_a_resumed_training_records_its_steps_anew(tmp_path) -> None:

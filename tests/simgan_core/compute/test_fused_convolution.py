@@ -75,7 +75,7 @@ def test_a_mirrored_refiner_written_out_computes_the_same() -> None:
     torch.testing.assert_close(refiner.unmirrored()(images), refiner(images))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("cuDNN fuses convolution, sum and ReLU, on a GPU alone")
 @pytest.mark.parametrize("channels", [1, 3, 8, 64])
 @pytest.mark.parametrize("size", [3, 7])
 def test_on_a_gpu_result_and_gradients_are_those_of_float64(channels: int, size: int) -> None:

@@ -64,6 +64,18 @@ def test_the_callers_randomness_and_data_stay_as_they_are(eyes):
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.gpu("estimators train in bf16 and predict on the GPU by default there")
+@pytest.mark.parametrize("architecture", ["pooled", "compact", "paper", "resnet"])
+def test_an_estimator_trained_on_a_gpu_learns_what_one_learns_on_a_cpu(eyes, architecture):
+    images, gaze = eyes
+    config = EstimatorConfig(architecture=architecture, steps=60, batch_size=32)
+    errors_deg = [
+        mean_error_deg(train_estimator(config, images.to(device), gaze, seed=0), images, gaze)
+        for device in ("cpu", "cuda")
+    ]
+    assert errors_deg[1] == pytest.approx(errors_deg[0], rel=0.25)
+
+
 def test_bf16_layers_learn_what_fp32_layers_learn(eyes):
     images, gaze = eyes
     errors_deg = [

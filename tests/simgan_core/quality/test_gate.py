@@ -49,14 +49,14 @@ def test_images_that_turned_white_or_black_are_saturated(eyes: Rendered) -> None
     assert found.figures() == {"num_saturated": 2.0}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("the inspection runs as a CUDA graph in a stream of its own")
 def test_a_gpu_refuses_what_a_cpu_refuses(eyes: Rendered) -> None:
     moved = np.roll(eyes.images, 1, axis=2)
     moved[:3] = 255
-    moved.flags.writeable = False
     expected = inspect(eyes.images, moved, eyes.pupil_px).reasons(gate_shift_px=0.5)
     for _ in range(5):  # the last ones are recorded
-        found = inspect(eyes.images, moved, eyes.pupil_px, "cuda")
+        on_gpu = (torch.from_numpy(images).cuda() for images in (eyes.images, moved))
+        found = inspect(*on_gpu, eyes.pupil_px)
         assert found.reasons(gate_shift_px=0.5) == expected
 
 

@@ -100,7 +100,7 @@ def test_tensors_are_fitted_as_arrays_are():
     assert_same_pupils((centres.numpy(), found.numpy()), fit_pupils(rendered.images, start))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("the fit runs as a CUDA graph in float32 on the GPU")
 @pytest.mark.parametrize("pixel_type", [np.uint8, np.uint16])
 def test_a_gpu_finds_the_pupils_that_a_cpu_finds(pixel_type):
     rendered = render(sample_scenes("synthetic", 2 * NUM_EYES, seed=12), "crop", 35, 55)

@@ -382,3 +382,20 @@ def test_presets_fit_their_images(preset: str, shape: tuple, dtype: torch.dtype)
     Trainer(config, pixels, pixels.flip(0), sink=sink).run()
     assert sink.metrics_at[4]["refiner/self_regularization"] >= 0
     assert sink.samples_at[4].dtype == dtype
+
+
+@pytest.mark.parametrize("black", ["synthetic", "real"])
+def test_images_of_one_value_are_refused_and_no_setting_is_blamed(black: str) -> None:
+    images = {
+        name: torch.randint(0, 255, (8, 16, 16, 1), dtype=torch.uint8)
+        for name in ("synthetic", "real")
+    }
+    images[black] = torch.zeros_like(images[black])
+    with pytest.raises(InputError, match=f"{black} images: expected pixels that differ"):
+        Trainer(TrainingConfig(), images["synthetic"], images["real"])
+
+
+def test_images_of_one_pixel_are_refused() -> None:
+    images = torch.randint(0, 255, (8, 1, 1, 1), dtype=torch.uint8)
+    with pytest.raises(InputError, match="at least 2 pixels a side, found 1×1"):
+        Trainer(TrainingConfig(), images, images)

@@ -126,6 +126,21 @@ def test_a_training_begun_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path, undisturbed:
     assert_same_bits(train(path)["state"]["refiner"], undisturbed["state"]["refiner"])
 
 
+@pytest.mark.gpu("optimisers saved on a CPU have to suit a CUDA graph")
+def test_a_training_begun_on_a_cpu_goes_on_on_a_gpu(tmp_path: Path, undisturbed: dict) -> None:
+    path = tmp_path / "training.ckpt"
+    begun = weights_of(train(path, stop_after=4))
+    trained = Trainer(CONFIG, SYNTHETIC, REAL, "cuda").run(path)
+    assert trained.finished
+    resumed, whole = weights_of(load_checkpoint(path)), weights_of(undisturbed)
+    assert (resumed - whole).norm() / (whole - begun).norm() < 0.1
+
+
+def weights_of(checkpoint: dict) -> torch.Tensor:
+    weights = checkpoint["state"]["averaged_refiner"].values()
+    return torch.cat([weight.flatten().cpu() for weight in weights])
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "training.ckpt"
     train(path, stop_after=1)

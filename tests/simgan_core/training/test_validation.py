@@ -38,6 +38,20 @@ def test_what_was_done_to_images_is_measured(validator) -> None:
     )
 
 
+@pytest.mark.gpu("images, kernel distance and pupils are on the GPU in a training there")
+def test_a_validation_on_a_gpu_measures_what_one_on_a_cpu_measures(validator) -> None:
+    on_gpu = Validator(
+        validator.synthetic.cuda(),
+        validator._real.cuda(),
+        torch.from_numpy(validator._pupil_px).cuda(),
+        seed=0,
+    )
+    refined = validator.synthetic // 2 + 20
+    assert on_gpu.examine(refined.cuda()) == pytest.approx(
+        validator.examine(refined), rel=0.01, abs=0.01
+    )
+
+
 def test_one_image_for_all_has_no_spread(validator) -> None:
     same = validator.synthetic[:1].expand_as(validator.synthetic).contiguous()
     assert validator.examine(same)["change/spread"] == 0

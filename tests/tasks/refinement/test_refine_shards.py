@@ -1,9 +1,10 @@
 """Bulk refinement without an orchestrator: what is written, and what is refused."""
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from simgan_core.errors import InputError
 from simgan_core.inference import refine_images
 from simgan_core.models.checkpoint import load_refiner
-from storage.errors import DatasetExistsError
+from storage.errors import CorruptDatasetError, DatasetExistsError
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from storage.writer import DatasetWriter
@@ -87,6 +88,31 @@ def test_the_same_work_gives_the_same_digest_wherever_it_was_interrupted(
     assert refined(inputs, to).digest == whole.digest
 
 
+def refine_in_a_process(shards: list[int], source: str, weights: str, to: str) -> int:
+    return refine_shards.fn(shards, source, weights, to)
+
+
+@pytest.mark.gpu("several processes share one GPU and its memory")
+def test_processes_that_share_a_gpu_write_the_dataset_that_one_writes(
+    inputs: Path, tmp_path: Path
+) -> None:
+    alone = refined(inputs, tmp_path / "alone", dtype="bf16")
+    source, weights, to = (str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt"),
+                           str(tmp_path / "shared"))  # fmt: skip
+    (shards,) = plan_refinement.fn(source, weights, to, dtype="bf16").groups
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        parts = [pool.submit(refine_in_a_process, shards[first::4], source, weights, to)
+                 for first in range(4)]  # fmt: skip
+        assert sum(part.result() for part in parts) == NUM_ROWS
+    assert finish_refinement.fn(to).digest == alone.digest
+    on_gpu = open_dataset(to).read(0, NUM_ROWS)
+    images = open_dataset(source).read(0, NUM_ROWS).images
+    expected = refine_images(load_refiner(inputs / "refiner.pt").refiner, images, precision="fp32")
+    difference = np.abs(on_gpu.images.astype(int) - expected)[on_gpu.valid]
+    assert difference.mean() <= 0.5
+    assert difference.max() <= 4
+
+
 def test_a_finished_dataset_leaves_nothing_to_do(inputs: Path, tmp_path: Path) -> None:
     info = refined(inputs, tmp_path / "r")
     plan = plan_refinement.fn(
@@ -141,6 +167,20 @@ def test_rows_beyond_the_gate_stay_as_not_valid_with_the_reason(
     ungated = refined(inputs, tmp_path / "u", refiner=tmp_path / "strong.pt")
     assert ungated.num_rejected == 1
     assert np.array_equal(block.images, open_dataset(str(tmp_path / "u")).read(0, NUM_ROWS).images)
+
+
+def test_a_shard_of_zero_bytes_is_named_and_not_refined_as_black_images(tmp_path: Path) -> None:
+    """As a power cut or a full disk leaves it."""
+    make_synthetic(str(tmp_path / "synthetic.zarr"), 3 * ROWS_PER_SHARD, ROWS_PER_SHARD)
+    make_refiner(tmp_path / "refiner.pt")
+    shard = tmp_path / "synthetic.zarr/images/c/1/0/0/0"
+    whole = shard.read_bytes()
+    shard.write_bytes(b"")
+    with pytest.raises(CorruptDatasetError, match="shard 1 of dataset"):
+        refined(tmp_path, tmp_path / "r")
+    assert 1 in DatasetWriter.attach(str(tmp_path / "r")).pending_shards()
+    shard.write_bytes(whole)
+    assert refined(tmp_path, tmp_path / "r").num_valid == 3 * ROWS_PER_SHARD
 
 
 def test_a_gate_needs_pupils(inputs: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
+from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import refiner_folder
 from tasks.training.data import DatasetShards, images_of
 from tasks.training.train import RefinerRef, train_refiner
@@ -122,8 +123,26 @@ def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> No
     history = client(home).get_metric_history(first.mlflow_run_id, "realism/kid")
     assert [point.step for point in history] == [0, 6, 10]
     assert "the least KID" in run.data.tags["simgan.verdict"]
+    assert code_version().tags().items() <= run.data.tags.items()
     artifacts = {item.path for item in client(home).list_artifacts(first.mlflow_run_id)}
     assert "domains_mean_images.png" in artifacts
+
+
+def test_a_variant_of_an_ablation_never_leads(
+    datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path))
+    trained = train_refiner.fn(*datasets, CONFIG, may_lead=False)
+    version = client(tmp_path).get_model_version("refiner", trained.model_version)
+    assert version.aliases == ["candidate"]
+    tags = client(tmp_path).get_run(trained.mlflow_run_id).data.tags
+    assert "a variant of an ablation takes no part" in tags["simgan.alias"]
+
+
+def test_the_rule_that_makes_a_champion_is_on_the_run(first, home) -> None:
+    run = client(home).get_run(first.mlflow_run_id)
+    assert "least realism/kid" in run.data.tags["simgan.champion_rule"]
+    assert run.data.params["compute.precision"] in {"fp32", "bf16"}
 
 
 def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(

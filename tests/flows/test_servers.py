@@ -1,6 +1,5 @@
-"""Prefect's embedded server: used by one command, gone with it, and named where it cannot start."""
+"""Servers before a command begins: what cannot be used is named soon, in a sentence."""
 
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.flows.conftest import Simgan
@@ -30,29 +28,9 @@ def alone(tmp_path: Path, environment: dict[str, str]) -> Simgan:
     }
     folder = tmp_path / "work"
     folder.mkdir()
-    return Simgan({**inherited, "SIMGAN_HOME": str(tmp_path / "home")}, folder)
-
-
-def servers_of(simgan: Simgan) -> list[psutil.Process]:
-    """The embedded servers of a home."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if (
-                "tasks.ops.embedded_prefect" in process.cmdline()
-                and process.environ().get("SIMGAN_HOME") == simgan.environment["SIMGAN_HOME"]
-            ):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
+    return Simgan(
+        {**inherited, "SIMGAN_HOME": str(tmp_path / "home"), "SIMGAN_SERVER_IDLE_S": "1"}, folder
+    )
 
 
 def prefect_database(simgan: Simgan) -> Path:
@@ -80,29 +58,6 @@ def test_modules_in_the_current_folder_are_not_imported(alone: Simgan) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert sorted(alone.folder.glob("ran-*")) == []
-    assert servers_of(alone) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
-def test_a_command_killed_in_its_first_seconds_leaves_no_server(
-    alone: Simgan, number: signal.Signals
-) -> None:
-    process = alone.start(*SIMULATE)
-    assert wait_for(lambda: bool(servers_of(alone)), 60)
-    process.send_signal(number)
-    process.communicate()
-    assert wait_for(lambda: not servers_of(alone), 60)
-
-
-def test_a_server_that_dies_is_replaced_and_the_flow_completes(alone: Simgan) -> None:
-    process = alone.start("simulate", "synthetic", "--out", "sim", "--count", 60)
-    assert wait_for(lambda: any(alone.folder.glob("sim/*.json")), 120)
-    (server,) = servers_of(alone)
-    server.kill()
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "is started again" in said
-    assert servers_of(alone) == []
 
 
 def test_a_database_of_a_newer_prefect_is_named(alone: Simgan) -> None:
@@ -155,4 +110,3 @@ def test_a_full_disk_as_prefect_first_starts_is_named(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "no space left" in done.stderr.splitlines()[-1]
-    assert servers_of(alone) == []

@@ -1,0 +1,126 @@
+"""Checks of arguments that hold for every command, whatever its options are."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from pydantic import BaseModel, ValidationError
+
+from simgan_core.config import MAX_SEED
+from simgan_core.errors import InputError
+
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))]
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lte=MAX_SEED))]
+Seeds = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
+
+_MAX_INT = 2**63 - 1
+"""Prefect's and MLflow's databases keep whole numbers in 64 bits."""
+
+_FRACTION = re.compile(r"[+-]?\d*\.\d*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_TOO_LONG = re.compile(r"\d{100,}")
+
+
+def require_whole_numbers(app: App, tokens: tuple[str, ...]) -> None:
+    """Refuse a fraction for an option that takes a whole number, which cyclopts would round.
+
+    Also refuse a number of more digits than Python turns into one.
+    """
+    _, apps, rest = app.parse_commands(tokens, include_parent_meta=False)
+    if apps[-1].default_command is None:
+        return
+    whole = {
+        name
+        for argument in apps[-1].assemble_argument_collection()
+        if _takes_whole_numbers(argument.hint)
+        for name in argument.names
+    }
+    for token, after in pairwise([*rest, ""]):
+        name, equals, value = token.partition("=")
+        value = value if equals else after
+        if name in whole and (_is_fraction(value) or _TOO_LONG.search(value)):
+            raise InputError(f"{name} is {_shown(value)}: expected a whole number")
+
+
+def require_usable(arguments: Mapping[str, Any]) -> None:
+    """Refuse what no option means: numbers that are none or fit no database, text that is no text.
+
+    Of a path that is kept on this machine also a URL, and the empty one.
+    """
+    for name, value in _leaves(arguments):
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, int) and abs(value) > _MAX_INT:
+            raise InputError(f"{option} is {_shown(value)}: expected a number within 64 bits")
+        if isinstance(value, float) and not abs(value) < sys.float_info.max:
+            raise InputError(f"{option} is {value}: expected a finite number")
+        if isinstance(value, str | Path):
+            _require_text(option, str(value))
+        if isinstance(value, Path) and (value == Path() or _URL.match(str(value))):
+            raise InputError(
+                f"{option} is {str(value)!r}: expected a path on this machine, and no URL"
+            )
+
+
+def in_a_sentence(error: ValidationError) -> str:
+    """Return which settings are refused, why, and what was found."""
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or error.title}: {each['msg']}"
+        + (f", found {_shown(each['input'])}" if not isinstance(each["input"], dict) else "")
+        for each in error.errors(include_url=False, include_context=False)
+    )
+
+
+def _require_text(option: str, text: str) -> None:
+    if "\0" in text:
+        raise InputError(f"{option} is {text!r}: expected text without a null character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{option} is {text!r}: expected UTF-8; rename the file or folder"
+        ) from None
+
+
+def _takes_whole_numbers(hint: Any) -> bool:
+    kinds = set(_types(hint))
+    return int in kinds and float not in kinds and str not in kinds
+
+
+def _types(hint: Any) -> Iterator[Any]:
+    yield hint
+    for each in get_args(hint):
+        # Of a Literal the arguments are its values.
+        yield from _types(type(each) if isinstance(each, int | str) else each)
+
+
+def _is_fraction(text: str) -> bool:
+    return bool(_FRACTION.fullmatch(text)) and text.strip("+-.") != "" and not _is_whole(text)
+
+
+def _is_whole(text: str) -> bool:
+    return float(text).is_integer()
+
+
+def _leaves(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield single values by their dotted names."""
+    if isinstance(values, BaseModel):
+        values = {each: getattr(values, each) for each in type(values).model_fields}
+    if isinstance(values, Mapping):
+        for each, value in values.items():
+            yield from _leaves(value, f"{name}.{each}" if name else str(each))
+    elif isinstance(values, Iterable) and not isinstance(values, str | Path):
+        for value in values:
+            yield from _leaves(value, name)
+    else:
+        yield name, values
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

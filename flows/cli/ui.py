@@ -1,0 +1,32 @@
+"""`simgan ui`: the Prefect UI on the runs of this SIMGAN_HOME."""
+
+import os
+import signal
+import sys
+import webbrowser
+from contextlib import suppress
+
+from flows.cli.environment import prepare
+from flows.cli.outcome import Outcome
+from flows.cli.servers import use_prefect
+
+
+def ui(*, open_browser: bool = True) -> Outcome:
+    """Show the runs of this SIMGAN_HOME in Prefect's UI until Ctrl-C.
+
+    Parameters
+    ----------
+    open_browser
+        Open the page in a browser; its address is printed in any case.
+    """
+    use_prefect(prepare())
+    url = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    print(f"{url}\nCtrl-C ends this command", file=sys.stderr, flush=True)  # noqa: T201
+    if open_browser:
+        webbrowser.open(f"{url}/runs")
+    # The server stays as long as this process lives.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    with suppress(KeyboardInterrupt):
+        signal.pause()
+    return Outcome({"url": url}, "the server ends by itself when nothing uses it")

@@ -1,0 +1,20 @@
+"""Options lie over a preset, whatever depth they are at."""
+
+from flows.cli.preset import with_preset
+from simgan_core.config import PRESETS, RefinerConfig, TrainingConfig
+
+
+def test_only_what_was_given_differs_from_the_preset() -> None:
+    given = TrainingConfig(steps=7, refiner=RefinerConfig(num_blocks=2))
+    found = with_preset("paper", given)
+    paper = PRESETS["paper"]
+    assert found == paper.model_copy(
+        update={"steps": 7, "refiner": paper.refiner.model_copy(update={"num_blocks": 2})}
+    )
+
+
+def test_a_default_that_was_given_counts() -> None:
+    default = TrainingConfig().batch_size
+    assert PRESETS["paper"].batch_size != default
+    assert with_preset("paper", TrainingConfig(batch_size=default)).batch_size == default
+    assert with_preset("paper", TrainingConfig()) == PRESETS["paper"]

@@ -1,0 +1,41 @@
+"""Commands without a server of the user's: they share the local one; `simgan ui` shows it."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import Simgan
+
+
+@pytest.fixture
+def alone(environment: dict[str, str], tmp_path: Path) -> Simgan:
+    """The command in a home without any server."""
+    servers = ("PREFECT_API_URL", "PREFECT_HOME")
+    rest = {name: value for name, value in environment.items() if name not in servers}
+    return Simgan(rest | {"SIMGAN_HOME": str(tmp_path / "home")}, tmp_path)
+
+
+def _status(simgan: Simgan) -> Any:
+    return json.loads(simgan("status", "--json").stdout)["local_server"]
+
+
+def test_a_flow_starts_the_server_that_ui_shows_and_down_ends(alone: Simgan) -> None:
+    assert alone("doctor").returncode == 0
+    assert _status(alone) is None
+    done = alone("simulate", "synthetic", "--out", "imgs", "--count", 4)
+    assert done.returncode == 0, done.stderr
+    url = _status(alone)
+    assert url.startswith("http://127.0.0.1:")
+    shown = alone.start("ui", "--no-open-browser")
+    assert shown.stderr is not None
+    assert shown.stderr.readline().strip() == url
+    shown.stderr.readline()
+    os.kill(shown.pid, signal.SIGINT)
+    _, err = shown.communicate(timeout=60)
+    assert shown.returncode == 0, err
+    assert "the local Prefect server" in alone("down").stdout
+    assert _status(alone) is None

@@ -1,0 +1,94 @@
+"""What charts show: every arm has a name, letters are large enough, pixels are two for one."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tasks.comparison import charts
+from tasks.comparison.charts import Chart, draw_charts
+from tasks.comparison.plan import ArmAnswers, Comparison
+from tasks.comparison.results import Results, find
+from tests.tasks.comparison.test_arms import plan
+
+PAGE_PX = 480
+"""Width of a chart on the report's page."""
+
+
+@pytest.fixture
+def comparison(eyes: dict[str, str], home: Path) -> Comparison:
+    return plan(eyes, 2, arms=("synthetic", "tone_matched", "refined", "real"))
+
+
+@pytest.fixture
+def answers(comparison: Comparison) -> dict[str, ArmAnswers]:
+    """Answers that were drawn at random, on 40 images of four people."""
+    rng = np.random.default_rng(0)
+    ids = [f"p{row // 10:02d}/{row}" for row in range(40)]
+    truth = rng.normal((0, 0, -4), size=(40, 3))
+    truth = (truth / np.linalg.norm(truth, axis=1, keepdims=True)).astype(np.float32)
+    return {
+        arm.name: ArmAnswers(
+            ids, truth, np.stack([truth, truth]), rng.gamma(4, 2, (2, 40)), np.ones((2, 40))
+        )
+        for arm in comparison.arms
+    }
+
+
+def draw(comparison: Comparison, answers: dict[str, ArmAnswers]) -> list[Chart]:
+    results: Results = find(comparison, answers, None)
+    images = {name: np.zeros((35, 55, 1), np.uint8) for name in answers["refined"].ids}
+    pupils = np.arange(40.0).reshape(20, 2)
+    curves = {"realism/kid": [(0, 2.0), (10, 1.0)]}
+    return draw_charts(comparison, results, answers, images, (pupils, pupils + 1), curves, {})
+
+
+def test_every_arm_is_in_the_legend_of_the_errors_by_person(
+    comparison: Comparison, answers: dict[str, ArmAnswers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+
+    def keep(draw_on: Callable[[Axes], None], height_in: float) -> bytes:
+        figures.append(Figure())
+        draw_on(figures[-1].subplots())
+        return b""
+
+    monkeypatch.setattr(charts, "_png", keep)
+    names = [chart.name for chart in draw(comparison, answers)]
+    figure = figures[names.index("by_person")]
+    (legend,) = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
+    assert {text.get_text() for text in legend.get_texts()} == {
+        arm.title for arm in comparison.arms
+    }
+
+
+def test_charts_have_two_pixels_for_each_of_the_pages(
+    comparison: Comparison, answers: dict[str, ArmAnswers]
+) -> None:
+    for chart in draw(comparison, answers):
+        assert Image.open(io.BytesIO(chart.png)).width >= 2 * PAGE_PX, chart.name
+
+
+def test_no_letters_are_smaller_than_11_px_on_the_page(
+    comparison: Comparison, answers: dict[str, ArmAnswers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, float] = {}
+    save = Figure.savefig
+
+    def measured(figure: Figure, *given: Any, **named: Any) -> None:
+        shown = [text for text in figure.findobj(charts.Text) if text.get_text()]
+        width_in, _ = figure.get_size_inches()
+        smallest = min(text.get_fontsize() for text in shown)
+        sizes[shown[0].get_text()] = smallest / 72 * PAGE_PX / width_in
+        save(figure, *given, **named)
+
+    monkeypatch.setattr(Figure, "savefig", measured)
+    drawn = draw(comparison, answers)
+    assert len(sizes) > len(drawn) / 2
+    assert min(sizes.values()) >= 11
