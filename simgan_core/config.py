@@ -4,9 +4,10 @@ Prefect draws its forms and the command line its options from these models, and 
 before torch is loaded; that is why they live here and not beside the classes that they configure.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import from_json, to_json
 
 Part = Literal["history", "local-adversary", "psi", "label-matching", "averaging", "residual"]
 MAX_SEED = 2**32 - 1
@@ -19,9 +20,26 @@ PARTS: tuple[Part, ...] = (
 
 
 class Config(BaseModel):
-    """The common base: frozen, closed to unknown fields, field docstrings as help texts."""
+    """Base of all configurations: frozen, no unknown fields, field docstrings as help texts.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Whatever a configuration accepts can be written as JSON and read again. So numbers are finite,
+    and text is Unicode: a result that is saved with its configuration can be opened.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _require_json(cls, value: Any) -> Any:
+        try:
+            from_json(to_json(value))
+        except ValueError as error:
+            raise ValueError(
+                f"should be something that JSON can hold, found {ascii(value)[:80]} ({error})"
+            ) from error
+        return value
 
 
 class RefinerConfig(Config):

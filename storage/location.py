@@ -10,6 +10,8 @@ AWS_ACCESS_KEY_ID, …). What the machine or the network does is an OSError on b
 """
 
 import asyncio
+import errno
+import fcntl
 import io
 import json
 import logging
@@ -21,7 +23,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -73,6 +75,9 @@ LEASE_S = 120.0
 """How long a claim on S3 outlives a holder on another machine that fell silent. It is renewed
 before every object that is written, so it has to last for one of them."""
 
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""How file systems without hard links (FAT, some network and FUSE ones) refuse to make one."""
 
 Piece = bytes | memoryview
 """Of what an object is written."""
@@ -193,7 +198,7 @@ class LocalLocation(Location):
 
     @override
     def store(self, *, read_only: bool) -> Store:
-        return LocalStore(self._path, read_only=read_only)
+        return _FolderStore(self._path, read_only=read_only)
 
     @override
     def read(self, key: str) -> bytes | None:
@@ -223,9 +228,28 @@ class LocalLocation(Location):
             (self._path / key).hardlink_to(partial)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            return self._create_by_lock(partial, key)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return True
+
+    def _create_by_lock(self, partial: Path, key: str) -> bool:
+        """Put a file in place unless there is one, on a file system without hard links.
+
+        Whoever creates objects of this place there takes the folder's lock.
+        """
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if (self._path / key).exists():
+                return False
+            partial.replace(self._path / key)
+            return True
+        finally:
+            os.close(folder)
 
     @override
     def delete(self, key: str) -> None:
@@ -282,12 +306,31 @@ class LocalLocation(Location):
 
     @override
     def adopt(self, other: Location, keys: Iterable[str]) -> None:
-        """Link the files: none is ever changed in place, so two datasets may share one."""
+        """Link the files: none is ever changed in place, so two datasets may share one.
+
+        They are copied on a file system without hard links.
+        """
         assert isinstance(other, LocalLocation)
         for key in keys:
             (self._path / key).parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
+            try:
                 (self._path / key).hardlink_to(other._path / key)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                self._copy(other._path / key, key)
+
+    def _copy(self, source: Path, key: str) -> None:
+        goal = self._path / key
+        partial = goal.with_name(f"{goal.name}.{uuid.uuid4().hex}{PARTIAL}")
+        try:
+            shutil.copyfile(source, partial)
+            if not goal.exists():
+                partial.replace(goal)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @override
     @contextmanager
@@ -332,6 +375,16 @@ class LocalLocation(Location):
             partial.unlink(missing_ok=True)
             raise
         return partial
+
+
+class _FolderStore(LocalStore):
+    """zarr's store of a folder, where the file system need not have hard links."""
+
+    @override
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        place = LocalLocation(self.root)
+        await asyncio.to_thread(place.create, key, value.to_bytes())
 
 
 class _LocalClaim(Claim):

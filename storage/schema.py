@@ -11,9 +11,14 @@ PixelType = Literal["uint8", "uint16"]
 
 
 class Schema(BaseModel):
-    """The common base: frozen, closed to unknown fields, field docstrings as descriptions."""
+    """Base of all descriptions: frozen, no unknown fields, field docstrings as descriptions.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Numbers are finite, since JSON has no infinity and no NaN.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class LabelSpec(Schema):

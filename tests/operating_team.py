@@ -21,7 +21,7 @@ from simgan_core.models.checkpoint import save_refiner
 from simgan_core.models.refiner import Refiner
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
-from storage.schema import GAZE, PUPIL_PX, DatasetSpec
+from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain
 from storage.writer import DatasetWriter
 
 SECONDS_TO_CANCEL = 30
@@ -215,9 +215,11 @@ class Team:
                 continue
 
 
-def write_eyes(path: Path, num_rows: int, rows_per_shard: int) -> Path:
-    """Write a labelled synthetic dataset of noise."""
-    rng = np.random.default_rng(0)
+def write_eyes(
+    path: Path, num_rows: int, rows_per_shard: int, domain: Domain = "synthetic"
+) -> Path:
+    """Write a labelled dataset of noise."""
+    rng = np.random.default_rng(len(domain))
     spec = DatasetSpec(
         num_rows=num_rows,
         height=35,
@@ -225,7 +227,7 @@ def write_eyes(path: Path, num_rows: int, rows_per_shard: int) -> Path:
         channels=1,
         dtype="uint8",
         labels=(GAZE, PUPIL_PX),
-        domain="synthetic",
+        domain=domain,
         source={"name": "test"},
         preprocess="none",
         rows_per_chunk=rows_per_shard,

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
-from tasks.ops.local_server import LocalServer
+from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.paths import sqlite_url
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
@@ -22,7 +22,7 @@ def prepare(home: Path | None = None) -> Path:
 
     They are the servers of `simgan up` where it runs in this SIMGAN_HOME, so that commands and
     the UI show the same runs; else MLflow is on SQLite, and Prefect's local server is started by
-    `use_prefect`. Raises InputError where the folder cannot be made.
+    `prefect_for_flows`. Raises InputError where the folder cannot be made.
     """
     folder = (home or Path(os.environ.get("SIMGAN_HOME", ".simgan"))).expanduser().resolve()
     defaults = {
@@ -33,6 +33,10 @@ def prepare(home: Path | None = None) -> Path:
         # cores a training step took six times as long as with threads that sleep.
         "OMP_WAIT_POLICY": "PASSIVE",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # A person waits: 12 s for a server that restarts, not four minutes. Workers wait longer.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
     servers = _running_servers(folder)
     if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):
@@ -42,6 +46,7 @@ def prepare(home: Path | None = None) -> Path:
     defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", sqlite_url(folder / "mlflow.db"))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ |= without_current_folder()
     try:
         (folder / "prefect").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,23 +56,14 @@ def prepare(home: Path | None = None) -> Path:
     return folder
 
 
-def use_prefect(home: Path) -> None:
-    """Set PREFECT_API_URL to the local server of this home, unless a server is named already.
-
-    Call it before Prefect is imported, in commands that run flows. Raises RuntimeError where the
-    server does not start.
-    """
-    if not any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE")):
-        os.environ["PREFECT_API_URL"] = LocalServer(home).use()
-
-
 def _running_servers(folder: Path) -> dict[str, str]:
     """The addresses that `simgan up` wrote down, those at which somebody listens."""
     try:
         addresses = json.loads((folder / "services" / "addresses.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {name: url for name, url in addresses.items() if _listens(url)}
+    urls = {name: addresses[name] for name in ("prefect", "mlflow")}
+    return {name: url for name, url in urls.items() if _listens(url)}
 
 
 def _listens(url: str) -> bool:

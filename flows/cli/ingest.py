@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter, validators
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from flows.cli.outcome import Outcome, dataset_outcome
+from simgan_core.config import Config
 from simgan_core.errors import InputError
 from tasks.ingestion.inputs import (
     ArraysInput,
@@ -29,10 +30,8 @@ _SIDE = re.compile(r"[0-9]{1,9}")
 app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
 
 
-class Storing(BaseModel):
+class Storing(Config):
     """What the formats have in common: where the samples go, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     to: str
     """Path or URL of the dataset."""

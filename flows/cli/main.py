@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that help answ
 
 import json
 import sys
+from contextlib import nullcontext
 from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,18 +22,19 @@ from flows.cli.arguments import (
     require_usable,
     require_whole_numbers,
 )
-from flows.cli.environment import prepare, use_prefect
+from flows.cli.environment import prepare
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import app as ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
-from flows.cli.terminal import terminal_output, written_log
+from flows.cli.servers import prefect_for_flows, require_tracking
+from flows.cli.terminal import is_full_disk, terminal_output, written_log
 from flows.cli.turing import app as turing_app
 from flows.cli.ui import ui
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
 from tasks.comparison.arms import ComparisonConfig
 from tasks.runtime.paths import refused_place
@@ -45,6 +47,8 @@ FLOW_COMMANDS = {
     )
 }
 """First words of the commands that run a flow, and so need Prefect's server."""
+UNTRACKED_COMMANDS = {"simulate", "ingest"}
+"""Those of them that record nothing in MLflow."""
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -442,9 +446,13 @@ def launch(
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     require_usable(bound.arguments)
     home = prepare()
-    if _runs_a_flow(tokens, bound):
-        use_prefect(home)
-    with terminal_output("quiet" if quiet else "verbose" if verbose else "normal"):
+    runs_a_flow = _runs_a_flow(tokens, bound)
+    if runs_a_flow and tokens[0] not in UNTRACKED_COMMANDS:
+        require_tracking()
+    with (
+        terminal_output("quiet" if quiet else "verbose" if verbose else "normal"),
+        prefect_for_flows(home) if runs_a_flow else nullcontext(),
+    ):
         outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
         print(outcome.text, file=sys.stderr if json_output else sys.stdout)
@@ -464,6 +472,8 @@ def main() -> None:
         _leave(WRONG_INPUT, f"error: {error}")
     except ValidationError as error:
         _leave(WRONG_INPUT, f"error: {in_a_sentence(error)}")
+    except UnavailableError as error:
+        _leave(FAILED, f"failed: {error}")
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
     except SystemExit:
@@ -475,6 +485,8 @@ def main() -> None:
             _leave(WRONG_INPUT, f"error: {refusal}")
         if type(error).__name__ in PARAMETER_ERRORS:
             _leave(WRONG_INPUT, f"error: {_in_a_line(str(error))}")
+        if is_full_disk(error):
+            _leave(FAILED, f"failed: {error}: make room there, then run the same command again")
         reason = _in_a_line(f"{type(error).__name__}: {error}")
         _leave(FAILED, f"failed: {reason}; {written_log(error)}")
 

@@ -4,6 +4,7 @@ Records of our own loggers whose `extra` has `done` and `total` move the bar; al
 Prefect's own records are shown with `-v` alone. What goes to a pipe has no bar, but plain lines.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -39,6 +40,8 @@ def terminal_output(verbosity: Verbosity) -> Iterator[None]:
         logger.setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
+    # MLflow logs the traceback of a database error that it then raises.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
     if verbosity != "normal":
         yield
         return
@@ -92,6 +95,11 @@ class _TerminalHandler(logging.Handler):
         if self._progress.live.is_started:
             self._progress.stop()
         super().close()
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether the operating system had no room for what was written."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def written_log(error: BaseException) -> str:

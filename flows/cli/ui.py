@@ -6,8 +6,9 @@ import sys
 import webbrowser
 from contextlib import suppress
 
-from flows.cli.environment import prepare, use_prefect
+from flows.cli.environment import prepare
 from flows.cli.outcome import Outcome
+from flows.cli.servers import use_prefect
 
 
 def ui(*, open_browser: bool = True) -> Outcome:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli.arguments import Port
 from flows.cli.outcome import Outcome
+from simgan_core.errors import UnavailableError
 from tasks.ops.local_server import LocalServer
 
 if TYPE_CHECKING:
@@ -141,8 +142,10 @@ def _workplace(
         mlflow_port=mlflow_port,
         num_gpus=num_gpus(),
         # What `prepare` took from our own servers is not the user's.
-        own_prefect=prefect is None or (last is not None and prefect == f"{last.prefect}/api"),
-        own_mlflow=not mlflow.startswith("http") or (last is not None and mlflow == last.mlflow),
+        own_prefect=prefect is None
+        or (last is not None and last.own_prefect and prefect == f"{last.prefect}/api"),
+        own_mlflow=not mlflow.startswith("http")
+        or (last is not None and last.own_mlflow and mlflow == last.mlflow),
     )
 
 
@@ -150,12 +153,20 @@ def _start(supervisor: "Supervisor", place: "Workplace", *, already: bool) -> "A
     from tasks.ops.prefect_setup import prepare_server, workers_online
     from tasks.ops.services import answers
     from tasks.ops.workplace import MLFLOW, PREFECT, Addresses, services
+    from tasks.runtime.servers import require_mlflow, require_prefect
 
-    wanted = services(place)
     addresses = Addresses.read(supervisor.folder) if already else None
     if addresses is None:
         addresses = place.addresses()
         _launch(supervisor, place)
+    else:
+        running = supervisor.states()
+        place = place._replace(own_prefect=PREFECT in running, own_mlflow=MLFLOW in running)
+    if not place.own_prefect:
+        require_prefect(f"{addresses.prefect}/api")
+    if not place.own_mlflow:
+        require_mlflow(addresses.mlflow)
+    wanted = services(place)
     started = datetime.now(UTC)
     servers = [service.name for service in wanted if service.name in (PREFECT, MLFLOW)]
     for name in servers:
@@ -179,8 +190,9 @@ def _launch(supervisor: "Supervisor", place: "Workplace") -> None:
     if place.own_prefect:
         LocalServer(place.home).make_way()
     from tasks.ops.services import require_free
-    from tasks.ops.workplace import passwords, services
+    from tasks.ops.workplace import passwords, require_databases, services
 
+    require_databases(place)
     left = supervisor.end_what_was_left()
     if left:
         _say(f"ended {len(left)} processes of an earlier `simgan up` that was killed")
@@ -192,7 +204,7 @@ def _launch(supervisor: "Supervisor", place: "Workplace") -> None:
 
 
 def _wait(supervisor: "Supervisor", what: str, ready: Callable[[], bool], names: list[str]) -> None:
-    """Wait until something is ready; raises RuntimeError with the end of the log if it is not."""
+    """Wait until something is ready; raises UnavailableError with the logs' last lines if not."""
     from tasks.ops.services import wait_for
 
     began = time.monotonic()
@@ -203,8 +215,8 @@ def _wait(supervisor: "Supervisor", what: str, ready: Callable[[], bool], names:
 
     if not wait_for(ready_or_given_up, SECONDS_TO_START) or not ready():
         logs = [_log(supervisor, name) for name in names]
-        last = "\n".join(f"{log}:\n{_tail(log)}" for log in logs)
-        raise RuntimeError(f"{what} did not start within {SECONDS_TO_START} s\n{last}")
+        last = "".join(f"\n{log} ends in: {_last_line(log)}" for log in logs)
+        raise UnavailableError(f"{what} did not start within {SECONDS_TO_START} s{last}")
     _say(f"{what} ready after {time.monotonic() - began:.0f} s")
 
 
@@ -212,10 +224,9 @@ def _log(supervisor: "Supervisor", name: str) -> Path:
     return supervisor.folder / f"{name}.log"
 
 
-def _tail(log: Path) -> str:
-    if not log.exists():
-        return "(empty)"
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

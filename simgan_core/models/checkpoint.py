@@ -7,6 +7,7 @@ refuses everything else, so a file from a stranger is as harmless as a picture.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from simgan_core.config import TrainingConfig
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
 from simgan_core.models.refiner import Refiner
+
+FULL_BYTES = 65_536
+"""Less free than this, a file that could not be written was too much for the disk."""
 
 _TRAINING, _REFINER = "simgan training 1", "simgan refiner 1"
 """What a file says that it is, with the version of its layout."""
@@ -148,12 +152,23 @@ def _save(path: Path, kind: str, content: Mapping[str, Any]) -> None:
             torch.save({"kind": kind, **content}, file)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
+        # PyTorch's writer reports a full disk by RuntimeErrors of many wordings.
+        is_full = isinstance(error, OSError | RuntimeError) and _is_full(path.parent)
         # A torn file would keep a full disk full.
         partial.unlink(missing_ok=True)
+        if is_full:
+            raise UnavailableError(
+                f"no space left for {path}: make room there, then run the same command again; it "
+                "goes on from the last checkpoint"
+            ) from error
         raise
     partial.replace(path)
     _sync_folder(path.parent)
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,9 @@ Free of torch and Prefect, since the command line draws its options from these m
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from simgan_core.config import Config
 
 ArmName = Literal[
     "synthetic_unmatched",
@@ -33,11 +35,7 @@ ARMS: tuple[ArmName, ...] = (
 METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Protocol(_Model):
+class Protocol(Config):
     """The rules of a test. Errors under one protocol say nothing about those under another."""
 
     name: ProtocolName = "cross-domain"
@@ -61,7 +59,7 @@ class Protocol(_Model):
         return self.name != "cross-domain"
 
 
-class ComparisonConfig(_Model):
+class ComparisonConfig(Config):
     """Which training sets, methods and sizes take part, and by which rules."""
 
     protocol: Protocol = Protocol()

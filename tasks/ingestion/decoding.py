@@ -7,7 +7,6 @@ whose end of the pipe is closed then.
 """
 
 import multiprocessing
-import os
 import pickle
 import signal
 import subprocess
@@ -21,6 +20,15 @@ from simgan_core.data.preprocess import Preprocess, preprocess
 from storage.samples import SampleBlock
 from storage.sources.selection import Selection
 from storage.sources.source import Source
+from tasks.runtime.child_path import without_current_folder
+
+# What was found on a path that is set in this program is found there too, after all else.
+_START = """
+import runpy, sys
+module, sys.argv[1:], path = sys.argv[1], sys.argv[2:3], sys.argv[3:]
+sys.path += [entry for entry in path if entry not in sys.path]
+runpy.run_module(module, run_name="__main__")
+"""
 
 Rows = Selection | Source
 """A source whose rows are a dataset's, or a selection of one."""
@@ -33,13 +41,11 @@ class DecodingProcess:
         self._rows: Rows | None = rows
         self._kind = kind
         self._pipe, there = multiprocessing.Pipe()
-        # What was found on a path that is set in this program should be found there too.
-        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(there.fileno())],
+                [sys.executable, "-P", "-c", _START, __name__, str(there.fileno()), *_more_path()],
                 stdin=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env=without_current_folder(),
                 pass_fds=[there.fileno()],
             )
 
@@ -68,6 +74,17 @@ class DecodingProcess:
         """End the process, once it has answered."""
         self._pipe.close()
         self._process.communicate()
+
+
+def _more_path() -> list[str]:
+    """This program's path without the current folder, which holds other people's files."""
+    here = Path.cwd()
+    ours = Path(__file__).parents[2]
+    return [
+        entry
+        for entry in sys.path
+        if entry and (Path(entry).resolve() != here or Path(entry).resolve() == ours)
+    ]
 
 
 def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> SampleBlock:

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from simgan_core.config import Config
 
 Side = Annotated[int, Field(ge=1, le=8192)]
 
 
-class _Input(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+class _Input(Config):
     height: int = Field(default=35, ge=8, le=1024)
     """Height of the stored images, in pixels."""
     width: int = Field(default=55, ge=8, le=1024)
@@ -60,10 +60,8 @@ class EyeGazeInput(_Input):
     """The file."""
 
 
-class FolderInput(BaseModel):
+class FolderInput(Config):
     """A folder of png, jpg, bmp or tiff images, with or without a table of labels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: Literal["folder"] = "folder"
     folder: str
@@ -76,10 +74,8 @@ class FolderInput(BaseModel):
     """Height and width to crop and resize to; those that most images have when empty."""
 
 
-class NyuHandInput(BaseModel):
+class NyuHandInput(Config):
     """A folder of NYU Hand Pose's depth frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: Literal["nyu-hand"] = "nyu-hand"
     folder: str
@@ -96,10 +92,8 @@ class NyuHandInput(BaseModel):
     """Width of the stored images, in pixels."""
 
 
-class ArraysInput(BaseModel):
+class ArraysInput(Config):
     """Named arrays: h5, npz, npy or zarr."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format: Literal["arrays"] = "arrays"
     file: str

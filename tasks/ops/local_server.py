@@ -11,6 +11,7 @@ python -P -m tasks.ops.local_server FOLDER IDLE_SECONDS
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
+from tasks.runtime.child_path import without_current_folder
+from tasks.runtime.sqlite_schema import (
+    PREFECT,
+    SQLITE_REASONS,
+    has_prefect_database_of_its_own,
+    named_error,
+)
 
 if TYPE_CHECKING:
     import uvicorn
@@ -33,6 +41,8 @@ IDLE_S = 300.0
 """Seconds that the server outlives the last command; SIMGAN_SERVER_IDLE_S overrides it."""
 SECONDS_TO_START = 120.0
 SECONDS_TO_STOP = 15.0
+# A new database takes 2 MB.
+FULL_BYTES = 4_000_000
 
 # What a person starting flows by hand has no use for; each costs an idle server processor time.
 _SERVICES_OFF = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "TRIGGERS", "PAUSE_EXPIRATIONS")
@@ -49,7 +59,8 @@ class LocalServer:
     def use(self) -> str:
         """Return the API's URL, of a server that stays until this process ends; start it if needed.
 
-        Raises RuntimeError with the end of the server's log where it does not start.
+        Raises InputError where Prefect's database is damaged or newer, UnavailableError where the
+        server does not start, both with what to do.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         _hold(_open_lock(self._folder / "in-use.lock"), fcntl.LOCK_SH)
@@ -101,12 +112,14 @@ class LocalServer:
 
     def _start(self) -> str:
         idle_s = _idle_s()
+        if not has_prefect_database_of_its_own():
+            PREFECT.require_not_newer(self._folder / "prefect.db")
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 # -P: a folder of the user's may hold a token.py, which must not be imported.
                 [sys.executable, "-P", "-m", __spec__.name, str(self._folder), str(idle_s)],
                 cwd=self._folder,
-                env={**os.environ, **self._environment()},
+                env={**without_current_folder(), **self._environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -119,8 +132,22 @@ class LocalServer:
                 return found[0]
             time.sleep(0.05)
         process.kill()
-        said = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"Prefect's local server did not start; the end of {self.log}:\n{said}")
+        raise self._why_it_did_not_start()
+
+    def _why_it_did_not_start(self) -> InputError | UnavailableError:
+        database = self._folder / "prefect.db"
+        if shutil.disk_usage(self._folder).free < FULL_BYTES:
+            # Where nothing can be written, the log says nothing.
+            return named_error("No space left", database, PREFECT)
+        said = self.log.read_text(errors="replace")
+        for reason in SQLITE_REASONS:
+            if reason in said:
+                return named_error(reason, database, PREFECT)
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "nothing")
+        return UnavailableError(
+            f"Prefect's local server did not start, and said last: {last.strip()[:300]}; its log "
+            f"is {self.log}"
+        )
 
     def _environment(self) -> dict[str, str]:
         off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _SERVICES_OFF}

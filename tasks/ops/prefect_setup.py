@@ -26,6 +26,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.policies import GPU_SLOT, HEARTBEAT_S, REFINED_GOT_WORSE
 
 logger = logging.getLogger(__name__)
@@ -72,13 +73,13 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
     Raises RuntimeError with what Prefect said when it refuses one.
     """
     surroundings = {
-        **os.environ,
+        **without_current_folder(),
         "PREFECT_API_URL": api,
         "SIMGAN_GPU_POOL": work_pools(num_gpus)[-1],
         "SIMGAN_VERSION": version,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=CHECKOUT,
         env=surroundings,
         capture_output=True,

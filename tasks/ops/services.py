@@ -18,39 +18,39 @@ import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import psutil
 from filelock import FileLock, Timeout
 from supervisor.xmlrpc import SupervisorTransport
 
 from simgan_core.errors import InputError
+from tasks.ops.service import Service, write_services
+from tasks.runtime.child_path import without_current_folder
 
 MARK = "SIMGAN_SERVICES"
 SECONDS_TO_STOP = 40
-# Linux takes 107 bytes for the path of a Unix socket.
-MAX_SOCKET_PATH = 107
+# Linux takes 107 bytes for the path of a Unix socket; supervisor first adds a dot and its number.
+MAX_SOCKET_PATH = 107 - len(".4194304")
+# No name that a person chose is in here (see tasks/ops/service.py); paths start at the folder.
 CONFIGURATION = """\
 [unix_http_server]
-file={folder}/supervisor.sock
+file=supervisor.sock
 chmod=0700
 
 [supervisord]
 nodaemon=true
 silent=true
-logfile={folder}/supervisor.log
+logfile=supervisor.log
 logfile_maxbytes=5MB
-pidfile={folder}/supervisor.pid
-childlogdir={folder}
+pidfile=supervisor.pid
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
 PROGRAM = """
 [program:{name}]
-command={command}
-directory={directory}
-environment={environment}
+command=%(ENV_SIMGAN_PYTHON)s -P -m tasks.ops.service {name}
 priority={priority}
 autostart=false
 autorestart=true
@@ -60,20 +60,10 @@ stopasgroup=true
 killasgroup=true
 stopwaitsecs={seconds_to_stop}
 redirect_stderr=true
-stdout_logfile={folder}/{name}.log
+stdout_logfile={name}.log
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=3
 """
-
-
-class Service(NamedTuple):
-    """A process to keep running."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    priority: int
-    """Started from the lowest to the highest, stopped the other way round."""
 
 
 class Supervisor:
@@ -128,28 +118,27 @@ class Supervisor:
     ) -> None:
         """Start the supervisor, none of its processes yet; the caller holds `starting`.
 
-        All of them work in `directory` and inherit `environment`, which is written nowhere.
+        They work in `directory`, unless they have one of their own, and inherit `environment`,
+        which is written nowhere.
         """
-        configuration = self.folder / "supervisord.conf"
+        write_services(services, self.folder, directory)
         programs = [
             PROGRAM.format(
-                name=service.name,
-                command=_escaped(shlex.join(service.command)),
-                directory=_escaped(str(directory)),
-                environment=",".join(
-                    f'{name}="{_escaped(value)}"' for name, value in service.environment.items()
-                ),
-                priority=service.priority,
-                seconds_to_stop=SECONDS_TO_STOP,
-                folder=_escaped(str(self.folder)),
+                name=service.name, priority=service.priority, seconds_to_stop=SECONDS_TO_STOP
             )
             for service in services
         ]
-        text = CONFIGURATION.format(folder=_escaped(str(self.folder))) + "".join(programs)
-        configuration.write_text(text, encoding="utf-8")
+        text = CONFIGURATION + "".join(programs)
+        (self.folder / "supervisord.conf").write_text(text, encoding="ascii")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
-            env={**os.environ, **environment, MARK: str(self.folder)},
+            [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", "supervisord.conf"],
+            env={
+                **without_current_folder(),
+                **environment,
+                MARK: str(self.folder),
+                "SIMGAN_PYTHON": shlex.quote(sys.executable),
+            },
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -229,10 +218,6 @@ def _alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:

@@ -10,9 +10,17 @@ from pydantic import BaseModel, ConfigDict
 
 from simgan_core.errors import InputError
 from tasks.ops.prefect_setup import CPU_POOL, GPU_POOL
-from tasks.ops.services import Service
+from tasks.ops.service import Service
 from tasks.runtime.paths import sqlite_url
 from tasks.runtime.policies import HEARTBEAT_S
+from tasks.runtime.sqlite_schema import (
+    PREFECT as PREFECT_SCHEMA,
+)
+from tasks.runtime.sqlite_schema import (
+    has_prefect_database_of_its_own,
+    prefect_database,
+    sqlite_file,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost")
 PREFECT, MLFLOW = "prefect-server", "mlflow-server"
@@ -31,6 +39,9 @@ class Addresses(BaseModel):
     prefect: str
     """Prefect's UI; its API is below it at `/api`."""
     mlflow: str
+    own_prefect: bool = True
+    """Whether `simgan up` started Prefect's server; False: it is the user's."""
+    own_mlflow: bool = True
 
     @classmethod
     def read(cls, services: Path) -> Self | None:
@@ -71,6 +82,8 @@ class Workplace(NamedTuple):
             if self.own_prefect
             else os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api"),
             mlflow=mlflow if self.own_mlflow else os.environ["MLFLOW_TRACKING_URI"],
+            own_prefect=self.own_prefect,
+            own_mlflow=self.own_mlflow,
         )
 
 
@@ -158,15 +171,16 @@ def _prefect(place: Workplace) -> Service:
 
 
 def _mlflow(place: Workplace) -> Service:
-    store = os.environ.get("MLFLOW_BACKEND_STORE_URI", sqlite_url(place.home / "mlflow.db"))
     artifacts = os.environ.get(
         "MLFLOW_ARTIFACTS_DESTINATION", (place.home / "mlartifacts").as_uri()
     )
+    if "://" not in artifacts:
+        artifacts = (place.directory / artifacts).as_uri()
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--host", place.host,
         "--port", str(place.mlflow_port),
-        "--backend-store-uri", store,
+        "--backend-store-uri", mlflow_store(place),
         "--artifacts-destination", artifacts,
         "--workers", "1",
     ]  # fmt: skip
@@ -178,7 +192,38 @@ def _mlflow(place: Workplace) -> Service:
         # It answers under these names alone, so that no web page can reach it by a name of its own.
         names = (place.host, *LOOPBACK)
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(f"{n},{n}:*" for n in names)
-    return Service(MLFLOW, command, environment, 200)
+    # uvicorn, which MLflow starts, puts the current folder first on its path.
+    return Service(MLFLOW, command, environment, 200, str(place.home / "services"))
+
+
+def mlflow_store(place: Workplace) -> str:
+    """URI of the database of MLflow's server."""
+    store = os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    if store is None:
+        return sqlite_url(place.home / "mlflow.db")
+    file = sqlite_file(store)
+    return store if file is None or "file:" in store else f"sqlite:///{file}"
+
+
+def require_databases(place: Workplace) -> None:
+    """Make or check the SQLite databases of the servers that this place starts.
+
+    Raises InputError where one is damaged or from a newer version, UnavailableError where one
+    cannot be made.
+    """
+    if place.own_prefect and not has_prefect_database_of_its_own():
+        PREFECT_SCHEMA.require_not_newer(prefect_database())
+    if place.own_mlflow:
+        # Loading MLflow takes seconds, and nothing is to be made most times.
+        from tasks.runtime.mlflow_database import (  # noqa: PLC0415
+            require_tracking_database,
+            require_users_database,
+        )
+
+        if (file := sqlite_file(mlflow_store(place))) is not None:
+            require_tracking_database(file)
+        if _mlflow_asks():
+            require_users_database(place.home / "mlflow-users.db")
 
 
 def _worker(

@@ -117,6 +117,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     """Refine, inspect and write those of these shards that are not done; returns how many rows."""
     return_freed_blocks()
     parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
+    _require_parent(dataset, parent, writer.spec)
     bulk = _refiner_once_a_process(refiner, _Made.by(writer.spec), _image_shape(parent.info))
     gate_shift_px = _Made.by(writer.spec).gate_shift_px
     pending = sorted(set(shards) & set(writer.pending_shards()))
@@ -132,6 +133,9 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
                 )
         while finishing:
             _say_done(finishing.popleft().result())
+    if pending:
+        # What was read meanwhile was of the dataset that is at the place now.
+        _require_parent(dataset, open_dataset(dataset), writer.spec)
     return sum(len(writer.shard_rows(shard)) for shard in pending)
 
 
@@ -166,6 +170,20 @@ def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> 
     if grown.canonical() != spec.canonical():
         return False
     return num_rows_when(synthetic, str(found.provenance["parent_digest"])) == found.num_rows
+
+
+def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
+    """Raise InputError where the dataset is another one than that which `spec` is refined from.
+
+    Rows that were added since change nothing: those before them stay as they are.
+    """
+    digest = str(spec.provenance["parent_digest"])
+    if found.info.digest != digest and num_rows_when(found, digest) != spec.num_rows:
+        raise InputError(
+            f"{url} was replaced by another dataset since its refinement began (digest "
+            f"{digest[:12]}, found {found.info.digest[:12]}): run the same command again with "
+            "--overwrite"
+        )
 
 
 class _Made(NamedTuple):

@@ -13,8 +13,9 @@ from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from simgan_core.config import Config
 from simgan_core.errors import InputError
 from tasks.runtime.paths import refused_place
 
@@ -47,10 +48,8 @@ STOP_GRACE_S = 15
 _STOP = threading.Event()
 
 
-class Runner(BaseModel):
+class Runner(Config):
     """Where bulk work is done."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["local", "dask"] = "local"
     """local: in this process, on all its cores or its GPU; dask: by a Dask cluster's workers."""

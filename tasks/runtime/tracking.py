@@ -14,16 +14,27 @@ import mlflow.pytorch
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from numpy.typing import NDArray
 from torch import nn
 
+from simgan_core.errors import InputError, UnavailableError
 from storage.schema import DatasetInfo
 from tasks.runtime.code_version import code_version
 from tasks.runtime.experiments import DATASETS
+from tasks.runtime.mlflow_client import connect
 from tasks.runtime.paths import home, sqlite_url
 
 logger = logging.getLogger(__name__)
@@ -193,7 +204,7 @@ def begin_run(
     A killed run that is started again thus goes on in its own MLflow run.
     """
     home().mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri())
+    client = connect(tracking_uri())
     experiment_id = _experiment_id(client, experiment)
     all_tags = {**RUN_TAGS, KEY_TAG: key, **(tags or {})}
     if parent_run_id:
@@ -225,13 +236,24 @@ def tracked_run(
     try:
         yield run
     except BaseException as error:
+        _record_failure(run, error)
+        raise
+    run.flush()
+    run.client.set_terminated(run.run_id, "FINISHED")
+
+
+def _record_failure(run: TrackedRun, error: BaseException) -> None:
+    """End the run as failed or killed; where MLflow itself failed it stays RUNNING."""
+    if isinstance(error, UnavailableError):
+        # Each further call would wait for the same server.
+        return
+    try:
         run.flush()
         run.client.set_terminated(
             run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED"
         )
-        raise
-    run.flush()
-    run.client.set_terminated(run.run_id, "FINISHED")
+    except (MlflowException, InputError, UnavailableError) as failure:
+        logger.warning("the end of run %s is not recorded: %s", run.run_id, failure)
 
 
 def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
@@ -239,7 +261,7 @@ def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
 
     Raises UnknownExperimentError where MLflow has no such experiment.
     """
-    client = MlflowClient(tracking_uri())
+    client = connect(tracking_uri())
     found = client.get_experiment_by_name(experiment)
     if found is None:
         names = sorted(one.name for one in client.search_experiments())
@@ -273,14 +295,14 @@ def fetch(run_id: str, path: str, to: Path) -> Path:
     Raises MissingArtifactError where the run has none of that name.
     """
     try:
-        return Path(MlflowClient(tracking_uri()).download_artifacts(run_id, path, str(to)))
+        return Path(connect(tracking_uri()).download_artifacts(run_id, path, str(to)))
     except (MlflowException, OSError) as error:
         raise MissingArtifactError(f"MLflow run {run_id} has no {path}: {error}") from error
 
 
 def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
     """Return the curves of a run whose names begin so: points of step and value, by step."""
-    client = MlflowClient(tracking_uri())
+    client = connect(tracking_uri())
     names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefix)]
     return {
         name: sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
@@ -297,7 +319,7 @@ def page_of_run(run_id: str) -> str | None:
     """The address of a run's page in MLflow's UI, None where MLflow is a file and no server."""
     if not has_pages():
         return None
-    run = MlflowClient(tracking_uri()).get_run(run_id)
+    run = connect(tracking_uri()).get_run(run_id)
     return f"{tracking_uri().rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
 
@@ -356,7 +378,7 @@ def download_refiner(uri: str, to: Path) -> Path:
 
     Raises UnknownModelError when MLflow does not know the URI, or no refiner is kept there.
     """
-    client = MlflowClient(tracking_uri())
+    client = connect(tracking_uri())
     try:
         run_id = _run_of_model(client, uri) if uri.startswith("models:/") else uri.split("/")[1]
         return Path(client.download_artifacts(run_id, "checkpoint/refiner.pt", str(to)))
@@ -378,6 +400,11 @@ def _run_of_model(client: MlflowClient, uri: str) -> str:
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            logger.warning(
+                "experiment %s was deleted in MLflow and is restored with its runs", name
+            )
+            client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
     # The default artifact root would be a folder in whatever directory the command runs in.
     local = tracking_uri().startswith("sqlite:")

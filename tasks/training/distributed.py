@@ -13,8 +13,10 @@ from simgan_core.compute.distributed import join_process_group, leave_process_gr
 from simgan_core.config import TrainingConfig
 from storage.reader import open_dataset
 from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
+from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.devices import default_device
 from tasks.runtime.experiments import REFINERS
+from tasks.runtime.parent import PARENT_PIPE, end_with_parent
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.tracking import begin_run
 from tasks.training.fit import fit
@@ -38,10 +40,14 @@ def train_in_processes(
     """Run `count` processes of this file until the refiner is there; SIGTERM is passed on."""
     settings = refiner_folder(refiner_id) / "training.json"
     settings.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-P", "-m", "tasks.training.torchrun", f"--nproc-per-node={count}"]
     command += ["--standalone", "-m", "tasks.training.distributed", synthetic, real, refiner_id]
     with termination_noticed() as asked_to_go:
-        process = subprocess.Popen([*command, str(settings), str(may_lead)])
+        process = subprocess.Popen(
+            [*command, str(settings), str(may_lead)],
+            env={**without_current_folder(), **PARENT_PIPE},
+            stdin=subprocess.PIPE,
+        )
         while process.poll() is None:
             try:
                 process.wait(_SECONDS_BETWEEN_LOOKS)
@@ -59,6 +65,7 @@ def train_in_processes(
 
 def main(synthetic: str, real: str, refiner_id: str, settings: str, may_lead: str) -> None:
     """Be one of the processes."""
+    end_with_parent()  # torchrun hands its stdin on, so that its parent is meant
     config = TrainingConfig.model_validate_json(Path(settings).read_text())
     distributed = join_process_group(torch.device(default_device()))
     if torch.cuda.is_available():

@@ -1,5 +1,7 @@
 """Places on disk and on S3, and small datasets to put there."""
 
+import errno
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +14,21 @@ from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "disk without hard links", "s3"])
 def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A path and a URL where nothing is yet."""
-    if request.param == "disk":
+    if request.param == "disk without hard links":
+        request.getfixturevalue("monkeypatch").setattr(os, "link", _refuse_link)
+    if request.param != "s3":
         return str(tmp_path / "eyes.zarr")
     return f"{request.getfixturevalue('s3_bucket')}/{uuid.uuid4().hex}/eyes.zarr"
+
+
+def _refuse_link(source: object, goal: object, **_: object) -> None:
+    """Answer as FAT does."""
+    if Path(str(goal)).exists():
+        raise FileExistsError(errno.EEXIST, "File exists", goal)
+    raise PermissionError(errno.EPERM, "Operation not permitted", source, None, goal)
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.flows.conftest import wait_until_healthy
 
 pytestmark = pytest.mark.drill
 
@@ -96,3 +101,35 @@ def test_a_scheduled_run_fires_by_itself_and_completes(team: Any, every_minute: 
     team.until(fired, 240, "a scheduled run")
     assert list((team.folder / "by-schedule").rglob("*.mat"))
     assert team.ask("POST", "flow_runs/filter", query)[0]["name"] == "simulate-real-15"
+
+
+@pytest.fixture
+def beside_own_prefect(new_team: Any, new_port: Any) -> Iterator[Any]:
+    """A place of which Prefect's server is the user's."""
+    port = new_port()
+    api = f"http://127.0.0.1:{port}/api"
+    place = new_team("beside", PREFECT_API_URL=api)
+    environment = {**place.environment, "PREFECT_HOME": str(place.folder / "own")}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
+        wait_until_healthy(api, server)
+        yield place
+        place.down()
+        server.terminate()
+
+
+def services_of(place: Any) -> set[str]:
+    return set(json.loads(place.simgan("status", "--json").stdout)["services"])
+
+
+def test_up_again_beside_a_server_of_the_users(beside_own_prefect: Any) -> None:
+    place = beside_own_prefect
+    first = place.up()
+    again = place.up()
+    assert again["found"]
+    assert again["prefect"] == first["prefect"]
+    assert services_of(place) == {"mlflow-server", "worker-cpu"}
+    os.kill(first["supervisor"], signal.SIGKILL)
+    after = place.up()
+    assert not after["found"]
+    assert services_of(place) == {"mlflow-server", "worker-cpu"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simgan_core.config import RefinerConfig, TrainingConfig
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
 from simgan_core.models.checkpoint import (
     load_checkpoint,
     load_refiner,
@@ -129,3 +129,14 @@ def test_a_failed_save_keeps_the_previous_checkpoint_and_no_rest(tmp_path: Path)
         save_checkpoint(path, {"step": 2, "unsaveable": (number for number in range(3))})
     assert load_checkpoint(path)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["training.ckpt"]
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(
+    small_disk: Callable[[int], Path],
+) -> None:
+    path = small_disk(1_000_000) / "training.ckpt"
+    save_checkpoint(path, {"state": {"weights": torch.zeros(50_000)}})
+    with pytest.raises(UnavailableError, match=r"no space left for .*last checkpoint"):
+        save_checkpoint(path, {"state": {"weights": torch.ones(400_000)}})
+    assert load_checkpoint(path)["state"]["weights"].sum() == 0
+    assert [found.name for found in path.parent.iterdir()] == ["training.ckpt"]

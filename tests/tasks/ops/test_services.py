@@ -1,10 +1,12 @@
 """The processes of `simgan up` kept by supervisor, and what is said where it cannot start."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import psutil
 import pytest
 
 from simgan_core.errors import InputError
-from tasks.ops.services import Service, Supervisor, require_free, wait_for
+from tasks.ops.service import Service
+from tasks.ops.services import Supervisor, require_free, wait_for
 
 HOLD_LOCK = """
 import sys, time
@@ -21,6 +24,19 @@ with FileLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+PRINTABLE = "".join(map(chr, range(32, 127))).replace("/", "")
+ODD_NAMES = [PRINTABLE[:47], PRINTABLE[47:], " a ; b # c ", "äß漢\t\n'\"", "\udcff%(ENV_HOME)s{x}"]
+REPORT = [
+    sys.executable,
+    "-c",
+    "import json, os, time\n"
+    "found = [os.getcwd(), os.environ['PART'], os.environ['SECRET']]\n"
+    "open('report.partial', 'w').write(json.dumps(found))\n"
+    "os.rename('report.partial', 'report')\n"
+    "time.sleep(600)",
+]
 
 
 @pytest.fixture
@@ -32,6 +48,13 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     supervisor.launch(services, tmp_path, {"SECRET": "of 100%"})
     yield supervisor
     supervisor.shut_down()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose own path leaves room for odd names before a socket's."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        yield Path(folder)
 
 
 def processes(supervisor: Supervisor) -> dict[str, psutil.Process]:
@@ -62,6 +85,24 @@ def test_what_died_is_started_again_and_shutting_down_leaves_nothing(
     assert wait_for(lambda: all_run(supervisor), 20)
     assert supervisor.shut_down() == ["first", "second"]
     assert not any(process.is_running() for process in left)
+    assert supervisor.pid is None
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_folders_may_have_any_name(short_path: Path, name: str) -> None:
+    """supervisor's file, a shell, a URL and a format string each read some characters otherwise."""
+    directory = short_path / name
+    directory.mkdir()
+    supervisor = Supervisor(directory / "services")
+    supervisor.launch([Service("first", REPORT, {"PART": name}, 100)], directory, {"SECRET": name})
+    try:
+        supervisor.begin("first")
+        report = directory / "report"
+        assert wait_for(report.exists, 20)
+        assert json.loads(report.read_text()) == [str(directory), name, name]
+        assert supervisor.states().keys() == {"first"}
+    finally:
+        supervisor.shut_down()
     assert supervisor.pid is None
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -314,3 +315,29 @@ def test_what_another_refiner_made_is_refined_anew(
     growing(64)
     plan = plan_refinement.fn(dataset, str(other), str(to), True, "fp32", append=True)
     assert plan.groups == [[0, 1, 2, 3]]
+
+
+def test_rows_added_while_a_dataset_is_refined_change_nothing(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str]
+) -> None:
+    dataset, weights, to = growing(40), str(inputs / "refiner.pt"), str(tmp_path / "r")
+    undisturbed = refined(inputs, tmp_path / "undisturbed", dataset=dataset)
+    plan = plan_refinement.fn(dataset, weights, to, dtype="fp32")
+    opened = open_dataset(dataset)
+    growing(64)
+    for group in plan.groups:
+        refine_shards.fn(group, dataset, weights, to)
+    assert finish_refinement.fn(to).digest == undisturbed.digest
+    # A reader from before sees the rows that it knows.
+    assert opened.read(32, 40).ids == open_dataset(dataset).read(32, 40).ids
+
+
+def test_a_dataset_replaced_while_it_is_refined_is_named(inputs: Path, tmp_path: Path) -> None:
+    dataset, weights, to = str(tmp_path / "d"), str(inputs / "refiner.pt"), str(tmp_path / "r")
+    make_synthetic(dataset, 40, ROWS_PER_SHARD)
+    plan = plan_refinement.fn(dataset, weights, to, dtype="fp32")
+    shutil.rmtree(dataset)
+    make_synthetic(dataset, 40, ROWS_PER_SHARD, bad_rows=(3,))
+    with pytest.raises(InputError, match="was replaced by another dataset"):
+        refine_shards.fn(plan.groups[0], dataset, weights, to)
+    assert DatasetWriter.attach(to).num_rows_done() == 0
