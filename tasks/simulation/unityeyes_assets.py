@@ -22,8 +22,8 @@ from simgan_core.simulator.unityeyes.assets import (
 from simgan_core.simulator.unityeyes.topology import NUM_VERTICES
 
 WHERE = (
-    "UnityEyes2's public repository has them (MIT licence): clone it and give its folder, the one "
-    "that holds Assets/"
+    "they are in the public repository alexanderdsmith/UnityEyes2 on GitHub (MIT licence): clone "
+    "it and give its folder, the one that holds Assets/"
 )
 
 _SKINS, _IRISES = "Resources/SkinTextures", "Resources/IrisTextures"
@@ -68,12 +68,12 @@ def load_assets(folder: str) -> Assets:
     _require(
         root / _SUBDIVISION / "new_tris_eye_region.txt",
         "three numbers a triangle, of vertices that the weights have",
-        len(triangles) % 3 == 0 and 0 <= triangles.min() and triangles.max() < len(weights),
+        len(triangles) % 3 == 0 and triangles.min() >= 0 and triangles.max() < len(weights),
     )
     _require(
         root / _SUBDIVISION / "new_v_idxs_eye_region.txt",
         f"numbers of vertices, 0 to {NUM_VERTICES - 1}",
-        0 <= sources.min() and sources.max() < NUM_VERTICES,
+        sources.min() >= 0 and sources.max() < NUM_VERTICES,
     )
     return prepare(
         RawAssets(
@@ -143,7 +143,9 @@ def _numbers(
 ) -> NDArray[np.float64]:
     """Read a table of numbers; None stands for any length."""
     try:
-        found = np.loadtxt(path, delimiter=delimiter, ndmin=len(shape))
+        found: NDArray[np.float64] = np.loadtxt(
+            path, delimiter=delimiter, ndmin=1 if len(shape) == 1 else 2
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} should hold numbers, found: {error}; {WHERE}") from error
     wanted = " × ".join("any" if length is None else str(length) for length in shape)

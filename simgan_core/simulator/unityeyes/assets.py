@@ -5,6 +5,7 @@ textures, slopes of the displacement maps, the outline of the opening in the ren
 skirt of skin beyond the mesh's edge.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -241,13 +242,15 @@ def _skirt_triangles(
     rim: Indices, num_rendered: int, triangles: Indices
 ) -> tuple[Indices, list[Indices]]:
     """Return the rim in the sense in which triangles run along it, and the skirt's triangles."""
-    edges = {(a, b) for t in triangles.tolist() for a, b in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))}
+    edges = {
+        (a, b) for t in triangles.tolist() for a, b in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))
+    }
     if (int(rim[0]), int(rim[1])) not in edges:
         rim = rim[::-1]
     rings = [rim, *(num_rendered + len(rim) * ring + np.arange(len(rim))
                     for ring in range(_SKIRT_RINGS))]  # fmt: skip
     found = []
-    for inner, outer in zip(rings, rings[1:], strict=False):
+    for inner, outer in itertools.pairwise(rings):
         inner_next, outer_next = np.roll(inner, -1), np.roll(outer, -1)
         found.append(np.stack([inner_next, inner, outer], axis=1))
         found.append(np.stack([inner_next, outer, outer_next], axis=1))

@@ -62,7 +62,7 @@ def limbus_depth(iris_size: Floats) -> Floats:
     radius = IRIS_RADIUS_MM * iris_size
     sclera = np.sqrt(SCLERA_RADIUS_MM**2 - radius**2)
     cornea = CORNEA_CENTRE_MM + np.sqrt(np.maximum(CORNEA_RADIUS_MM**2 - radius**2, 0))
-    return np.where(radius < CORNEA_EDGE_MM, np.maximum(sclera, cornea), sclera)
+    return np.asarray(np.where(radius < CORNEA_EDGE_MM, np.maximum(sclera, cornea), sclera))
 
 
 def refracted_to_iris(
@@ -89,9 +89,7 @@ def refracted_to_iris(
     ratio = 1 / refractive_index
     cosine = -(direction * normal).sum(axis=1)
     bend = ratio * cosine - np.sqrt(np.maximum(1 - ratio**2 * (1 - cosine**2), 0))
-    bent = np.where(
-        enters[:, None], ratio[:, None] * direction + bend[:, None] * normal, direction
-    )
+    bent = np.where(enters[:, None], ratio[:, None] * direction + bend[:, None] * normal, direction)
     start = np.where(enters[:, None], entry, origin)
     depth = IRIS_DEPTH_MM - (start * axis).sum(axis=1)
     return start + bent * (depth / (bent * axis).sum(axis=1))[:, None], enters

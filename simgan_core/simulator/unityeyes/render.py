@@ -291,7 +291,8 @@ class Renderer:
         eye_look = kernels.Eye(
             eye, np.ascontiguousarray(geometry.axes[row]),
             assets.irises[s.iris[row]][_level(_SKIN_TEXELS_PER_MM * 1.6 / samples_per_mm)],
-            float(s.iris_size[row] * eyeball.IRIS_RADIUS_MM), float(pupil_radius(s.pupil_size[row])),
+            float(s.iris_size[row] * eyeball.IRIS_RADIUS_MM),
+            float(pupil_radius(s.pupil_size[row])),
             float(s.refractive_index[row]), s.iris_tint[row], s.sclera_tint[row],
             float(s.lash_shade[row]),
         )  # fmt: skip
@@ -306,7 +307,16 @@ class Renderer:
             float(s.background[row]), picture.samples,
         )  # fmt: skip
         lights = _lights(s, row, eye, kernels)
-        return camera, mesh, skin_look, eye_look, lights, lashes, _glasses(s, row, eye, kernels), exposure
+        return (
+            camera,
+            mesh,
+            skin_look,
+            eye_look,
+            lights,
+            lashes,
+            _glasses(s, row, eye, kernels),
+            exposure,
+        )
 
 
 def pupil_radius(pupil_size: Floats) -> Floats:
@@ -381,7 +391,7 @@ def _glasses(s: Scenes, row: int, eye: Floats, kernels: ModuleType) -> Any:
     )
     centre = g.centre[row]
     hinge_y = centre[1] - 0.45 * g.half_size[row, 1]
-    temple = _TEMPLE_END_MM + [0, hinge_y, 0]
+    temple = _TEMPLE_END_MM + np.array([0, hinge_y, 0])
     return kernels.Glasses(
         bool(g.worn[row]), eye + rotation @ centre, turn @ rotation.T, g.half_size[row],
         float(g.exponent[row]), float(g.rim[row]), g.colour[row], float(g.gloss[row]),

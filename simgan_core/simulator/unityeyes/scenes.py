@@ -191,6 +191,7 @@ def sample_scenes(
     mascara = np.where(made_up, 1.4, 1.0)
     darkness = config.skin_tint * draw("skin dark") ** 2
     length = draw.between("lash length", config.lash_length)
+    nearest, farthest = config.distance_mm
     return Scenes(
         rows=rows,
         rotation=rotation,
@@ -199,7 +200,7 @@ def sample_scenes(
         visual_axis=visual,
         coefficients=_coefficients(config, draw, deviation),
         lids=LidPose(close, close_lower, 1 + (width - 1) * skew, 1 + (width - 1) * (2 - skew)),
-        distance_mm=1 / draw.between("distance", (1 / config.distance_mm[1], 1 / config.distance_mm[0])),
+        distance_mm=1 / draw.between("distance", (1 / farthest, 1 / nearest)),
         skin=draw.integer("skin", min(num_skins, config.num_skins or num_skins)),
         iris=np.where(draw("brown") < 0.5, brown_iris, draw.integer("iris", num_irises)),
         iris_size=draw.between("iris size", config.iris_size),
@@ -216,7 +217,7 @@ def sample_scenes(
         lash_density=draw.between("lash density", (0.9, 2.2)) * mascara,
         lash_tone=(0.01 + 0.05 * tone) / mascara,
         lash_shade=draw.between("lash shade", (0.2, 0.6)),
-        liner=np.where(made_up & (draw("liner") < 0.75), draw.between("liner opacity", (0.3, 0.9)), 0),
+        liner=np.where(made_up & (draw("liner") < 0.75), 0.3 + 0.6 * draw("liner opacity"), 0),
         eyeshadow=_eyeshadow(draw, made_up),
         brightness=draw.between("brightness", config.brightness),
         background=draw.between("background", (0.1, 1.2)),
@@ -318,7 +319,7 @@ def _rotation(pitch_deg: Floats, yaw_deg: Floats, roll: Floats) -> Floats:
     turn[:, 1, 0] = np.sin(roll)
     turn[:, 0, 1] = -turn[:, 1, 0]
     turn[:, 2, 2] = 1
-    return np.einsum("nij,njk->nik", turn, camera)
+    return np.asarray(np.einsum("nij,njk->nik", turn, camera))
 
 
 def _visual_axis(gaze: Floats, config: UnityEyesConfig) -> Floats:
@@ -377,6 +378,7 @@ def _glasses(config: UnityEyesConfig, draw: _Draw) -> Glasses:
     worn = draw("glasses") < config.glasses_share
     kind = draw("frame kind")
     half_height = draw.between("lens height", (14.0, 21.0))
+    aspect = draw.between("lens aspect", (1.15, 1.6))
     # Rimless, of wire, of plastic.
     rim = np.where(kind < 0.15, 0.25, np.where(kind < 0.55, 0.9, 1.6 + 2.6 * draw("rim")))
     metal = (kind >= 0.15) & (kind < 0.55)
@@ -391,7 +393,7 @@ def _glasses(config: UnityEyesConfig, draw: _Draw) -> Glasses:
             ],
             axis=1,
         ),
-        half_size=np.stack([half_height * draw.between("lens aspect", (1.15, 1.6)), half_height], 1),
+        half_size=np.stack([half_height * aspect, half_height], axis=1),
         exponent=draw.between("lens shape", (2.1, 5.0)),
         rim=rim,
         tilt=np.radians(
