@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from simgan_core.simulator.unityeyes.assets import Assets
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
@@ -53,21 +54,51 @@ def test_labels_alone_are_those_of_the_images(renderer: Renderer) -> None:
     )
 
 
-def test_the_pupil_label_is_the_centre_of_the_dark_disc_in_the_picture(renderer: Renderer) -> None:
-    rendered = renderer.render(range(64), PICTURE, masks=True)
-    shown = rendered.shown.reshape(64, 80, 2, 120, 2)
-    misses = []
-    for row in np.flatnonzero(rendered.iris_visible > 0.98):
-        dark = rendered.images[row].astype(float).mean(axis=2)
-        level = np.median(dark[(shown[row] == kernels.IRIS).all(axis=(1, 3))])
-        # Windows mirrored in the cornea are no part of the disc; grey iris or white round it.
-        near = np.hypot(*(_centres() - rendered.labels.pupil_px[row]).T).reshape(80, 120) < 12
-        weight = np.clip(1 - dark / max(level, 1), 0, None) * near * (dark < 0.5 * level)
-        if weight.sum() > 10:
-            found = (_centres() * weight.reshape(-1, 1)).sum(axis=0) / weight.sum()
-            misses.append(np.hypot(*(found - rendered.labels.pupil_px[row])))
-    assert len(misses) >= 15
+def test_the_pupil_label_is_the_centre_of_the_dark_disc_in_the_picture(assets: Assets) -> None:
+    misses = disc_misses(assets, num_eyes=192)
+    assert len(misses) >= 30
     assert np.median(misses) < 0.3
+
+
+def disc_misses(assets: Assets, num_eyes: int) -> np.ndarray:
+    """Distances in pixels from the pupil's label to the middle of the dark disc in the picture.
+
+    Of eyes whose pupil is in full sight, under the sky alone: a lamp mirrored in the cornea would
+    hide part of the disc.
+    """
+    sky = PLAIN.model_copy(update={"light_over_ambient": (0.0, 0.0), "lash_length": (0.1, 0.1)})
+    rendered = Renderer(assets, sky, seed=1).render(range(num_eyes), PICTURE)
+    start = rendered.labels.pupil_px + np.random.default_rng(0).uniform(-0.7, 0.7, (num_eyes, 2))
+    radius = 5.87 / 42 * 120 * 1.1
+    found = [
+        middle_of_disc(rendered.images[row].mean(axis=2), start[row], radius)
+        for row in np.flatnonzero(rendered.iris_visible > 0.85)
+    ]
+    labels = rendered.labels.pupil_px[rendered.iris_visible > 0.85]
+    misses = np.linalg.norm(np.array(found) - labels, axis=1)
+    return misses[np.isfinite(misses)]
+
+
+def middle_of_disc(picture: np.ndarray, start: np.ndarray, reach: float) -> np.ndarray:
+    """Middle of a dark disc round a place, from its edges along opposite rays; NaN for none.
+
+    Middles of chords through a place lie between it and the disc's: from there it is tried again.
+    """
+    angle = np.arange(32) * np.pi / 16
+    rays = np.stack([np.cos(angle), np.sin(angle)])[..., None] * np.arange(0, reach * 0.75, 0.25)
+    found = start
+    for _ in range(6):
+        place = found[:, None, None] + rays
+        profile = map_coordinates(picture, place[::-1] - 0.5, order=1)
+        rise = gaussian_filter1d(profile, 3, axis=1, order=1)
+        edge = np.take_along_axis(place, rise.argmax(axis=1)[None, :, None], axis=2)[..., 0]
+        clear = rise.max(axis=1) > 1.0
+        middle = (edge[:, :16] + edge[:, 16:]) / 2
+        both = clear[:16] & clear[16:] & (np.hypot(*(middle - start[:, None])) < 2)
+        if both.sum() < 10:
+            return np.full(2, np.nan)
+        found = np.median(middle[:, both], axis=1)
+    return np.asarray(found)
 
 
 def test_masks_agree_with_the_iris_ring(renderer: Renderer) -> None:
