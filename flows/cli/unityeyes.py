@@ -25,6 +25,8 @@ def simulate_unityeyes(
     size: str | None = None,
     samples: int | None = None,
     channels: Literal[1, 3] = 1,
+    framing: Literal["crop", "corners"] = "crop",
+    eye_widths: float = 1.5,
     preprocess: Literal["none", "equalize"] = "none",
     rows_per_shard: int = 2048,
     overwrite: bool = False,
@@ -52,6 +54,10 @@ def simulate_unityeyes(
         Samples of a pixel, each way; 1 for files, 3 for a dataset where not given.
     channels
         Of a dataset: 1 grey, 3 colour.
+    framing
+        Of a dataset: as ingestion crops UnityEyes' frames, or by the eye's corners.
+    eye_widths
+        Of a dataset: width of the images in widths of the eye.
     preprocess
         Of a dataset: histogram equalisation, as MPIIGaze's images have it, or none.
     rows_per_shard
@@ -75,7 +81,8 @@ def simulate_unityeyes(
         frame = FrameConfig.model_validate(given)
     else:
         crop = CropConfig.model_validate(
-            {**given, "channels": channels, "preprocess": preprocess,
+            {**given, "channels": channels, "preprocess": preprocess, "framing": framing,
+             "eye_widths": eye_widths,
              "rows_per_shard": rows_per_shard}
         )  # fmt: skip
     info = flow(

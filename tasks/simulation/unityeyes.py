@@ -59,7 +59,13 @@ class CropConfig(Config):
     height: int = Field(default=35, ge=8, le=512)
     """Height of the images, in pixels."""
     width: int = Field(default=55, ge=8, le=512)
-    """Width of the images, in pixels: 1.5 ways from the caruncle to the outer corner."""
+    """Width of the images, in pixels."""
+    framing: Literal["crop", "corners"] = "crop"
+    """crop: as ingestion cuts UnityEyes' frames, round the opening; corners: between the tip of
+    the inner corner and the outer one, as face landmarks give them."""
+    eye_widths: float = Field(default=1.5, ge=0.8, le=4)
+    """Width of the images, in ways from the caruncle (crop) or the tip (corners) to the outer
+    corner."""
     channels: Literal[1, 3] = 1
     """1: grey, 3: colour."""
     samples: int = Field(default=3, ge=1, le=8)
@@ -224,6 +230,8 @@ def _spec(count: int, simulation: Simulation, crop: CropConfig) -> DatasetSpec:
         "seed": simulation.seed,
         "match": _match_digest(simulation.match),
         "samples": crop.samples,
+        "framing": crop.framing,
+        "eye_widths": crop.eye_widths,
         **simulation.config.model_dump(mode="json"),
     }
     return DatasetSpec(
@@ -245,7 +253,7 @@ def _spec(count: int, simulation: Simulation, crop: CropConfig) -> DatasetSpec:
 def _shard(
     renderer: Renderer, rows: range, simulation: Simulation, crop: CropConfig
 ) -> SampleBlock:
-    picture = Picture("crop", crop.height, crop.width, crop.samples)
+    picture = Picture(crop.framing, crop.height, crop.width, crop.samples, crop.eye_widths)
     images = np.empty((len(rows), crop.height, crop.width, crop.channels), np.uint8)
     labels = {
         spec.name: np.empty((len(rows), *spec.shape), np.float32)

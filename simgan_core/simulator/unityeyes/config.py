@@ -46,12 +46,14 @@ class UnityEyesConfig(Config):
     """Use only so many of the skins, in the order of their names; all where not given."""
     shape_spread: float = Field(default=1.0, ge=0, le=2)
     """Spread of the shape model's coefficients, in their own standard deviations, cut off at 2."""
-    lid_width: Range = (1.0, 1.25)
-    """Stretch of the lids' opening; real eyes are wider against their iris than UnityEyes'."""
+    lid_width: Range = (1.0, 1.35)
+    """Stretch of the lids' opening, most of it on the temple's side; real eyes are wider against
+    their iris than UnityEyes'."""
     squint_share: float = Field(default=0.12, ge=0, le=1)
     """Share of eyes with lids half closed."""
-    closing_deg: float = Field(default=6.0, ge=0, le=15)
-    """Largest random turn of the upper lid, open or closed, beyond what the gaze asks for."""
+    closing_deg: Range = (-3.0, 13.0)
+    """Turns of the upper lid beyond UnityEyes', degrees; positive closes. Real eyes at rest cover
+    the upper rim of the iris, UnityEyes' show it."""
     iris_size: Range = (0.9, 1.0)
     """Radius of the iris in units of 5.87 mm (UnityEyes: 0.9 to 1)."""
     pupil_size: Range = (0.1, 0.8)
@@ -82,6 +84,7 @@ class UnityEyesConfig(Config):
             "distance_mm": (60, 1e5), "lid_width": (0.8, 1.6), "iris_size": (0.7, 1.2),
             "pupil_size": (0, 1.2), "refractive_index": (1, 1.5), "num_lights": (1, 4),
             "light_over_ambient": (0, 20), "brightness": (0.02, 0.95), "lash_length": (0, 2),
+            "closing_deg": (-15, 20),
         }  # fmt: skip
         for name, (least, most) in limits.items():
             low, high = getattr(self, name)

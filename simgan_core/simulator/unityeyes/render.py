@@ -33,7 +33,14 @@ from simgan_core.simulator.unityeyes.scenes import (
     ambient_directions,
     sample_scenes,
 )
-from simgan_core.simulator.unityeyes.views import Framing, View, crop_view, frame_view
+from simgan_core.simulator.unityeyes.views import (
+    CROP_EYE_WIDTHS,
+    Framing,
+    View,
+    corners_view,
+    crop_view,
+    frame_view,
+)
 
 Floats = NDArray[np.floating[Any]]
 
@@ -61,6 +68,8 @@ class Picture(NamedTuple):
     width: int
     samples: int = 2
     """Samples of a pixel, each way."""
+    eye_widths: float = CROP_EYE_WIDTHS
+    """Width of a crop in widths of the eye, as the framing measures them."""
 
 
 @dataclass(frozen=True)
@@ -224,15 +233,21 @@ class Renderer:
         height, width = picture.height, picture.width
         if picture.framing == "frame":
             return frame_view(geometry.eye[:, 2], height, width)
+        if picture.framing == "corners":
+            return corners_view(self._corners(geometry), height, width, picture.eye_widths)
         margin = geometry.skin[:, self._assets.margin]
         caruncle = geometry.skin[:, self._assets.caruncle_vertices]
-        return crop_view(margin, caruncle, height, width)
+        return crop_view(margin, caruncle, height, width, picture.eye_widths)
+
+    def _corners(self, geometry: _Geometry) -> Floats:
+        """Return the tip of the inner corner, and the outer corner [N, 2, 3]."""
+        tip = geometry.skin[:, self._assets.canthus].mean(axis=1)
+        return np.stack([tip, geometry.skin[:, self._assets.upper[-1]]], axis=1)
 
     def _labels(self, geometry: _Geometry, scenes: Scenes, view: View) -> Labels:
         assets, skin = self._assets, geometry.skin
         iris = geometry.eye[:, None] + eyeball.iris_ring(geometry.axes, scenes.iris_size)
-        outer = skin[:, assets.upper[-1]]
-        tip = skin[:, assets.canthus].mean(axis=1)
+        corners = self._corners(geometry)
         return Labels(
             gaze=scenes.gaze,
             visual_axis=scenes.visual_axis,
@@ -241,8 +256,8 @@ class Renderer:
             iris_px=view.to_pixels(iris),
             lid_px=view.to_pixels(skin[:, assets.margin]),
             caruncle_px=view.to_pixels(skin[:, assets.caruncle_vertices]),
-            corners_px=view.to_pixels(np.stack([tip, outer], axis=1)),
-            margin_corners_px=view.to_pixels(np.stack([skin[:, assets.upper[0]], outer], axis=1)),
+            corners_px=view.to_pixels(corners),
+            margin_corners_px=view.to_pixels(skin[:, [assets.upper[0], assets.upper[-1]]]),
             eyeball_px=view.to_pixels(geometry.eye),
         )
 

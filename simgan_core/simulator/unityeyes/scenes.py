@@ -177,15 +177,14 @@ def sample_scenes(
     visual = np.einsum("nij,nj->ni", rotation, _visual_axis(in_head, config))
     squints = draw("squints") < config.squint_share
     # A lid that looks down is already low.
-    most_deg = np.where(in_head[:, 1] > 0.1, 9.0, 17.0)
-    close = np.where(
-        squints,
-        5 + (most_deg - 5) * draw("close"),
-        config.closing_deg * (2 * draw("close") - 1),
-    )
+    by_gaze = np.where(in_head[:, 1] > 0.1, 0.5, 1.0)
+    least, most = config.closing_deg
+    squint = max(most, 5.0) + (17 - max(most, 5.0)) * draw("close")
+    close = by_gaze * np.where(squints, squint, draw.between("close", (least, most)))
     close_lower = np.where(squints, 3 * draw("close lower"), -1.5 + 3.5 * draw("close lower"))
     width = draw.between("lid width", config.lid_width)
-    skew = 0.6 + 0.8 * draw("lid width inner")
+    # Real irises lie midway between the corners, UnityEyes' nearer to the outer one.
+    inner, outer = 0.6 * draw("lid width inner"), 1 + 0.6 * draw("lid width outer")
     made_up = draw("makeup") < config.makeup_share
     tone = draw("lash tone")
     mascara = np.where(made_up, 1.4, 1.0)
@@ -199,7 +198,7 @@ def sample_scenes(
         gaze_in_head=in_head,
         visual_axis=visual,
         coefficients=_coefficients(config, draw, deviation),
-        lids=LidPose(close, close_lower, 1 + (width - 1) * skew, 1 + (width - 1) * (2 - skew)),
+        lids=LidPose(close, close_lower, 1 + (width - 1) * inner, 1 + (width - 1) * outer),
         distance_mm=1 / draw.between("distance", (1 / farthest, 1 / nearest)),
         skin=draw.integer("skin", min(num_skins, config.num_skins or num_skins)),
         iris=np.where(draw("brown") < 0.5, brown_iris, draw.integer("iris", num_irises)),
