@@ -554,6 +554,7 @@ def _shade_skin(  # type: ignore[no-untyped-def]
     other,
     out,
     shares,
+    cell,
 ):
     """Light that the skin sends along a ray."""
     i, j, k = mesh.triangles[t, 0], mesh.triangles[t, 1], mesh.triangles[t, 2]
@@ -608,12 +609,14 @@ def _shade_skin(  # type: ignore[no-untyped-def]
         # Light bleeds through skin beyond the edge of its shadow.
         wrapped = (cosine + 0.18) / 1.18
         if wrapped <= 0:
-            shares[light] = -1
+            shares[cell, light] = -1
             continue
-        if shares[light] < 0:
+        if shares[cell, light] < 0:
             spread = 0.5 + 3 * lights.half_size[light, 0]
-            shares[light] = _soft_lit(maps, bases, light, px, py, pz, 0.9 + spread * 0.7, spread)
-        share = shares[light]
+            shares[cell, light] = _soft_lit(
+                maps, bases, light, px, py, pz, 0.9 + spread * 0.7, spread
+            )
+        share = shares[cell, light]
         for ch in range(3):
             other[ch] += lights.colour[light, ch] * wrapped * share
         if cosine > 0 and share > 0:
@@ -636,7 +639,9 @@ def _shade_skin(  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _shade_eye(dx, dy, dz, hit, spot, eye, lights, maps, bases, near, colour, light, out, shares):  # type: ignore[no-untyped-def]
+def _shade_eye(
+    dx, dy, dz, hit, spot, eye, lights, maps, bases, near, colour, light, out, shares, cell
+):  # type: ignore[no-untyped-def]
     """Light that the eyeball sends along a ray; returns what the sample shows."""
     gx, gy, gz = eye.axes[2, 0], eye.axes[2, 1], eye.axes[2, 2]
     nx, ny, nz = hit[3], hit[4], hit[5]
@@ -689,12 +694,12 @@ def _shade_eye(dx, dy, dz, hit, spot, eye, lights, maps, bases, near, colour, li
             + 0.1
         ) / 1.1
         if cosine <= 0:
-            shares[k] = -1
+            shares[cell, k] = -1
             continue
-        if shares[k] < 0:
+        if shares[cell, k] < 0:
             spread = 0.4 + 2.5 * lights.half_size[k, 0]
-            shares[k] = _soft_lit(maps, bases, k, px, py, pz, 0.5 + 0.5 * spread, spread)
-        share = shares[k]
+            shares[cell, k] = _soft_lit(maps, bases, k, px, py, pz, 0.5 + 0.5 * spread, spread)
+        share = shares[cell, k]
         for ch in range(3):
             light[ch] += lights.colour[k, ch] * cosine * share
     upper, lower = near[4], near[5]
@@ -930,7 +935,8 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
     shown = np.full(size, 255, np.uint8)
     hit, spot, near = np.empty(7), np.empty(2), np.empty(_NUM_COARSE)
     colour, other, out = np.empty(3), np.empty(3), np.empty(3)
-    shares = np.empty(num_lights)
+    shares = np.empty((camera.width // 2 + 1, num_lights))
+    kinds = np.zeros(camera.width // 2 + 1, np.bool_)
     whole_iris, visible_iris = 0, 0
     for row in range(camera.height):
         for column in range(camera.width):
@@ -949,13 +955,16 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                 if spot[0] * spot[0] + spot[1] * spot[1] < eye.iris_radius * eye.iris_radius:
                     whole_iris += 1
                     visible_iris += 0 if skin_first else 1
-            # Shadows are computed for every other sample of a row: they take half of the time.
-            if column % 2 == 0 or (shown[row, column - 1] == SKIN) != skin_first:
-                shares[:] = -1
+            # Shadows are computed for one sample of four: they would take half of the time.
+            cell = column // 2
+            if (row % 2 == 0 and column % 2 == 0) or kinds[cell] != skin_first:
+                kinds[cell] = skin_first
+                for k in range(num_lights):
+                    shares[cell, k] = -1
             if skin_first:
                 _shade_skin(owner[row, column], first[row, column], second[row, column],
                             dx, dy, dz, mesh, normals, ambient, skin, lights, maps, bases,
-                            colour, other, out, shares)  # fmt: skip
+                            colour, other, out, shares, cell)  # fmt: skip
                 shown[row, column] = SKIN
             elif t > 0:
                 gy, gx = (row - top) / _COARSE, (column - left) / _COARSE
@@ -967,7 +976,8 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                     below = grid[iy + 1, ix, c] * (1 - gx) + grid[iy + 1, ix + 1, c] * gx
                     near[c] = above * (1 - gy) + below * gy
                 shown[row, column] = _shade_eye(dx, dy, dz, hit, spot, eye, lights, maps, bases,
-                                                near, colour, other, out, shares)  # fmt: skip
+                                                near, colour, other, out, shares,
+                                                cell)  # fmt: skip
                 depth[row, column] = eye_depth
             else:
                 continue
