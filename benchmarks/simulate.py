@@ -1,18 +1,27 @@
-"""Measure how many images a second the simulator renders on one core.
+"""Measure how many images a second the simulators render on one core.
 
-    python benchmarks/simulate.py
+    python benchmarks/simulate.py                      # the built-in simulator
+    python benchmarks/simulate.py --assets FOLDER      # UnityEyes' eyes, by 1 and 2 processes
 
 Rendering is numpy without threads; the BLAS behind its matrix products is held to one by the
-environment variables set here, before numpy is loaded. Prints the best of five runs.
+environment variables set here, before numpy is loaded. The built-in simulator's rates are the best
+of five runs. UnityEyes' are stated by the clock and by processor time, which other work on the
+machine disturbs less, the best of three runs; memory is the process's peak after each.
 """
 
 import os
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
+import argparse
+import multiprocessing
+import resource
 import time
 
 from simgan_core.simulator.eyes import Domain, Framing, render, sample_scenes
+from simgan_core.simulator.unityeyes.config import UnityEyesConfig
+from simgan_core.simulator.unityeyes.render import Picture, Renderer
+from tasks.simulation.unityeyes_assets import load_assets
 
 CASES: list[tuple[Domain, Framing, int, int]] = [
     ("synthetic", "crop", 35, 55),
@@ -20,13 +29,26 @@ CASES: list[tuple[Domain, Framing, int, int]] = [
     ("real", "crop", 36, 60),
     ("synthetic", "frame", 120, 160),
 ]
+PICTURES = [
+    Picture("crop", 80, 120, 2),
+    Picture("crop", 35, 55, 3),
+    Picture("frame", 480, 640, 1),
+]
 
 
 def main() -> None:
     """Print the rate of every case."""
-    for domain, framing, height, width in CASES:
-        rate = max(images_per_second(domain, framing, height, width) for _ in range(5))
-        print(f"{domain:9} {framing:5} {height:3}×{width:3}: {rate:6.0f} images/s on one core")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--assets", help="folder of UnityEyes2's assets")
+    parser.add_argument("--count", type=int, default=256, help="images of a run of UnityEyes'")
+    given = parser.parse_args()
+    if given.assets is None:
+        for domain, framing, height, width in CASES:
+            rate = max(images_per_second(domain, framing, height, width) for _ in range(5))
+            print(f"{domain:9} {framing:5} {height:3}×{width:3}: {rate:6.0f} images/s on one core")
+        return
+    for picture in PICTURES:
+        print_unityeyes(given.assets, given.count, picture)
 
 
 def images_per_second(
@@ -36,6 +58,41 @@ def images_per_second(
     started = time.perf_counter()
     render(sample_scenes(domain, count, seed=0), framing, height, width)
     return count / (time.perf_counter() - started)
+
+
+def print_unityeyes(assets: str, count: int, picture: Picture) -> None:
+    """Print rates of one process and of two at a time, and the memory that one took."""
+    size = f"{picture.framing:5} {picture.height:3}×{picture.width:3}, {picture.samples} samples"
+    for num_processes in (1, 2):
+        started = time.perf_counter()
+        with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
+            jobs = [(assets, count, picture, process) for process in range(num_processes)]
+            rates = pool.starmap(unityeyes_rates, jobs)
+        by_clock, by_processor, peaks = zip(*rates, strict=True)
+        print(
+            f"{size}, {num_processes} processes: {sum(by_clock):5.1f} images/s, "
+            f"{min(by_processor):5.1f} a second of processor time; peak MB after each run "
+            f"{peaks[0]} ({time.perf_counter() - started:.0f} s)",
+            flush=True,
+        )
+
+
+def unityeyes_rates(
+    assets: str, count: int, picture: Picture, seed: int
+) -> tuple[float, float, list[int]]:
+    """Return images a second, images a second of processor time, and peaks of memory in MB."""
+    renderer = Renderer(load_assets(assets), UnityEyesConfig(), seed)
+    renderer.render(range(16), picture)
+    by_clock, by_processor, peaks = 0.0, 0.0, []
+    for run in range(3):
+        clock, processor = time.perf_counter(), time.process_time()
+        # As a simulation does: some at a time, the next rows in the next run.
+        for first in range(run * count, (run + 1) * count, 64):
+            renderer.render(range(first, min(first + 64, (run + 1) * count)), picture)
+        by_clock = max(by_clock, count / (time.perf_counter() - clock))
+        by_processor = max(by_processor, count / (time.process_time() - processor))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    return by_clock, by_processor, peaks
 
 
 if __name__ == "__main__":

@@ -78,6 +78,28 @@ LID_PX = LabelSpec(
     description="Points x, y along the inner margin of both lids: the outline of the open eye.",
 )
 
+CORNERS_PX = LabelSpec(
+    name="corners_px",
+    shape=(2, 2),
+    unit="px",
+    frame=_PIXELS,
+    description="Points x, y: the tip of the inner corner, beyond the caruncle, and the outer one.",
+)
+VISUAL_AXIS = LabelSpec(
+    name="visual_axis",
+    shape=(3,),
+    unit="1",
+    frame=_CAMERA,
+    description="Unit vector through the fovea, where `gaze` is the optical axis of the eyeball.",
+)
+IRIS_VISIBLE = LabelSpec(
+    name="iris_visible",
+    shape=(),
+    unit="1",
+    frame="none",
+    description="Share of the iris that the lids leave in sight, 0 to 1.",
+)
+
 
 class DatasetSpec(Schema):
     """What a dataset shall be: everything about it but the samples themselves.

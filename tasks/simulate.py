@@ -42,7 +42,7 @@ MARK = ".simulation"
 @task(name="simulate-synthetic", cache_policy=CACHE)
 def simulate_synthetic(out: str, count: int, seed: int) -> str:
     """Write N.jpg + N.json for N = 1 … count; pairs that an earlier run left are kept."""
-    folder = _claim(Path(out), "synthetic", count, seed)
+    folder = claim_folder(Path(out), "synthetic", count, seed)
     started = time.monotonic()
     for start in range(0, count, PAIRS_AT_ONCE):
         numbers = [
@@ -62,7 +62,7 @@ def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PE
     """Write `count` eyes of people in turn, left and right, as MPIIGaze's files and lists."""
     num_frames = -(-count // 2)
     scenes = sample_scenes("real", 2 * num_frames, seed, num_people=num_people)
-    folder = _claim(Path(out), f"real, {num_people} people", count, seed)
+    folder = claim_folder(Path(out), f"real, {num_people} people", count, seed)
     started = time.monotonic()
     for person in range(num_people):
         frames = np.arange(person, num_frames, num_people)
@@ -81,7 +81,7 @@ def simulate_hand(out: str, domain: Literal["synthetic", "real"], count: int, se
     The hand is as far away as makes its cube fill a good part of the frame, and is drawn without
     perspective within it, as the simulator has it.
     """
-    folder = _claim(Path(out), f"{domain} hands", count, seed)
+    folder = claim_folder(Path(out), f"{domain} hands", count, seed)
     started = time.monotonic()
     joints = []
     for start in range(0, count, FRAMES_AT_ONCE):
@@ -112,14 +112,15 @@ def _joints_uvd(joints_mm: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any
     return np.concatenate([uv, joints_mm[..., 2:] + HAND_MM], axis=2)
 
 
-def _claim(folder: Path, domain: str, count: int, seed: int) -> Path:
+def claim_folder(folder: Path, domain: str, count: int, seed: int, **more: object) -> Path:
     """Mark the folder as this simulation's; refuse one that holds anything else."""
     if count < 1 or seed < 0:
         raise InputError(
             f"a simulation needs count ≥ 1 and seed ≥ 0, got {count} and {seed}; nothing is written"
         )
     mark = folder / MARK
-    claim = {"domain": domain, "count": count, "seed": seed, "recipe": recipe_version("simulate")}
+    claim = {"domain": domain, "count": count, "seed": seed, **more}
+    claim.setdefault("recipe", recipe_version("simulate"))
     if mark.exists():
         found = json.loads(mark.read_text())
         if found != claim:

@@ -81,7 +81,7 @@ def unityeyes(
     head_limit
         Leave out eyes of heads turned by more, in pitch or yaw, in degrees.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     source = UnityEyesInput(
         folder=str(folder),
         crop=crop,
@@ -98,7 +98,7 @@ def syntheseyes(
     folder: Folder, *, channels: Channels = 1, size: Size = "35x55", storing: Stored
 ) -> Outcome:
     """Read a folder of X.png + X.pkl; the pickles are read without running anything in them."""
-    height, width = _size(size)
+    height, width = height_and_width(size)
     source = SynthesEyesInput(folder=str(folder), channels=channels, height=height, width=width)
     return _ingest(source, storing)
 
@@ -123,7 +123,7 @@ def mpiigaze(
     people
         Only these, separated by commas: p00,p03.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     chosen = None if people is None else tuple(filter(None, map(str.strip, people.split(","))))
     source = MPIIGazeInput(
         folder=str(folder), subset=subset, people=chosen, height=height, width=width
@@ -140,7 +140,7 @@ def eye_gaze(file: Path, *, size: Size = "35x55", storing: Stored) -> Outcome:
     file
         The file.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     return _ingest(EyeGazeInput(file=str(file), height=height, width=width), storing)
 
 
@@ -158,7 +158,7 @@ def folder(
         folder=str(folder),
         channels=channels,
         domain=domain,
-        size=None if size is None else _size(size),
+        size=None if size is None else height_and_width(size),
     )
     return _ingest(source, storing)
 
@@ -186,7 +186,7 @@ def nyu_hand(
     view
         Which of the three cameras.
     """
-    height, width = _size(size)
+    height, width = height_and_width(size)
     source = NyuHandInput(
         folder=str(folder),
         labels=None if labels is None else str(labels),
@@ -244,7 +244,7 @@ def arrays(
         id=id,
         person=person,
         domain=domain,
-        size=None if size is None else _size(size),
+        size=None if size is None else height_and_width(size),
     )
     return _ingest(source, storing)
 
@@ -264,7 +264,8 @@ def _ingest(source: Any, storing: Storing) -> Outcome:
     return dataset_outcome(info)
 
 
-def _size(text: str) -> tuple[int, int]:
+def height_and_width(text: str) -> tuple[int, int]:
+    """Return the numbers of --size HEIGHTxWIDTH; raises InputError for other text."""
     height, times, width = text.lower().partition("x")
     if not (times and _SIDE.fullmatch(height) and _SIDE.fullmatch(width)):
         raise InputError(f"--size {text}: expected height x width in pixels, such as 35x55")

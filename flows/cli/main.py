@@ -32,6 +32,7 @@ from flows.cli.servers import prefect_for_flows, require_tracking
 from flows.cli.terminal import is_full_disk, terminal_output, written_log
 from flows.cli.turing import app as turing_app
 from flows.cli.ui import ui
+from flows.cli.unityeyes import simulate_unityeyes
 from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError, UnavailableError
@@ -68,7 +69,10 @@ app = App(
     help_epilogue="Every command takes --json: one machine-readable result as the last line of "
     "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
 )
-simulate_app = App(name="simulate", help="Render the built-in simulator's two domains.")
+simulate_app = App(
+    name="simulate", help="Render the built-in simulator's domains, or UnityEyes' eyes."
+)
+simulate_app.command(simulate_unityeyes, name="unityeyes")
 app.command(simulate_app)
 app.command(ingest_app)
 app.command(inspect_app)

@@ -29,6 +29,11 @@ def from_rotation_vectors(vectors: Floats) -> NDArray[np.float32]:
     return _pitch_yaw_roll(_matrices_of_vectors(vectors))
 
 
+def from_matrices(matrices: Floats) -> NDArray[np.float32]:
+    """Return pitch, yaw and roll [N, 3] of rotation matrices [N, 3, 3]."""
+    return _pitch_yaw_roll(matrices)
+
+
 def from_unityeyes(angles_deg: Floats) -> NDArray[np.float32]:
     """Return pitch, yaw and roll [..., 3] of UnityEyes' `head_pose` [..., 3] in degrees."""
     radians = np.radians(angles_deg)
@@ -45,7 +50,12 @@ def from_unityeyes(angles_deg: Floats) -> NDArray[np.float32]:
 
 def to_unityeyes(vectors: Floats) -> NDArray[np.float64]:
     """Return UnityEyes' `head_pose` [N, 3] in degrees, 0 to 360, of rotation vectors [N, 3]."""
-    camera = _matrices_of_vectors(vectors).swapaxes(-1, -2) @ _FLIP
+    return matrices_to_unityeyes(_matrices_of_vectors(vectors))
+
+
+def matrices_to_unityeyes(matrices: Floats) -> NDArray[np.float64]:
+    """Return UnityEyes' `head_pose` [N, 3] in degrees, 0 to 360, of rotation matrices [N, 3, 3]."""
+    camera = np.asarray(matrices, np.float64).swapaxes(-1, -2) @ _FLIP
     x = np.arcsin(np.clip(-camera[..., 1, 2], -1, 1))
     y = np.arctan2(camera[..., 0, 2], camera[..., 2, 2])
     z = np.arctan2(camera[..., 1, 0], camera[..., 1, 1])

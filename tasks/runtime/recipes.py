@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, get_args
 
 from tasks.runtime.code_digest import CodeReader
 
-Stage = Literal["simulate", "ingest", "train", "refine", "estimate", "compare"]
+Stage = Literal["simulate", "unityeyes", "ingest", "train", "refine", "estimate", "compare"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _ROOT = Path(__file__).parents[2]
@@ -34,6 +34,12 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
         "tasks.simulate:simulate_synthetic",
         "tasks.simulate:simulate_real",
         "tasks.simulate:simulate_hand",
+    ),
+    "unityeyes": (
+        "tasks.simulation.unityeyes:write_pairs",
+        "tasks.simulation.unityeyes:simulate_shards",
+        "tasks.simulation.unityeyes_assets:load_assets",
+        "simgan_core.simulator.unityeyes.kernels:draw",
     ),
     "ingest": ("tasks.ingestion.ingest:plan_ingestion", "tasks.ingestion.ingest:ingest_shards"),
     "train": (

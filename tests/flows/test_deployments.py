@@ -19,6 +19,7 @@ DEPLOYMENTS = {
     "nightly-pipeline",
     "pipeline",
     "simulate",
+    "simulate-unityeyes",
     "train-refiner",
 }
 

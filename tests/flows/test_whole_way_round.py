@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from tests.flows.conftest import Simgan
+from tests.unityeyes_folder import write_assets
 
 TRAINING = ("--steps", 6, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--discriminator-pretraining-steps", 2)  # fmt: skip
@@ -48,6 +49,7 @@ def of_readme(environment: dict[str, str], workplace: Path) -> list[dict[str, An
         eyes["image"] = np.random.default_rng(0).integers(0, 255, (9, 70, 110), np.uint8)
         eyes["look_vec"] = np.tile([0.0, 0.0, -1.0], (9, 1))
         eyes["pupil_2d"] = np.tile([55.0, 35.0], (9, 1))
+    write_assets(folder / "UnityEyes2")
     found: list[dict[str, Any]] = []
     for command in COMMANDS:
         _, *words = shlex.split(command, comments=True)

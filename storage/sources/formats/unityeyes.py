@@ -230,7 +230,7 @@ def write_unityeyes_pair(
     iris_px: NDArray[np.floating[Any]],
     lid_margin_px: NDArray[np.floating[Any]],
     caruncle_px: NDArray[np.floating[Any]],
-    details: Mapping[str, Mapping[str, str]],
+    details: Mapping[str, Mapping[str, JsonValue]],
 ) -> None:
     """Write one pair as UnityEyes does; where N.jpg is, the pair is whole.
 

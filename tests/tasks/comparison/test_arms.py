@@ -110,7 +110,7 @@ def test_protocols_by_person_want_people(eyes: dict[str, str], home: Path, tmp_p
     block = test_set.load()
     writer = DatasetWriter.open(str(tmp_path / "one.zarr"), test_set.info.spec)
     writer.write_shard(0, replace(block, ids=[f"p10/{row}" for row in range(len(block.ids))]))
-    with pytest.raises(InputError, match="needs a test set of at least 2 people.* has 1$"):
+    with pytest.raises(InputError, match=r"needs a test set of at least 2 people.* has 1$"):
         plan(eyes | {"test": writer.finish().url}, protocol=Protocol(name="leave-one-person-out"))
 
 

@@ -1,0 +1,1 @@
+"""Simulators that need files of their own."""
