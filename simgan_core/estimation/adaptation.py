@@ -74,15 +74,6 @@ def centre_by_look(
     return np.asarray((predicted - offset).numpy())
 
 
-def agreement(first_deg: NDArray[np.floating], second_deg: NDArray[np.floating]) -> float:
-    """Return the correlation of two predictions [N, 2], the mean of pitch's and yaw's.
-
-    What orders ways of centring without labels: the better one makes estimators agree more.
-    """
-    pairs = zip(first_deg.T, second_deg.T, strict=True)
-    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
-
-
 def _looks(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
     """Describe images [N, H, W, C] by what surrounds the iris [N, D], float32, of 0 to 255."""
     keep = torch.ones(_GRID, dtype=torch.bool)

@@ -16,7 +16,7 @@ from simgan_core.data.fourier import swap_amplitudes
 from simgan_core.data.histogram_matching import match_histograms
 from simgan_core.data.label_matching import load_label_prior, resampled_rows
 from simgan_core.errors import InputError
-from simgan_core.estimation.adaptation import agreement, centre_by_look, student_config
+from simgan_core.estimation.adaptation import centre_by_look, student_config
 from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
 from simgan_core.gaze import gaze_from_pitchyaw
@@ -491,12 +491,6 @@ def _pseudo_labelled(arm: Arm, unlabelled: str, config: EstimatorConfig) -> Less
         for seed in TEACHER_SEEDS
     ]
     centred = [centre_by_look(each, images, seed=0) for each in predicted]
-    logger.info(
-        "teachers' agreement on %d unlabelled images: %.2f, centred by look %.2f",
-        len(images),
-        agreement(*predicted),
-        agreement(*centred),
-    )
     gaze = gaze_from_pitchyaw(np.radians(np.mean(centred, axis=0)))
     return Lessons(images, {"gaze": gaze.astype(np.float32)})
 

@@ -16,6 +16,9 @@ from tasks.comparison.plan import Arm, ArmAnswers, Comparison, LabelPriorRef, La
 
 BOOTSTRAP_SEED = 0
 
+DOUBTFUL_SHARE = 0.25
+"""Effective share of the synthetic rows below which an estimated label prior is doubtful: it was
+17% where matching did harm (the demo's domains), 45% where it helped (docs/decisions.md)."""
 CHEAP = {
     "tone_matched": "histogram matching",
     "fourier": "Fourier amplitudes",
@@ -109,10 +112,17 @@ class LabelMatching(_Model):
     test: LabelSpread
 
     def __str__(self) -> str:
+        doubt = (
+            " So few synthetic rows are left in effect that the estimate is doubtful: see the arm "
+            "with labels unmatched, or leave labels as they are (--no-match-labels)."
+            if self.prior.effective_share < DOUBTFUL_SHARE
+            else ""
+        )
         return (
             "Labels matched: synthetic and refined rows are drawn as often as their gaze is "
             f"estimated to occur among unlabelled real images ({self.prior.estimated}; true on the "
-            f"test images: {self.test}; synthetic labels: {self.prior.training})."
+            f"test images: {self.test}; synthetic labels: {self.prior.training}; "
+            f"{self.prior.effective_share:.0%} of the synthetic rows in effect).{doubt}"
         )
 
 
