@@ -639,9 +639,9 @@ def _shade_skin(  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _shade_eye(
+def _shade_eye(  # type: ignore[no-untyped-def]
     dx, dy, dz, hit, spot, eye, lights, maps, bases, near, colour, light, out, shares, cell
-):  # type: ignore[no-untyped-def]
+):
     """Light that the eyeball sends along a ray; returns what the sample shows."""
     gx, gy, gz = eye.axes[2, 0], eye.axes[2, 1], eye.axes[2, 2]
     nx, ny, nz = hit[3], hit[4], hit[5]
