@@ -20,12 +20,13 @@ from zarr.abc.buffer import Buffer
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import BufferPrototype
 from zarr.core.dtype import VariableLengthUTF8
-from zarr.storage import StorePath, WrapperStore
+from zarr.storage import StorePath
 
 from storage.errors import CorruptDatasetError, UnsupportedDatasetError
 from storage.location import ROOT_DOCUMENT, Claim, Location
 from storage.manifest import ShardRecord
 from storage.schema import DatasetInfo, DatasetSpec
+from storage.wrapping_store import WrappingStore
 
 SCHEMA_VERSION = 1
 
@@ -147,7 +148,7 @@ def chunk_key(array: str, shard: int, num_axes: int) -> str:
     return "/".join((array, "c", str(shard), *["0"] * (num_axes - 1)))
 
 
-class StrictStore(WrapperStore[Store]):
+class StrictStore(WrappingStore):
     """A store in which a chunk that is not there is an error and not a chunk of zeros.
 
     Datasets are written with all their chunks, so one is missing only where a dataset is damaged,

@@ -36,9 +36,10 @@ from obstore.store import S3Store
 from typing_extensions import override
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore, ObjectStore, WrapperStore
+from zarr.storage import LocalStore, ObjectStore
 
 from storage.errors import ClaimLostError, DatasetBusyError, LocationError
+from storage.wrapping_store import WrappingStore
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -415,7 +416,7 @@ class _LocalClaim(Claim):
         return _GuardedStore(self._place.store(read_only=False), self)
 
 
-class _GuardedStore(WrapperStore[Store]):
+class _GuardedStore(WrappingStore):
     """Writes to a folder while a claim is held."""
 
     def __init__(self, store: Store, claim: Claim) -> None:
@@ -674,7 +675,7 @@ class _S3Claim(Claim):
         return json.dumps(claim).encode()
 
 
-class _FencedStore(WrapperStore[Store]):
+class _FencedStore(WrappingStore):
     """Writes to S3 while a claim is held."""
 
     def __init__(self, store: Store, claim: _S3Claim) -> None:

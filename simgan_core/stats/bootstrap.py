@@ -25,11 +25,6 @@ class Interval:
     high: float
 
 
-def share_within(errors: ArrayLike, limit: float) -> float:
-    """Return the share, 0 to 1, of errors that are at most `limit`."""
-    return float(np.mean(np.asarray(errors) <= limit))
-
-
 def cumulative_shares(errors: ArrayLike, limits: ArrayLike) -> NDArray[np.float64]:
     """Return for each of the limits [L] the share of errors at most as large.
 

@@ -57,7 +57,7 @@ def _packages() -> Finding:
     found = {name: version(name) for name in PACKAGES}
     mend = None
     if tuple(int(part) for part in found["fastapi"].split(".")[:2]) >= (0, 151):
-        mend = "fastapi 0.151 and later break Prefect's flows: pip install 'fastapi<0.151'"
+        mend = "fastapi 0.151 and later break Prefect 3.8 and 3.9: pip install 'fastapi<0.151'"
     code = code_version()
     commit = f" ({code.commit[:12]}{', changed' * bool(code.dirty)})" if code.commit else ""
     listed = ", ".join(f"{name} {number}" for name, number in found.items())

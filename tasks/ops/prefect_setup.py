@@ -32,7 +32,10 @@ from tasks.runtime.policies import GPU_SLOT, HEARTBEAT_S, REFINED_GOT_WORSE
 logger = logging.getLogger(__name__)
 
 CPU_POOL, GPU_POOL = "simgan-cpu", "simgan-gpu"
-CHECKOUT = Path(__file__).resolve().parents[2]
+CODE = Path(__file__).resolve().parents[2]
+"""Folder of the four packages: the checkout, or where a wheel was installed."""
+
+DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 NIGHTLY = "nightly-pipeline"
 TAG = "simgan"  # of every deployment of ours
 
@@ -79,8 +82,11 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
         "SIMGAN_VERSION": version,
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=CHECKOUT,
+        [
+            *(sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"),
+            *("--prefect-file", str(DEPLOYMENTS)),
+        ],
+        cwd=CODE,
         env=surroundings,
         capture_output=True,
         text=True,
@@ -92,9 +98,9 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
 
 def code_digest() -> str:
     """What the forms follow from, as 12 hexadecimal digits: `prefect.yaml` and the code."""
-    files = [CHECKOUT / "prefect.yaml"]
+    files = [DEPLOYMENTS]
     for package in ("flows", "tasks", "simgan_core", "storage"):
-        files += sorted((CHECKOUT / package).rglob("*.py"))
+        files += sorted((CODE / package).rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -16,6 +16,7 @@ import pytest
 from simgan_core.simulator.eyes import Scenes, render
 from storage.schema import GAZE, PUPIL_PX, Domain
 from tasks.ops.prefect_setup import prepare_server
+from tests.command_server import Command, CommandServer
 from tests.tasks.comparison.conftest import write_dataset
 
 SECONDS_TO_START = 90
@@ -80,7 +81,7 @@ class Simgan:
         self.environment = environment
         self.folder = folder
 
-    def start(self, *words: object) -> "subprocess.Popen[str]":
+    def start(self, *words: object) -> "subprocess.Popen[str] | Command":
         """Start a command and do not wait for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *map(str, words)],
@@ -95,13 +96,32 @@ class Simgan:
         """Run a command to its end."""
         process = self.start(*words)
         out, err = process.communicate()
+        assert process.returncode is not None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+class ForkedSimgan(Simgan):
+    """The same, in a process that is forked where all is imported."""
+
+    def __init__(self, server: CommandServer, environment: dict[str, str], folder: Path) -> None:
+        super().__init__(environment, folder)
+        self._server = server
+
+    def within(self, folder: Path) -> "ForkedSimgan":
+        """Return the command in another working directory."""
+        return ForkedSimgan(self._server, self.environment, folder)
+
+    def start(self, *words: object) -> Command:
+        """Start a command and do not wait for it."""
+        return self._server.start(list(map(str, words)), self.environment, self.folder)
+
+
 @pytest.fixture(scope="session")
-def simgan(environment: dict[str, str], workplace: Path) -> Simgan:
+def simgan(environment: dict[str, str], workplace: Path) -> Iterator[ForkedSimgan]:
     """The `simgan` command in this session's surroundings."""
-    return Simgan(environment, workplace)
+    server = CommandServer(environment, workplace / "commands")
+    yield ForkedSimgan(server, environment, workplace)
+    server.close()
 
 
 def write_eyes(to: Path, domain: Domain, scenes: Scenes) -> str:

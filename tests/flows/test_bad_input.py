@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from storage.samples import SampleBlock
-from storage.schema import GAZE, DatasetSpec
+from storage.schema import GAZE, DatasetSpec, Domain
 from storage.writer import DatasetWriter
 from tasks.simulate import simulate_synthetic
 
@@ -113,7 +113,8 @@ def test_frames_of_two_sizes_are_cropped_to_one(simgan: Any, pairs: Path, tmp_pa
 
 
 def test_datasets_of_two_sizes(simgan: Any, tmp_path: Path) -> None:
-    small, large = _dataset(tmp_path / "small.zarr", 35), _dataset(tmp_path / "large.zarr", 36)
+    small = _dataset(tmp_path / "small.zarr", 35)
+    large = _dataset(tmp_path / "large.zarr", 36, "real")
     said = refused(simgan, "train", "--synthetic", small, "--real", large)
     assert "height" in said
     assert "35" in said
@@ -122,13 +123,13 @@ def test_datasets_of_two_sizes(simgan: Any, tmp_path: Path) -> None:
 
 def test_datasets_of_two_preprocessings(simgan: Any, tmp_path: Path) -> None:
     plain = _dataset(tmp_path / "plain.zarr", 35)
-    equalized = _dataset(tmp_path / "equalized.zarr", 35, preprocess="equalize")
+    equalized = _dataset(tmp_path / "equalized.zarr", 35, "real", "equalize")
     assert "preprocess" in refused(simgan, "train", "--synthetic", plain, "--real", equalized)
 
 
 def test_an_incomplete_dataset(simgan: Any, tmp_path: Path) -> None:
-    whole = _dataset(tmp_path / "whole.zarr", 35)
-    DatasetWriter.open(str(tmp_path / "begun.zarr"), _spec(35, "none"))
+    whole = _dataset(tmp_path / "whole.zarr", 35, "real")
+    DatasetWriter.open(str(tmp_path / "begun.zarr"), _spec(35))
     said = refused(simgan, "train", "--synthetic", tmp_path / "begun.zarr", "--real", whole)
     assert "begun.zarr" in said
 
@@ -171,7 +172,7 @@ def _replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def _spec(height: int, preprocess: Any) -> DatasetSpec:
+def _spec(height: int, domain: Domain = "synthetic", preprocess: Any = "none") -> DatasetSpec:
     return DatasetSpec(
         num_rows=4,
         height=height,
@@ -179,15 +180,17 @@ def _spec(height: int, preprocess: Any) -> DatasetSpec:
         channels=1,
         dtype="uint8",
         labels=(GAZE,),
-        domain="synthetic",
+        domain=domain,
         source={"name": "test"},
         preprocess=preprocess,
     )
 
 
-def _dataset(path: Path, height: int, preprocess: str = "none") -> Path:
+def _dataset(
+    path: Path, height: int, domain: Domain = "synthetic", preprocess: str = "none"
+) -> Path:
     rng = np.random.default_rng(height)
-    writer = DatasetWriter.open(str(path), _spec(height, preprocess))
+    writer = DatasetWriter.open(str(path), _spec(height, domain, preprocess))
     block = SampleBlock(
         images=rng.integers(0, 256, (4, height, 55, 1)).astype(np.uint8),
         valid=np.ones(4, bool),

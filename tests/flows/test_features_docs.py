@@ -11,7 +11,7 @@ from torch import nn
 
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import sample_scenes
-from tests.flows.conftest import Simgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, write_eyes
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "features.md").read_text("utf-8")
 LINES = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -55,13 +55,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[st
 
 
 def test_exported_features_are_what_a_training_is_held_by(
-    folder: Path, environment: dict[str, str]
+    simgan: ForkedSimgan, folder: Path, environment: dict[str, str]
 ) -> None:
     exec(compile(LINES[1], "docs/features.md", "exec"), {})
-    simgan = Simgan(environment, folder)
     said = {}
     for _, command, *words in COMMANDS:
-        done = simgan(command, *words, *LESS[command])
+        done = simgan.within(folder)(command, *words, *LESS[command])
         assert done.returncode == 0, done.stderr
         said[command] = done.stdout
     (refiner,) = Path(environment["SIMGAN_HOME"]).glob(

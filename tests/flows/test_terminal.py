@@ -10,6 +10,13 @@ from typing import Any
 import pytest
 
 from tasks.simulate import simulate_synthetic
+from tests.flows.conftest import Simgan
+
+
+@pytest.fixture(scope="module")
+def simgan(environment: dict[str, str], workplace: Path) -> Simgan:
+    """The command in a process that imports Prefect after it has read `-v` and `-q`."""
+    return Simgan(environment, workplace)
 
 
 @pytest.fixture

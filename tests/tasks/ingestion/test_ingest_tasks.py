@@ -70,12 +70,13 @@ def images(tmp_path: Path) -> ArraysInput:
 
 @pytest.fixture
 def s3_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter pauses and fewer retries below the tasks' own."""
+    """Shorter pauses, fewer retries below the tasks' own, and leases that soon end."""
     soon = timedelta(milliseconds=10)
     backoff = {"init_backoff": soon, "max_backoff": soon, "base": 2}
     monkeypatch.setitem(RETRIES, "max_retries", 2)
     monkeypatch.setitem(RETRIES, "backoff", backoff)
     monkeypatch.setattr("storage.location.RESEND_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr("storage.location.LEASE_S", 1.0)
 
 
 def test_a_storm_of_faults_on_s3_changes_nothing(
