@@ -39,7 +39,7 @@ _UNREADABLE = (
 )
 """What NumPy, h5py and zarr raise on damaged files, beside OSErrors that bear no number."""
 
-_ERRNOS_OF_DAMAGE = (None, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+_ERRNOS_OF_DAMAGE = (None, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
 """A folder in a file's place, or a place before the file's beginning, does not go away either."""
 
 
@@ -200,7 +200,8 @@ class NpyFolder(ArrayFile):
 
     @override
     def _keys(self) -> list[str]:
-        return [file.stem for file in Path(self.path).glob("*.npy")]
+        # Opening a pipe waits until somebody writes to it.
+        return [file.stem for file in Path(self.path).glob("*.npy") if file.is_file()]
 
     @override
     def _look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]] | None:

@@ -102,6 +102,8 @@ class OpenImage:
 @contextmanager
 def opened_image(path: Path) -> Iterator[OpenImage]:
     """Open an image file; whatever is wrong with it, also later on, is a BadSampleError."""
+    if not path.is_file():  # opening a pipe waits until somebody writes to it
+        raise BadSampleError("the image file is missing")
     try:
         with Image.open(path, formats=FORMATS) as image:
             if max(image.size) > MAX_SIDE_PX:

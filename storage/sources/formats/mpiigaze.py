@@ -11,6 +11,7 @@ left one.
 import hashlib
 import logging
 import re
+import stat
 import struct
 import uuid
 import zlib
@@ -266,7 +267,10 @@ def _list_days(root: Path, people: list[str]) -> dict[str, _Day]:
 def _look_into_day(path: Path) -> _Day:
     num_bytes = 0
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        num_bytes = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe waits until somebody writes to it
+            return _Day(num_bytes, {}, "the day file is no regular file")
         return _Day(num_bytes, _read_frames(path), "")
     except Exception as error:  # noqa: BLE001  a day file that cannot be read is a rejection
         return _Day(num_bytes, {}, rejected(0, path.stem, error).reason)

@@ -106,6 +106,8 @@ def _split_name(name: str) -> tuple[str, int] | None:
 
 
 def _read_labels(path: Path) -> Any:
+    if not path.is_file():  # opening a pipe waits until somebody writes to it
+        raise BadSampleError("the label file is missing")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_LABEL_BYTES + 1)

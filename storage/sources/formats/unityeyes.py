@@ -6,6 +6,7 @@ left, and `look_vec` has y up.
 
 import json
 import math
+import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -295,6 +296,8 @@ def _read_eye(path: str) -> _Eye:
 
 
 def _read_json(path: str) -> Any:
+    if not os.path.isfile(path):  # noqa: PTH113  a pipe is waited on; a Path costs more
+        raise BadSampleError("the label file is missing")
     try:
         # Path.open would take as long as the reading; the file is not read bit by bit.
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
