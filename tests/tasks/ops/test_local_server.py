@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _user(home: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", USER, str(home)], stdout=subprocess.PIPE, text=True, cwd=home
+        [sys.executable, "-P", "-c", USER, str(home)], stdout=subprocess.PIPE, text=True, cwd=home
     )
 
 
