@@ -9,6 +9,8 @@ import pytest
 
 from tests.unityeyes_folder import write_assets
 
+EMPTY = object()
+"""Stands for an empty folder."""
 WORDS = ("--count", 96, "--seed", 4, "--rows-per-shard", 8, "--size", "80x120", "--samples", 2)
 
 TRAINING = ("--training.steps", 4, "--training.batch-size", 8, "--training.history-size", 16,
@@ -67,16 +69,17 @@ def test_its_files_go_the_whole_way_round_in_one_command(
     ("words", "expected"),
     [
         (("--assets", "nowhere", "--out", "pairs"), "--assets nowhere is no folder"),
-        (("--assets", ".", "--out", "pairs"), "--assets . lacks Resources/ShapePCA/mesh_mean.txt"),
-        (("--assets", "."), "either --out FOLDER or --to DATASET"),
-        (("--assets", ".", "--out", "pairs", "--size", "big"), "expected height x width"),
-        (("--assets", ".", "--out", "pairs", "--distance-mm", 9, 5), "distance_mm should be two"),
+        (("--assets", EMPTY, "--out", "pairs"), "lacks Resources/ShapePCA/mesh_mean.txt"),
+        (("--assets", EMPTY), "either --out FOLDER or --to DATASET"),
+        (("--assets", EMPTY, "--out", "pairs", "--size", "big"), "expected height x width"),
+        (("--assets", EMPTY, "--out", "pairs", "--distance-mm", 9, 5), "distance_mm should be two"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_a_message(
-    simgan: Any, words: tuple[object, ...], expected: str
+    simgan: Any, words: tuple[object, ...], expected: str, tmp_path: Path
 ) -> None:
-    done = simgan("simulate", "unityeyes", *words)
+    given = (tmp_path if word is EMPTY else word for word in words)
+    done = simgan("simulate", "unityeyes", *given)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
