@@ -119,7 +119,8 @@ def _require_roles(synthetic: str, refined: str, real: str | None, test: str) ->
     infos = {role: open_dataset(url).info for role, url in given.items() if url is not None}
     require_distinct(infos)
     require_domain(infos["synthetic"], "synthetic", "synthetic")
-    require_domain(infos["refined"], "refined", "refined")
+    # Images that another program refined are ingested as synthetic ones.
+    require_domain(infos["refined"], "refined", "refined", "synthetic")
     require_domain(infos["test"], "test", "real", "synthetic")
     if "real" in infos:
         require_domain(infos["real"], "real", "real")
