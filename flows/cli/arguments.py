@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -48,10 +48,19 @@ def require_whole_numbers(app: App, tokens: tuple[str, ...]) -> None:
             raise InputError(f"{name} is {_shown(value)}: expected a whole number")
 
 
+def require_not_empty(tokens: Sequence[str]) -> None:
+    """Refuse empty arguments: an empty path would mean the current folder."""
+    for before, token in pairwise(["", *tokens]):
+        name, equals, value = token.partition("=")
+        if token == "" or (name.startswith("--") and equals and not value):
+            option = name or (before if before.startswith("--") else "an argument")
+            raise InputError(f"{option} is '': expected a value; leave it out for the default")
+
+
 def require_usable(arguments: Mapping[str, Any]) -> None:
     """Refuse what no option means: numbers that are none or fit no database, text that is no text.
 
-    Of a path that is kept on this machine also a URL, and the empty one.
+    Of a path that is kept on this machine also a URL.
     """
     for name, value in _leaves(arguments):
         option = f"--{name.replace('_', '-')}"
@@ -61,7 +70,7 @@ def require_usable(arguments: Mapping[str, Any]) -> None:
             raise InputError(f"{option} is {value}: expected a finite number")
         if isinstance(value, str | Path):
             _require_text(option, str(value))
-        if isinstance(value, Path) and (value == Path() or _URL.match(str(value))):
+        if isinstance(value, Path) and _URL.match(str(value)):
             raise InputError(
                 f"{option} is {str(value)!r}: expected a path on this machine, and no URL"
             )

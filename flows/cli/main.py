@@ -19,6 +19,7 @@ from flows.cli.arguments import (
     Seed,
     Seeds,
     in_a_sentence,
+    require_not_empty,
     require_usable,
     require_whole_numbers,
 )
@@ -446,6 +447,7 @@ def launch(
     quiet
         Show errors alone.
     """
+    require_not_empty(tokens)
     require_whole_numbers(app, tokens)
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     require_usable(bound.arguments)

@@ -67,7 +67,8 @@ class Domain:
                 f"{self.name} images: expected at least {FEWEST_PIXELS} pixels a side, found "
                 f"{height}×{width}; ingest them in a larger --size"
             )
-        images, _ = self.choose(NUM_LOOKED_AT, stream)
+        chosen, _ = self.choose(NUM_LOOKED_AT, stream)
+        images = chosen.to(torch.int32)  # of 16 bits torch has no least value
         if images.min() == images.max():
             raise InputError(
                 f"{self.name} images: expected pixels that differ, found the value "

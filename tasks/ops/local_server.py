@@ -125,6 +125,7 @@ class LocalServer:
                 stderr=log,
                 start_new_session=True,
             )
+        _kept.append(process)
         end = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < end and process.poll() is None:
             found = self._read()
@@ -181,8 +182,9 @@ def _open_lock(path: Path) -> IO[bytes]:
     return path.open("ab")
 
 
-_kept: list[IO[bytes]] = []
-"""Locks held until this process ends; a closed file would give its lock up."""
+_kept: list[IO[bytes] | subprocess.Popen[bytes]] = []
+"""Kept until this process ends: locks, which a closed file would give up, and the server, which
+outlives this process on purpose."""
 
 
 def _hold(lock: IO[bytes], kind: int) -> None:

@@ -43,17 +43,17 @@ def train_in_processes(
     command = [sys.executable, "-P", "-m", "tasks.training.torchrun", f"--nproc-per-node={count}"]
     command += ["--standalone", "-m", "tasks.training.distributed", synthetic, real, refiner_id]
     with termination_noticed() as asked_to_go:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*command, str(settings), str(may_lead)],
             env={**without_current_folder(), **PARENT_PIPE},
             stdin=subprocess.PIPE,
-        )
-        while process.poll() is None:
-            try:
-                process.wait(_SECONDS_BETWEEN_LOOKS)
-            except subprocess.TimeoutExpired:
-                if asked_to_go():
-                    process.terminate()
+        ) as process:
+            while process.poll() is None:
+                try:
+                    process.wait(_SECONDS_BETWEEN_LOOKS)
+                except subprocess.TimeoutExpired:
+                    if asked_to_go():
+                        process.terminate()
         if asked_to_go():
             raise SystemExit(EXIT_CODE)
     if process.returncode != 0:

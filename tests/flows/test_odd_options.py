@@ -7,7 +7,7 @@ in this process, as far as the flow that they would start.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -111,6 +111,7 @@ def run(words: list[str], folder: Path) -> tuple[int, str]:
     try:
         with (
             patch.object(Flow, "__call__", reached),
+            patch("flows.cli.main.prefect_for_flows", lambda _home: nullcontext()),
             patch.dict(os.environ, {"SIMGAN_HOME": str(folder.parent / "home")}),
             redirect_stderr(said),
             redirect_stdout(said),

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from tests.flows.conftest import Simgan
 
 
 @pytest.fixture
-def alone(environment: dict[str, str], tmp_path: Path) -> Simgan:
-    """The command in a home without any server."""
+def alone(environment: dict[str, str]) -> Iterator[Simgan]:
+    """The command in a home without any server, whose path is short enough for a socket."""
     servers = ("PREFECT_API_URL", "PREFECT_HOME")
     rest = {name: value for name, value in environment.items() if name not in servers}
-    return Simgan(rest | {"SIMGAN_HOME": str(tmp_path / "home")}, tmp_path)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Simgan(rest | {"SIMGAN_HOME": f"{folder}/home"}, Path(folder))
 
 
 def _status(simgan: Simgan) -> Any:
