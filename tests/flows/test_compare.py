@@ -237,7 +237,8 @@ def test_depth_hands_are_simulated_ingested_and_compared(simgan: Any, workplace:
         assert done.returncode == 0, done.stderr
     done = simgan("compare", "--synthetic", folder / "synthetic.zarr", "--refined",
                   folder / "refined.zarr", "--test", folder / "real.zarr", "--seeds", 1,
-                  "--architecture", "hourglass", "--num-features", 4, "--steps", 1, "--batch-size", 4, "--empty-shares",
+                  "--architecture", "hourglass", "--num-features", 4, "--steps", 1,
+                  "--batch-size", 4, "--empty-shares",
                   "--arms", "synthetic", "--arms", "refined", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
