@@ -21,12 +21,12 @@ def ui(*, open_browser: bool = True) -> Outcome:
     """
     use_prefect(prepare())
     url = os.environ["PREFECT_API_URL"].removesuffix("/api")
-    print(f"{url}\nCtrl-C ends this command", file=sys.stderr, flush=True)  # noqa: T201
-    if open_browser:
-        webbrowser.open(f"{url}/runs")
     # The server stays as long as this process lives.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     with suppress(KeyboardInterrupt):
+        print(f"{url}\nCtrl-C ends this command", file=sys.stderr, flush=True)  # noqa: T201
+        if open_browser:
+            webbrowser.open(f"{url}/runs")
         signal.pause()
     return Outcome({"url": url}, "the server ends by itself when nothing uses it")
