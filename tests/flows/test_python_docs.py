@@ -18,7 +18,7 @@ config.PRESETS["demo"] = config.PRESETS["demo"].model_copy(update={
 config.EstimatorConfig = functools.partial(config.EstimatorConfig, steps=2, batch_size=8)
 """
 SHOW = """
-print(trained.step, refined.shape, round(float(error_deg)), info.domain, info.num_rows)
+print(trained.step, refined.shape, round(float(error_deg)), info.spec.domain, info.num_valid)
 """
 
 
