@@ -1,5 +1,5 @@
 # One image for servers and workers alike: `docker run IMAGE simgan up --host 0.0.0.0`, with the
-# passwords of docs/operate.md. It was never built: no Docker daemon ran where it was written.
+# passwords of docs/how-to/operate.md. It was never built: no Docker daemon ran where it was written.
 FROM python:3.11-slim
 
 RUN apt-get update && apt-get install -y --no-install-recommends git make \

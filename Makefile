@@ -8,7 +8,7 @@ LOCKED := $(BIN)/python -m pip install --quiet --progress-bar off --no-deps --re
 # exact, since a looser bound takes gigabytes of CUDA packages where a CPU build is installed.
 TORCH := torch==2.13.0
 
-.PHONY: demo test check lint drill install install-dev lock clean
+.PHONY: demo test check lint docs drill install install-dev lock clean
 
 demo: install
 	$(BIN)/simgan demo
@@ -26,7 +26,11 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry flows tasks simgan_core storage
-	$(BIN)/deptry tests benchmarks --exclude '\.venv' --ignore DEP002,DEP004
+	$(BIN)/deptry tests benchmarks examples --exclude '\.venv' --ignore DEP002,DEP004
+
+# The documentation as a site, in build/site; nothing is fetched, and a warning is an error.
+docs: install-dev
+	$(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 # What goes wrong in operation, on real servers and workers; some of it takes minutes to happen.
 # Without Debian's chromium and postgresql, what needs them is skipped.
@@ -57,7 +61,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--custom-compile-command 'make lock' $(UPGRADE)
 lock: install-dev
 	$(LOCK) --output-file requirements.lock
-	$(LOCK) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --extra dev --extra docs --constraints requirements.lock --output-file requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .simgan build *.egg-info

@@ -1,10 +1,10 @@
 """Write a dataset shard by shard, by any number of processes, resumable after any kill.
 
-writer = DatasetWriter.open(url, spec)             # creates, or goes on where it stopped
-for shard in writer.pending_shards():              # in any process: DatasetWriter.attach(url)
-    rows = writer.shard_rows(shard)
-    writer.write_shard(shard, source.read(rows.start, rows.stop))
-info = writer.finish()                             # from now on readers accept it
+    writer = DatasetWriter.open(url, spec)             # creates, or goes on where it stopped
+    for shard in writer.pending_shards():              # in any process: DatasetWriter.attach(url)
+        rows = writer.shard_rows(shard)
+        writer.write_shard(shard, source.read(rows.start, rows.stop))
+    info = writer.finish()                             # from now on readers accept it
 
 A shard is written under a claim, its record after it, and `complete` after all records: a process
 killed at any moment leaves a dataset that goes on where it stopped and ends with the same digest.

@@ -328,8 +328,8 @@ SAMPLES = {
 
 
 def _documented() -> Sample:
-    """The example of docs/sources.md, executed as it stands there."""
-    page = Path(__file__).resolve().parents[1] / "docs/sources.md"
+    """The example of docs/how-to/own-source.md, executed as it stands there."""
+    page = Path(__file__).resolve().parents[1] / "docs/how-to/own-source.md"
     code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     # A module, so that its class can be pickled.
     module = types.ModuleType("documented_source")

@@ -41,7 +41,8 @@ def up(
     Parameters
     ----------
     host
-        Address to listen on. Beyond this machine, passwords have to be set: see docs/operate.md.
+        Address to listen on. Beyond this machine, passwords have to be set: see
+        docs/how-to/operate.md.
     prefect_port
         Port of Prefect's server.
     mlflow_port

@@ -1,4 +1,4 @@
-"""The commands of docs/cluster.md, run as they stand there on machines that are all this one."""
+"""The commands of docs/how-to/cluster.md, run as they stand there, all on this machine."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import pytest
 from storage.reader import open_dataset
 from tests.refinement_inputs import make_refiner, make_synthetic
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md"
 COMMANDS = re.findall(r"^    (\S.*)$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
 
 
@@ -30,7 +30,7 @@ def surroundings(environment: dict[str, str], s3_bucket: str, tmp_path: Path) ->
         **environment,
         **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
         "PATH": f"{on_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(DOCUMENT.parents[1]),
+        "PYTHONPATH": str(DOCUMENT.parents[2]),
         "HEAD": "127.0.0.1",
         "REFINER": str(make_refiner(tmp_path / "refiner.pt")),
     }

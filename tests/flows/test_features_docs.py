@@ -1,4 +1,4 @@
-"""docs/features.md as it stands there: its lines of Python, then its commands."""
+"""docs/how-to/features.md as it stands there: its lines of Python, then its commands."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import sample_scenes
 from tests.flows.conftest import ForkedSimgan, write_eyes
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "features.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "how-to" / "features.md").read_text("utf-8")
 LINES = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    (simgan .*)$", DOCUMENT, re.MULTILINE)]
 LESS = {
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[st
 def test_exported_features_are_what_a_training_is_held_by(
     simgan: ForkedSimgan, folder: Path, environment: dict[str, str]
 ) -> None:
-    exec(compile(LINES[1], "docs/features.md", "exec"), {})
+    exec(compile(LINES[1], "docs/how-to/features.md", "exec"), {})
     said = {}
     for _, command, *words in COMMANDS:
         done = simgan.within(folder)(command, *words, *LESS[command])

@@ -1,6 +1,6 @@
 """A data team's day in a real browser; its pictures are left in build/screenshots.
 
-Those in docs/operate are copies of them.
+Those in docs/how-to/operate are copies of them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The commands of docs/turing.md, run as they stand there."""
+"""The commands of docs/how-to/turing.md, run as they stand there."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ import pytest
 
 from storage.reader import open_dataset
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "turing.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "turing.md"
 COMMANDS = [
     shlex.split(line)[1:]
     for line in re.findall(r"^    (simgan .*)$", DOCUMENT.read_text("utf-8"), re.MULTILINE)

@@ -1,0 +1,31 @@
+"""Every page: `simgan` takes its commands, its links and file names lead somewhere."""
+
+import pytest
+
+from flows.cli.main import app
+from tests.docs.pages import PAGES, README, ROOT, Page
+
+WITH_COMMANDS = [page for page in PAGES if page.commands]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=str)
+def test_commands_have_the_options_that_the_program_has(page: Page) -> None:
+    for words in page.commands:
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_and_file_names_lead_to_files(page: Page) -> None:
+    missing = [name for name in page.links if not (page.path.parent / name).exists()]
+    missing += [name for name in page.files if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_readme_is_a_page_not_a_book() -> None:
+    assert len(README.read_text("utf-8").splitlines()) < 200
+
+
+def test_readme_names_every_top_level_folder() -> None:
+    tree = README.read_text("utf-8")
+    for folder in ("flows/", "tasks/", "simgan_core/", "storage/", "tests/", "docs/", "examples/"):
+        assert folder in tree
