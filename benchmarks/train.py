@@ -33,7 +33,8 @@ from simgan_core.models.discriminator import Discriminator
 from simgan_core.models.refiner import Refiner
 from simgan_core.quality.kid import KernelDistance
 from simgan_core.simulator.eyes import render, sample_scenes
-from simgan_core.training.trainer import NullSink, Trainer
+from simgan_core.training.sink import NullSink
+from simgan_core.training.trainer import Trainer
 
 
 class ImageFiles(Dataset[Tensor]):
