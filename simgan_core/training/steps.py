@@ -181,7 +181,9 @@ def _update(
 
     parts = compute.micro_batches(*whole)
     learned = itertools.starmap(learn, parts) if in_turn else parallel_map(learn, parts)
-    # Gradients laid out as the weights are, which fused optimisers rely on.
+    # Gradients laid out as the weights are, which fused optimisers rely on. PyTorch has no public
+    # name for its operators on lists of tensors, one kernel for all weights, which its own
+    # optimisers use.
     sums, means = [torch.empty_like(weight) for weight in weights], Metrics()
     for gradients, metrics in learned:
         if means:

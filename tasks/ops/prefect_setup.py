@@ -83,8 +83,15 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
     }
     done = subprocess.run(
         [
-            *(sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"),
-            *("--prefect-file", str(DEPLOYMENTS)),
+            sys.executable,
+            "-P",
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(DEPLOYMENTS),
         ],
         cwd=CODE,
         env=surroundings,
