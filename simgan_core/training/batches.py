@@ -27,7 +27,7 @@ class MiniBatches:
     def synthetic(self) -> tuple[Tensor, Tensor | None]:
         """Return synthetic images, and the emphasis of self-regularization on their irises."""
         distributed = self.compute.distributed
-        images, rows = self.state.synthetic.deal_numbered(self.config.batch_size)
+        images, rows = self.state.synthetic.next_batch_with_rows(self.config.batch_size)
         times = self.config.regularization.label_region
         images, rows = distributed.part_of(images), distributed.part_of(rows)
         if self.pupil_px is None or times == 1:

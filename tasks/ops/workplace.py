@@ -230,7 +230,7 @@ def _worker(
     place: Workplace, name: str, pool: str, limit: int, environment: dict[str, str]
 ) -> Service:
     addresses = place.addresses()
-    surroundings = {
+    shared = {
         "PREFECT_API_URL": f"{addresses.prefect}/api",
         "MLFLOW_TRACKING_URI": addresses.mlflow,
         "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_LOOKS_EVERY_S),
@@ -246,4 +246,4 @@ def _worker(
         "--name", name,
         "--limit", str(limit),
     ]  # fmt: skip
-    return Service(name, command, {**surroundings, **environment}, 300)
+    return Service(name, command, {**shared, **environment}, 300)
