@@ -33,7 +33,8 @@ from simgan_core.models.discriminator import Discriminator
 from simgan_core.models.refiner import Refiner
 from simgan_core.quality.kid import KernelDistance
 from simgan_core.simulator.eyes import render, sample_scenes
-from simgan_core.training.trainer import NullSink, Trainer
+from simgan_core.training.sink import NullSink
+from simgan_core.training.trainer import Trainer
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -153,11 +154,11 @@ class OurTraining:
         threads = max(1, torch.get_num_threads() // processes)
         self._pipes, ends = zip(*(context.Pipe() for _ in range(processes)), strict=True)
         for rank, end in enumerate(ends):
-            surroundings = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
-            surroundings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            environment = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             context.Process(
                 target=train_when_told,
-                args=(end, surroundings, threads, config, synthetic, real, device),
+                args=(end, environment, threads, config, synthetic, real, device),
                 daemon=True,
             ).start()
             end.close()
@@ -183,7 +184,7 @@ class OurTraining:
 
 def train_when_told(
     pipe: Connection,
-    surroundings: dict[str, str],
+    environment: dict[str, str],
     threads: int,
     config: TrainingConfig,
     synthetic: np.ndarray,
@@ -192,9 +193,9 @@ def train_when_told(
 ) -> None:
     """Be one of the processes: take the steps that are asked for, and say when they are taken."""
     torch.set_num_threads(threads)
-    os.environ |= surroundings
+    os.environ |= environment
     if device == "cuda":
-        device = f"cuda:{surroundings['RANK']}"
+        device = f"cuda:{environment['RANK']}"
     distributed = join_process_group(torch.device(device))
     if distributed.size > 1:
         # Several agree to stop where they report, and are to be stopped after any step.

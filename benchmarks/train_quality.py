@@ -75,13 +75,13 @@ def arms(folder: Path) -> None:
     seed of an interval is a refiner and an estimator, and resamples are of both and of people.
     """
     domains = write_domains(folder)
-    validator = _examiner(domains)
+    validator = _validator(domains)
     estimates: list[Estimate] = []
     figures: dict[Precision, list[Metrics]] = {"fp32": [], "bf16": []}
     for seed in range(NUM_SEEDS):
         for precision, of_seeds in figures.items():
             refined = _refined(folder, domains, seed, precision)
-            of_seeds.append(validator.examine(_first_images(refined)))
+            of_seeds.append(validator.validate(_first_images(refined)))
             print(precision, seed, of_seeds[-1], flush=True)
             plan, found = _estimates(domains, refined, seed)
             if precision == "fp32":
@@ -94,7 +94,7 @@ def arms(folder: Path) -> None:
     for name, each in (findings.arms | findings.differences).items():
         low, high = each.ci95
         print(f"{name}: {each.error:.2f}° ({low:.2f} to {high:.2f})")
-    unrefined = validator.examine(validator.synthetic)
+    unrefined = validator.validate(validator.synthetic)
     print("synthetic as it is:", *(f"{unrefined[key]:.3f} {name}" for key, name in FIGURES.items()))
     _compare_precisions(figures, answers["refined"], of_bf16)
 
@@ -120,7 +120,7 @@ def _estimates(domains: Domains, refined: str, seed: int) -> tuple[Comparison, l
     return plan, [estimate.fn(job, plan) for job in plan.jobs if job.seed == seed]
 
 
-def _examiner(domains: Domains) -> Validator:
+def _validator(domains: Domains) -> Validator:
     """Look at the same images of every refiner; the real ones are of people it never saw."""
     pupil_px = open_dataset(str(domains.synthetic)).read_labels()["pupil_px"]
     return Validator(

@@ -1,12 +1,12 @@
 """Ingest a source into one zarr dataset, or append its new samples."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefect import flow, unmapped
 from pydantic import Field
 
 from flows.run_names import named
-from storage.schema import DatasetInfo
+from storage.schema import DatasetInfo, Preprocess
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
 from tasks.ingestion.inputs import SourceInput
 from tasks.runtime.policies import threads
@@ -21,7 +21,7 @@ from tasks.runtime.policies import threads
 def ingest(
     source: SourceInput,
     to: str,
-    preprocess: Literal["none", "equalize"] = "none",
+    preprocess: Preprocess = "none",
     max_bad: Annotated[float, Field(ge=0, le=1)] = 0.01,
     rows_per_shard: Annotated[int, Field(ge=1, le=1 << 24)] = 16384,
     overwrite: bool = False,

@@ -3,8 +3,6 @@
 A new refiner is trained only when a rule says so; the rule's answer is on the run.
 """
 
-from typing import Literal
-
 from prefect import flow
 
 from flows.evaluate import Seeds, compare
@@ -13,6 +11,7 @@ from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from storage.schema import Preprocess
 from tasks.comparison.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
@@ -24,7 +23,7 @@ def nightly(
     real: SourceInput,
     test: SourceInput,
     out: str,
-    preprocess: Literal["none", "equalize"] = "equalize",
+    preprocess: Preprocess = "equalize",
     training: TrainingConfig = PRESETS["stable"],
     retrain: RetrainRule = RetrainRule(),
     estimator: EstimatorConfig = EstimatorConfig(),

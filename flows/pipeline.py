@@ -7,8 +7,6 @@ real images ──────┘                               └─ synthetic
 simgan pipeline --synthetic DIR --real DIR --real-people p00,p01 --test-people p02 --out DIR
 """
 
-from typing import Literal
-
 from prefect import flow
 
 from flows.evaluate import Seeds, compare
@@ -17,6 +15,7 @@ from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.label_prior import with_matched_labels
 from tasks.comparison.results import ComparisonResult
@@ -30,7 +29,7 @@ def pipeline(
     real: SourceInput,
     test: SourceInput,
     out: str,
-    preprocess: Literal["none", "equalize"] = "equalize",
+    preprocess: Preprocess = "equalize",
     training: TrainingConfig = PRESETS["stable"],
     estimator: EstimatorConfig = EstimatorConfig(),
     seeds: Seeds = 3,

@@ -14,7 +14,12 @@ MAX_SEED = 2**32 - 1
 """Largest seed: what every generator of random numbers takes."""
 
 PARTS: tuple[Part, ...] = (
-    *("history", "local-adversary", "psi", "label-matching", "averaging", "residual"),
+    "history",
+    "local-adversary",
+    "psi",
+    "label-matching",
+    "averaging",
+    "residual",
 )
 """Parts of the method that an ablation can do without."""
 

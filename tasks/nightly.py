@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 from pydantic import Field
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.config import Config, TrainingConfig
 from storage.schema import DatasetInfo
 from tasks.comparison.results import ComparisonResult
@@ -53,11 +54,8 @@ class LastTraining(Config):
 
     def write(self, out: str) -> None:
         """Remember it for the next night."""
-        path = _memory(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(_memory(out)) as file:
+            file.write(self.model_dump_json(indent=2).encode())
 
 
 class Decision(NamedTuple):

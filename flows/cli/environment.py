@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
 from tasks.runtime.child_path import without_current_folder
-from tasks.runtime.paths import sqlite_url
+from tasks.runtime.paths import home as default_home
+from tasks.runtime.paths import mlflow_database
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
@@ -24,7 +25,7 @@ def prepare(home: Path | None = None) -> Path:
     the UI show the same runs; else MLflow is on SQLite, and Prefect's local server is started by
     `prefect_for_flows`. Raises InputError where the folder cannot be made.
     """
-    folder = (home or Path(os.environ.get("SIMGAN_HOME", ".simgan"))).expanduser().resolve()
+    folder = home.expanduser().resolve() if home is not None else default_home()
     defaults = {
         "SIMGAN_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,7 +44,7 @@ def prepare(home: Path | None = None) -> Path:
         defaults["PREFECT_HOME"] = str(folder / "prefect")
         if "prefect" in servers:
             defaults["PREFECT_API_URL"] = f"{servers['prefect']}/api"
-    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", sqlite_url(folder / "mlflow.db"))
+    defaults["MLFLOW_TRACKING_URI"] = servers.get("mlflow", mlflow_database(folder))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ |= without_current_folder()

@@ -38,6 +38,7 @@ from flows.cli.up import down, status, up
 from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
+from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.runtime.paths import refused_place
 
@@ -57,7 +58,6 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 PARAMETER_ERRORS = ("ParameterTypeError", "ParameterBindError")
 """What Prefect raises for a flow's parameters; to import it takes a second."""
 
-Preprocess = Literal["none", "equalize"]
 # Options of a configuration beside a command's own; a default would hide what the preset says.
 Flat = Parameter(name="*", show_default=False)
 People = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))]

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from flows.cli.ingest import height_and_width
 from flows.cli.outcome import Outcome, dataset_outcome
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
+from storage.schema import Preprocess
 
 
 def simulate_unityeyes(
@@ -27,7 +28,7 @@ def simulate_unityeyes(
     channels: Literal[1, 3] = 1,
     framing: Literal["crop", "corners"] = "crop",
     eye_widths: float = 1.5,
-    preprocess: Literal["none", "equalize"] = "none",
+    preprocess: Preprocess = "none",
     rows_per_shard: int = 2048,
     overwrite: bool = False,
     match: str | None = None,

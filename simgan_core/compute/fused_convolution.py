@@ -55,7 +55,7 @@ def packed(weight: Tensor, num_images: int, height: int, width: int) -> Tensor:
     padding = (weight.shape[-1] // 2,) * 2
     images_shape = (num_images, weight.shape[1], height, width)
     reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        *(weight, padding, _STEP, _STEP, 1, images_shape)
+        weight, padding, _STEP, _STEP, 1, images_shape
     )
     return reordered
 
@@ -77,7 +77,16 @@ class _Fused(torch.autograd.Function):
         by_product = _is_product(images) and not of_images
         padding = (weight.shape[-1] // 2,) * 2
         gradients = torch.ops.aten.convolution_backward(
-            *(gradient, images, weight, [len(weight)], _STEP, padding, _STEP, False, (0, 0), 1),
+            gradient,
+            images,
+            weight,
+            [len(weight)],
+            _STEP,  # stride
+            padding,
+            _STEP,  # dilation
+            False,  # transposed
+            (0, 0),  # output padding
+            1,  # groups
             (of_images, of_weight and not by_product, of_bias and not gradient.is_cuda),
         )
         by_images, by_weight, by_bias = gradients

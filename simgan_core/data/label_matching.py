@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.errors import InputError
 
 Angles = NDArray[np.floating[Any]]
@@ -156,13 +157,9 @@ def resampled_rows(weights: NDArray[np.floating[Any]], seed: int) -> NDArray[np.
 
 def save_label_prior(path: Path, prior: LabelPrior) -> None:
     """Write a prior as npz, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(
-            file, allow_pickle=False, **{f.name: getattr(prior, f.name) for f in fields(prior)}
-        )
-    partial.replace(path)
+    arrays = {field.name: getattr(prior, field.name) for field in fields(prior)}
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_label_prior(path: Path) -> LabelPrior:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simgan_core.errors import InputError
 
 Preprocess = Literal["none", "equalize"]
+"""As in `storage.schema`, which this package does not know."""
 
 
 def preprocess(images: NDArray[Any], kind: Preprocess) -> NDArray[Any]:

@@ -23,7 +23,7 @@ class Sampler(Protocol):
     def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
 
-    def deal_numbered(self, count: int) -> tuple[Tensor, Tensor]:
+    def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next images and, on the CPU, their rows in the set [count]."""
 
 
@@ -42,9 +42,9 @@ class ImageSampler:
 
     def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
-        return self.deal_numbered(count)[0]
+        return self.next_batch_with_rows(count)[0]
 
-    def deal_numbered(self, count: int) -> tuple[Tensor, Tensor]:
+    def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next images and, on the CPU, their rows in the set [count]."""
         images, rows = [], []
         while count > 0:
@@ -107,9 +107,9 @@ class ShardSampler:
 
     def next_batch(self, count: int) -> Tensor:
         """Return the next `count` images [count, …]; they may end one pass and begin the next."""
-        return self.deal_numbered(count)[0]
+        return self.next_batch_with_rows(count)[0]
 
-    def deal_numbered(self, count: int) -> tuple[Tensor, Tensor]:
+    def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next images and, on the CPU, their rows in the set [count]."""
         images, rows = [], []
         while count > 0:
@@ -125,13 +125,13 @@ class ShardSampler:
     def _place(self) -> tuple[tuple[int, int], int]:
         """Return which handful the next image is in, as pass and number, and where in it."""
         number, offset = divmod(self.position, self._first_rows[-1])
-        sizes = [sum(self._size(shard) for shard in part) for part in self._handfuls(number)]
+        sizes = [sum(self._size(shard) for shard in part) for part in self._buffers(number)]
         for part, (first, last) in enumerate(pairwise([0, *accumulate(sizes)])):
             if offset < last:
                 return (number, part), offset - first
         raise AssertionError("an offset within a pass lies in one of its handfuls")
 
-    def _handfuls(self, number: int) -> list[list[int]]:
+    def _buffers(self, number: int) -> list[list[int]]:
         order = _order(len(self._shards.shard_sizes), *self._key, number).tolist()
         return [order[i : i + self._at_once] for i in range(0, len(order), self._at_once)]
 
@@ -139,7 +139,7 @@ class ShardSampler:
         """Return a handful, shuffled, with the images' rows; begin to read the one after it."""
         number, part = buffer
         follower = (number, part + 1)
-        if part + 1 == len(self._handfuls(number)):
+        if part + 1 == len(self._buffers(number)):
             follower = (number + 1, 0)
         for wanted in (buffer, follower):
             if wanted not in self._reading:
@@ -149,7 +149,7 @@ class ShardSampler:
 
     def _read(self, buffer: tuple[int, int]) -> tuple[Tensor, Tensor]:
         number, part = buffer
-        shards = self._handfuls(number)[part]
+        shards = self._buffers(number)[part]
         images = torch.cat([self._shards.read(shard) for shard in shards])
         rows = torch.cat([torch.arange(*self._first_rows[s : s + 2]) for s in shards])
         order = _order(len(rows), *self._key, number, part)

@@ -6,8 +6,6 @@ refuses everything else, so a file from a stranger is as harmless as a picture.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.config import TrainingConfig
-from simgan_core.errors import InputError, UnavailableError
+from simgan_core.errors import InputError
 from simgan_core.models.refiner import Refiner
-
-FULL_BYTES = 65_536
-"""Less free than this, a file that could not be written was too much for the disk."""
 
 _TRAINING, _REFINER = "simgan training 1", "simgan refiner 1"
 """What a file says that it is, with the version of its layout."""
@@ -144,40 +140,8 @@ def _require_described(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _save(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write beside `path`, make it durable, then put it in place in one move."""
-    # One fixed name: what a killed run left is written over by the next.
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"kind": kind, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        # PyTorch's writer reports a full disk by RuntimeErrors of many wordings.
-        is_full = isinstance(error, OSError | RuntimeError) and _is_full(path.parent)
-        # A torn file would keep a full disk full.
-        partial.unlink(missing_ok=True)
-        if is_full:
-            raise UnavailableError(
-                f"no space left for {path}: make room there, then run the same command again; it "
-                "goes on from the last checkpoint"
-            ) from error
-        raise
-    partial.replace(path)
-    _sync_folder(path.parent)
-
-
-def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < FULL_BYTES
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with atomic_write(path) as file:
+        torch.save({"kind": kind, **content}, file)
 
 
 def _load(path: Path, kind: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.images import to_network
 from simgan_core.errors import InputError
@@ -108,9 +109,8 @@ def save_estimator(path: Path, estimator: Estimator) -> None:
         "validation_error_deg": estimator.validation_error_deg,
         "weights": {name: value.cpu() for name, value in estimator.state_dict().items()},
     }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with atomic_write(path) as file:
+        torch.save(content, file)
 
 
 def load_estimator(path: Path) -> Estimator:
@@ -146,11 +146,16 @@ def _pooled_layers(channels: int) -> tuple[nn.Sequential, int]:
     """
     return nn.Sequential(
         nn.Conv2d(channels, 32, kernel_size=5, stride=2, padding=2, bias=False),
-        *(nn.BatchNorm2d(32), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(32, 32, kernel_size=3, padding=1, bias=False), nn.MaxPool2d(2)),
-        *(nn.BatchNorm2d(32), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False), nn.MaxPool2d(2)),
-        *(nn.BatchNorm2d(64), nn.ReLU(inplace=True)),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, kernel_size=3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
     ), 128
 
 
@@ -161,21 +166,29 @@ def _compact_layers(channels: int) -> tuple[nn.Sequential, int]:
     paper's; where an edge is survives the strides in the values of the maps.
     """
     return nn.Sequential(
-        *(nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1), nn.ReLU(inplace=True)),
+        nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
     ), 128
 
 
 def _paper_layers(channels: int) -> tuple[nn.Sequential, int]:
     """Return the paper's layers (SimGAN, §3.1): 9600 values of an image of 35 × 55, then 1000."""
     return nn.Sequential(
-        *(nn.Conv2d(channels, 32, kernel_size=3), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(32, 32, kernel_size=3), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(32, 64, kernel_size=3), nn.ReLU(inplace=True)),
+        nn.Conv2d(channels, 32, kernel_size=3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, kernel_size=3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, kernel_size=3),
+        nn.ReLU(inplace=True),
         nn.MaxPool2d(kernel_size=3, stride=2),
-        *(nn.Conv2d(64, 80, kernel_size=3), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(80, 192, kernel_size=3), nn.ReLU(inplace=True)),
+        nn.Conv2d(64, 80, kernel_size=3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(80, 192, kernel_size=3),
+        nn.ReLU(inplace=True),
         nn.MaxPool2d(kernel_size=2, stride=2),
     ), 1000
 
@@ -191,7 +204,9 @@ def _resnet_layers(channels: int) -> tuple[nn.Sequential, int]:
         _PreactivationBlock(16, 16, stride=1),
         _PreactivationBlock(16, 32, stride=2),
         _PreactivationBlock(32, 64, stride=2),
-        *(nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
     ), 0
 
 

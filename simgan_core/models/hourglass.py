@@ -30,8 +30,10 @@ class Hourglass(nn.Module):
         half = max(num_features // 2, 2)
         self.stem = nn.Sequential(
             nn.Conv2d(channels, half, kernel_size=7, stride=2, padding=3, bias=False),
-            *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
-            *(_Residual(half, num_features), _Residual(num_features, num_features)),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+            _Residual(half, num_features),
+            _Residual(num_features, num_features),
         )
         self.stacks = nn.ModuleList(
             _Stack(num_features, num_joints, is_last=number == NUM_STACKS - 1)
@@ -114,11 +116,14 @@ class _Residual(nn.Module):
         super().__init__()
         half = max(num_out // 2, 2)
         self.body = nn.Sequential(
-            *(nn.BatchNorm2d(num_in), nn.ReLU(inplace=False)),
+            nn.BatchNorm2d(num_in),
+            nn.ReLU(inplace=False),
             nn.Conv2d(num_in, half, kernel_size=1, bias=False),
-            *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
             nn.Conv2d(half, half, kernel_size=3, padding=1, bias=False),
-            *(nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
             nn.Conv2d(half, num_out, kernel_size=1),
         )
         self.shortcut = (
@@ -159,7 +164,8 @@ class _Stack(nn.Module):
         self.features = nn.Sequential(
             _Residual(num_features, num_features),
             nn.Conv2d(num_features, num_features, kernel_size=1, bias=False),
-            *(nn.BatchNorm2d(num_features), nn.ReLU(inplace=True)),
+            nn.BatchNorm2d(num_features),
+            nn.ReLU(inplace=True),
         )
         self.answer = nn.Conv2d(num_features, num_joints, kernel_size=1)
         self.remember = None

@@ -137,10 +137,3 @@ class _InwardClamp(torch.autograd.Function):
         # Descent moves against the gradient: a negative one leads further up.
         outward = ((images > 1.0) & (gradient < 0)) | ((images < -1.0) & (gradient > 0))
         return gradient.masked_fill(outward, 0.0)
-
-
-@torch.no_grad()
-def average_towards(averaged: Refiner, current: Refiner, decay: float) -> None:
-    """Move the averaged weights by the share 1 − decay towards the current ones, in place."""
-    averaged_weights, weights = tuple(averaged.parameters()), tuple(current.parameters())
-    torch._foreach_lerp_(averaged_weights, weights, 1.0 - decay)

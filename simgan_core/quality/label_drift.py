@@ -133,10 +133,15 @@ def _trained_classifier(refined: Tensor, real: Tensor, seed: int, num_steps: int
 def _classifier(channels: int) -> nn.Sequential:
     """Return a network that sees textures and their rough place: what gives renderings away."""
     return nn.Sequential(
-        *(nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(64 * 6, 1)),
+        nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((2, 3)),
+        nn.Flatten(),
+        nn.Linear(64 * 6, 1),
     )
 
 

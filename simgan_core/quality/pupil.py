@@ -124,7 +124,7 @@ def _gpu_block_size(image_shape: tuple[int, ...]) -> int:
 def _fit_on_gpu(images: Tensor, start_px: FloatArray) -> tuple[Tensor, Tensor]:
     """Fit a block on a GPU, where each shape of images has its recording."""
     with _one_at_a_time:
-        fit = _recorded_fit(images.device, images.dtype, images.shape)
+        fit = _captured_fit(images.device, images.dtype, images.shape)
         found = fit(images, torch.from_numpy(start_px).to(images.device))
         return found["centres_px"], found["convincing"]
 
@@ -133,7 +133,7 @@ _one_at_a_time = Lock()
 
 
 @lru_cache(maxsize=2)
-def _recorded_fit(
+def _captured_fit(
     device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> CapturedFunction:
     def fit(images: Tensor, start_px: Tensor) -> dict[str, Tensor]:

@@ -20,9 +20,20 @@ from simgan_core.simulator import scene_random
 FloatArray = NDArray[np.floating[Any]]
 
 JOINTS = (
-    *("little tip", "little middle", "ring tip", "ring middle", "middle tip", "middle middle"),
-    *("index tip", "index middle", "thumb tip", "thumb middle", "thumb base"),
-    *("wrist, little's side", "wrist, thumb's side", "palm"),
+    "little tip",
+    "little middle",
+    "ring tip",
+    "ring middle",
+    "middle tip",
+    "middle middle",
+    "index tip",
+    "index middle",
+    "thumb tip",
+    "thumb middle",
+    "thumb base",
+    "wrist, little's side",
+    "wrist, thumb's side",
+    "palm",
 )
 CUBE_MM = 300.0
 NUM_REAL_PEOPLE = 15

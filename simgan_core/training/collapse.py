@@ -16,25 +16,25 @@ class CollapsedError(ArithmeticError):
 
 
 class CollapseWatch:
-    """Looks at the figures of every examination."""
+    """Looks at the metrics of every examination."""
 
     def __init__(self) -> None:
         self.num_unchanged = 0
         """Examinations in a row in which refined images were the synthetic ones."""
 
-    def require_alive(self, step: int, figures: Metrics) -> None:
-        """Raise `CollapsedError` where these figures are a collapsed refiner's."""
-        if figures["change/spread"] < _MIN_SPREAD:
+    def require_alive(self, step: int, metrics: Metrics) -> None:
+        """Raise `CollapsedError` where these metrics are a collapsed refiner's."""
+        if metrics["change/spread"] < _MIN_SPREAD:
             raise CollapsedError(
                 f"at step {step} all refined images are alike: they differ by "
-                f"{figures['change/spread']:.0%} of what synthetic ones do; raise regularization, "
+                f"{metrics['change/spread']:.0%} of what synthetic ones do; raise regularization, "
                 "or lower learning_rate or refiner_steps_per_round"
             )
-        unchanged = figures["change/mean_levels"] < _MIN_CHANGE_LEVELS
+        unchanged = metrics["change/mean_levels"] < _MIN_CHANGE_LEVELS
         self.num_unchanged = self.num_unchanged + 1 if unchanged else 0
         if self.num_unchanged >= _PATIENCE:
             raise CollapsedError(
                 f"up to step {step} refined images were the synthetic ones (they differ by "
-                f"{figures['change/mean_levels']:.2f} grey levels) in {_PATIENCE} examinations in "
+                f"{metrics['change/mean_levels']:.2f} grey levels) in {_PATIENCE} examinations in "
                 "a row; lower regularization, or raise learning_rate or stopping.evaluate_every"
             )

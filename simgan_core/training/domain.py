@@ -50,10 +50,10 @@ class Domain:
         """Return `count` different images, or all there are, and their rows; `stream` chooses."""
         count = min(count, len(self))
         if isinstance(self._images, Tensor):
-            return self.sampler(stream).deal_numbered(count)
+            return self.sampler(stream).next_batch_with_rows(count)
         # One shard's after another's: more of them would only have to be read.
         sampler = ShardSampler(self._images, self._seed, stream, self._device, shards_at_once=1)
-        return sampler.deal_numbered(count)
+        return sampler.next_batch_with_rows(count)
 
     def require_content(self, stream: int) -> None:
         """Raise `InputError` where the images are too small, or hold one value alone.

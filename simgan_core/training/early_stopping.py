@@ -27,21 +27,21 @@ class EarlyStopping:
         self._min_kept = config.min_pupils_kept
         self._patience = config.patience
         self.best_step: int | None = None
-        self.best_figures: Metrics = {}
-        self.last_figures: Metrics = {}
+        self.best_metrics: Metrics = {}
+        self.last_metrics: Metrics = {}
         self.best_weights: dict[str, Tensor] = {}
         self._fruitless = 0
         self._last_refusal = ""
 
-    def update(self, step: int, figures: Metrics, refiner: Refiner) -> None:
+    def update(self, step: int, metrics: Metrics, refiner: Refiner) -> None:
         """Take a refiner with the figures of its examination; keep it if it is the best so far."""
-        self.last_figures = dict(figures)
-        refusal = self.refusal(figures)
+        self.last_metrics = dict(metrics)
+        refusal = self.refusal(metrics)
         if refusal:
             logger.info("step %d is no candidate: %s", step, refusal)
             self._last_refusal = refusal
-        elif self.best_step is None or figures[SCORE] < self.best_figures[SCORE]:
-            self.best_step, self.best_figures = step, dict(figures)
+        elif self.best_step is None or metrics[SCORE] < self.best_metrics[SCORE]:
+            self.best_step, self.best_metrics = step, dict(metrics)
             self.best_weights = {k: v.clone() for k, v in refiner.state_dict().items()}
             self._fruitless = 0
             return
@@ -58,9 +58,9 @@ class EarlyStopping:
             return "the refiner of the last step: none was examined"
         if self.best_step is None:
             return f"the refiner of the last step, and no candidate: {self._last_refusal}"
-        why = f"the refiner of step {self.best_step}: the least KID, {self.best_figures[SCORE]:.4f}"
-        if "labels/pupil_shift_px.mean" in self.best_figures:
-            shift_px = self.best_figures["labels/pupil_shift_px.mean"]
+        why = f"the refiner of step {self.best_step}: the least KID, {self.best_metrics[SCORE]:.4f}"
+        if "labels/pupil_shift_px.mean" in self.best_metrics:
+            shift_px = self.best_metrics["labels/pupil_shift_px.mean"]
             why += (
                 f", among those that move pupils by at most {self._max_shift_px:.2f} px "
                 f"(it moves them by {shift_px:.2f} px)"
@@ -73,8 +73,8 @@ class EarlyStopping:
         """Return all that is known, as numbers, text and tensors."""
         return {
             "best_step": self.best_step,
-            "best_figures": dict(self.best_figures),
-            "last_figures": dict(self.last_figures),
+            "best_figures": dict(self.best_metrics),
+            "last_figures": dict(self.last_metrics),
             "best_weights": dict(self.best_weights),
             "fruitless": self._fruitless,
             "last_refusal": self._last_refusal,
@@ -83,17 +83,17 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Become what `state_dict` returned."""
         self.best_step = state["best_step"]
-        self.best_figures = dict(state["best_figures"])
-        self.last_figures = dict(state["last_figures"])
+        self.best_metrics = dict(state["best_figures"])
+        self.last_metrics = dict(state["last_figures"])
         self.best_weights = dict(state["best_weights"])
         self._fruitless = state["fruitless"]
         self._last_refusal = state["last_refusal"]
 
-    def refusal(self, figures: Metrics) -> str:
+    def refusal(self, metrics: Metrics) -> str:
         """Say why the labels of these refined images cannot be trusted; empty where they can."""
-        if "labels/pupils_kept" not in figures:
+        if "labels/pupils_kept" not in metrics:
             return ""
-        kept, shift_px = figures["labels/pupils_kept"], figures["labels/pupil_shift_px.mean"]
+        kept, shift_px = metrics["labels/pupils_kept"], metrics["labels/pupil_shift_px.mean"]
         if kept < self._min_kept:
             return f"only {kept:.0%} of the pupils are still found (at least {self._min_kept:.0%})"
         if shift_px > self._max_shift_px:

@@ -53,7 +53,7 @@ class TrainingState:
         )
         self.synthetic = synthetic
         self.real = real
-        self.schedule = UpdateRatio(config)
+        self.update_ratio = UpdateRatio(config)
         self.history_generator = seeded_generator(config.seed, _HISTORY, distributed.rank)
         self.history = History(config.history_size // distributed.size, self.history_generator)
         self.augmentation_generator = seeded_generator(config.seed, _AUGMENTATION, distributed.rank)
@@ -62,7 +62,7 @@ class TrainingState:
         )
         self.stopping = EarlyStopping(config.stopping, image_width=width)
         self.collapse_watch = CollapseWatch()
-        self.figures = RunningMeans()
+        self.running_means = RunningMeans()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is the same on every rank, as tensors, numbers and plain containers."""
@@ -75,10 +75,10 @@ class TrainingState:
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "synthetic_position": self.synthetic.position,
             "real_position": self.real.position,
-            "schedule": self.schedule.state_dict(),
+            "schedule": self.update_ratio.state_dict(),
             "stopping": self.stopping.state_dict(),
             "num_unchanged": self.collapse_watch.num_unchanged,
-            "figures": self.figures.state_dict(),
+            "figures": self.running_means.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,10 +93,10 @@ class TrainingState:
             _suit_device(optimizer, self._device)
         self.synthetic.position = state["synthetic_position"]
         self.real.position = state["real_position"]
-        self.schedule.load_state_dict(state["schedule"])
+        self.update_ratio.load_state_dict(state["schedule"])
         self.stopping.load_state_dict(state["stopping"])
         self.collapse_watch.num_unchanged = state["num_unchanged"]
-        self.figures.load_state_dict(state["figures"], self._device)
+        self.running_means.load_state_dict(state["figures"], self._device)
 
     def rank_state_dict(self) -> dict[str, Any]:
         """Return what is this rank's own, likewise."""
@@ -124,9 +124,9 @@ class RunningMeans:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, prefix: str, figures: dict[str, Tensor]) -> None:
+    def add(self, prefix: str, metrics: dict[str, Tensor]) -> None:
         """Take a step's scalars, to be read as `prefix/name`."""
-        for name, value in figures.items():
+        for name, value in metrics.items():
             key = f"{prefix}/{name}"
             self._sums[key] = self._sums[key] + value if key in self._sums else value
             self._counts[key] = self._counts.get(key, 0) + 1

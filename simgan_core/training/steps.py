@@ -132,15 +132,15 @@ def discriminator_step(
         of_refined, of_real = logits.chunk(2)
         refined_loss = discriminator_loss(of_refined, REFINED, config.loss)
         real_loss = discriminator_loss(of_real, REAL, config.loss)
-        figures = {
+        metrics = {
             "loss": (refined_loss + real_loss) / 2,
             "accuracy_refined": _share_taken_for(REFINED, of_refined),
             "accuracy_real": _share_taken_for(REAL, of_real),
         }
         if config.gradient_penalty > 0:
             penalty = config.gradient_penalty / 2 * gradient_penalty(of_real, real_images)
-            figures |= {"loss": figures["loss"] + penalty, "gradient_penalty": penalty}
-        return figures
+            metrics |= {"loss": metrics["loss"] + penalty, "gradient_penalty": penalty}
+        return metrics
 
     batches = {
         "refined": refined,
@@ -151,10 +151,10 @@ def discriminator_step(
     # Of batch and of spectral normalisation; what the first saw differs from rank to rank.
     statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
     in_turn = bool(statistics)
-    figures = _update(optimizer, guard, compute, batches, measure, in_turn=in_turn)
+    metrics = _update(optimizer, guard, compute, batches, measure, in_turn=in_turn)
     if statistics:
         compute.distributed.average(statistics)
-    return figures
+    return metrics
 
 
 def _update(
@@ -166,7 +166,7 @@ def _update(
     *,
     in_turn: bool = False,
 ) -> Metrics:
-    """Move along the gradient of the batch's mean `loss`; returns the batch's mean figures.
+    """Move along the gradient of the batch's mean `loss`; returns the batch's mean metrics.
 
     Micro-batches are measured side by side, `in_turn` where measuring one changes the network.
     """
@@ -175,21 +175,23 @@ def _update(
 
     def learn(*parts: Tensor) -> tuple[tuple[Tensor, ...], Metrics]:
         share = len(parts[0]) / len(whole[0])
-        figures = measure(**dict(zip(names, parts, strict=True)))
-        gradients = torch.autograd.grad(figures["loss"] * share, weights)
-        return gradients, {name: value.detach() * share for name, value in figures.items()}
+        metrics = measure(**dict(zip(names, parts, strict=True)))
+        gradients = torch.autograd.grad(metrics["loss"] * share, weights)
+        return gradients, {name: value.detach() * share for name, value in metrics.items()}
 
     parts = compute.micro_batches(*whole)
     learned = itertools.starmap(learn, parts) if in_turn else parallel_map(learn, parts)
-    # Gradients laid out as the weights are, which fused optimisers rely on.
+    # Gradients laid out as the weights are, which fused optimisers rely on. PyTorch has no public
+    # name for its operators on lists of tensors, one kernel for all weights, which its own
+    # optimisers use.
     sums, means = [torch.empty_like(weight) for weight in weights], Metrics()
-    for gradients, figures in learned:
+    for gradients, metrics in learned:
         if means:
             torch._foreach_add_(sums, gradients)
-            means = {name: mean + figures[name] for name, mean in means.items()}
+            means = {name: mean + metrics[name] for name, mean in means.items()}
         else:
             torch._foreach_copy_(sums, gradients)
-            means = figures
+            means = metrics
     compute.distributed.average([*sums, *means.values()])
     for weight, gradient in zip(weights, sums, strict=True):
         weight.grad = gradient

@@ -17,7 +17,7 @@ _CLASSIFIER_STEPS = 60
 class Validator:
     """Examines how synthetic images come out of a refiner, always the same ones.
 
-    The figures: `realism/kid` (0 is perfect, see `simgan_core.quality.kid`),
+    The metrics: `realism/kid` (0 is perfect, see `simgan_core.quality.kid`),
     `realism/classifier_accuracy` (0.5 is perfect, 1 the worst), `change/mean_levels` (the mean
     absolute change of a pixel, in levels of 255) and `change/spread` (the spread among refined
     images as a share of that among synthetic ones), and where pupils are known
@@ -42,8 +42,8 @@ class Validator:
         self._seed = seed
         self._estimator = estimator
 
-    def examine(self, refined: Tensor) -> Metrics:
-        """Return the figures of refined pixels [N, H, W, C], row i refined from synthetic row i."""
+    def validate(self, refined: Tensor) -> Metrics:
+        """Return the metrics of refined pixels [N, H, W, C], row i refined from synthetic row i."""
         accuracy = classifier_accuracy(
             refined.cpu().numpy(), self._real.numpy(), self._seed, _CLASSIFIER_STEPS
         )

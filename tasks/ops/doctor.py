@@ -24,7 +24,7 @@ class Finding(BaseModel):
 
     what: str
     found: str
-    mend: str | None = None
+    remedy: str | None = None
     """What to do about it; empty where all is well."""
 
 
@@ -37,56 +37,56 @@ class Diagnosis(BaseModel):
     findings: tuple[Finding, ...]
 
     def text(self) -> str:
-        """A line a finding, what is wrong marked and followed by how to mend it."""
+        """A line a finding, what is wrong marked and followed by its remedy."""
         lines = []
         for finding in self.findings:
-            mark = "wrong" if finding.mend else "ok   "
+            mark = "wrong" if finding.remedy else "ok   "
             lines.append(f"{mark}  {finding.what:<16}{finding.found}")
-            if finding.mend:
-                lines.append(f"       → {finding.mend}")
+            if finding.remedy:
+                lines.append(f"       → {finding.remedy}")
         return "\n".join(lines)
 
 
 def diagnose() -> Diagnosis:
     """Look at everything a run needs."""
     findings = (_packages(), _device(), _home(), _prefect(), _mlflow(), _s3())
-    return Diagnosis(healthy=not any(f.mend for f in findings), findings=findings)
+    return Diagnosis(healthy=not any(f.remedy for f in findings), findings=findings)
 
 
 def _packages() -> Finding:
     found = {name: version(name) for name in PACKAGES}
-    mend = None
+    remedy = None
     if tuple(int(part) for part in found["fastapi"].split(".")[:2]) >= (0, 151):
-        mend = "fastapi 0.151 and later break Prefect 3.8 and 3.9: pip install 'fastapi<0.151'"
+        remedy = "fastapi 0.151 and later break Prefect 3.8 and 3.9: pip install 'fastapi<0.151'"
     code = code_version()
     commit = f" ({code.commit[:12]}{', changed' * bool(code.dirty)})" if code.commit else ""
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
     return Finding(
         what="packages",
         found=f"simgan {code.version}{commit}, Python {platform.python_version()}, {listed}",
-        mend=mend,
+        remedy=remedy,
     )
 
 
 def _device() -> Finding:
     if torch.cuda.is_available():
         return Finding(what="device", found=torch.cuda.get_device_name())
-    amx = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
+    amx = ", AMX" if torch.cpu.get_capabilities().get("amx_tile") else ""
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
     return Finding(what="device", found=f"CPU, {threads} threads, {capability}{amx}")
 
 
 def _home() -> Finding:
-    folder, mend = home(), None
+    folder, remedy = home(), None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        mend = f"cannot write there ({error.strerror}): set SIMGAN_HOME to a folder of yours"
-    return Finding(what="SIMGAN_HOME", found=str(folder), mend=mend)
+        remedy = f"cannot write there ({error.strerror}): set SIMGAN_HOME to a folder of yours"
+    return Finding(what="SIMGAN_HOME", found=str(folder), remedy=remedy)
 
 
 def _prefect() -> Finding:
@@ -96,17 +96,17 @@ def _prefect() -> Finding:
     return Finding(
         what="Prefect",
         found=url,
-        mend=_unreachable(f"{url}/health", "prefect server start, or unset PREFECT_API_URL"),
+        remedy=_unreachable(f"{url}/health", "prefect server start, or unset PREFECT_API_URL"),
     )
 
 
 def _mlflow() -> Finding:
-    uri, mend = tracking_uri(), None
+    uri, remedy = tracking_uri(), None
     if uri.startswith(("http://", "https://")):
-        mend = _unreachable(f"{uri}/health", "mlflow server, or unset MLFLOW_TRACKING_URI")
+        remedy = _unreachable(f"{uri}/health", "mlflow server, or unset MLFLOW_TRACKING_URI")
     elif not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "databricks")):
-        mend = "MLflow 3 refuses its file store: use sqlite:///PATH or a server"
-    return Finding(what="MLflow", found=uri, mend=mend)
+        remedy = "MLflow 3 refuses its file store: use sqlite:///PATH or a server"
+    return Finding(what="MLflow", found=uri, remedy=remedy)
 
 
 def _s3() -> Finding:

@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.errors import InputError, UnavailableError
 from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.sqlite_schema import (
@@ -214,9 +215,8 @@ def serve(folder: Path, idle_s: float) -> None:
     )
     server = uvicorn.Server(config)
     record = folder / "local-server.json"
-    unfinished = record.with_suffix(".partial")
-    unfinished.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    unfinished.replace(record)
+    with atomic_write(record) as file:
+        file.write(json.dumps({"url": url, "pid": os.getpid()}).encode())
     threading.Thread(target=_end_when_idle, args=(server, folder, idle_s), daemon=True).start()
     server.run(sockets=[listener])
     record.unlink(missing_ok=True)

@@ -75,7 +75,7 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
 
     Raises RuntimeError with what Prefect said when it refuses one.
     """
-    surroundings = {
+    environment = {
         **without_current_folder(),
         "PREFECT_API_URL": api,
         "SIMGAN_GPU_POOL": work_pools(num_gpus)[-1],
@@ -83,11 +83,18 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
     }
     done = subprocess.run(
         [
-            *(sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"),
-            *("--prefect-file", str(DEPLOYMENTS)),
+            sys.executable,
+            "-P",
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(DEPLOYMENTS),
         ],
         cwd=CODE,
-        env=surroundings,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,

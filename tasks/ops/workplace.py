@@ -8,10 +8,11 @@ from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.errors import InputError
 from tasks.ops.prefect_setup import CPU_POOL, GPU_POOL
 from tasks.ops.service import Service
-from tasks.runtime.paths import sqlite_url
+from tasks.runtime.paths import mlflow_database, sqlite_url
 from tasks.runtime.policies import HEARTBEAT_S
 from tasks.runtime.sqlite_schema import (
     PREFECT as PREFECT_SCHEMA,
@@ -53,9 +54,8 @@ class Addresses(BaseModel):
 
     def write(self, services: Path) -> None:
         """Tell other commands."""
-        partial = services / "addresses.partial"
-        partial.write_text(self.model_dump_json(), encoding="utf-8")
-        partial.replace(services / "addresses.json")
+        with atomic_write(services / "addresses.json") as file:
+            file.write(self.model_dump_json().encode())
 
 
 class Workplace(NamedTuple):
@@ -200,7 +200,7 @@ def mlflow_store(place: Workplace) -> str:
     """URI of the database of MLflow's server."""
     store = os.environ.get("MLFLOW_BACKEND_STORE_URI")
     if store is None:
-        return sqlite_url(place.home / "mlflow.db")
+        return mlflow_database(place.home)
     file = sqlite_file(store)
     return store if file is None or "file:" in store else f"sqlite:///{file}"
 
@@ -230,7 +230,7 @@ def _worker(
     place: Workplace, name: str, pool: str, limit: int, environment: dict[str, str]
 ) -> Service:
     addresses = place.addresses()
-    surroundings = {
+    shared = {
         "PREFECT_API_URL": f"{addresses.prefect}/api",
         "MLFLOW_TRACKING_URI": addresses.mlflow,
         "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_LOOKS_EVERY_S),
@@ -246,4 +246,4 @@ def _worker(
         "--name", name,
         "--limit", str(limit),
     ]  # fmt: skip
-    return Service(name, command, {**surroundings, **environment}, 300)
+    return Service(name, command, {**shared, **environment}, 300)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -50,6 +50,7 @@ from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 
+Precision = Literal["fp32", "bf16"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
 SHARDS_FINISHING = 2
@@ -93,7 +94,8 @@ def plan_refinement(
     _require_pupils(parent, gate_shift_px)
     for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
         logger.warning("a comparison on real images speaks against this refiner: %s", warning)
-    spec = _spec(parent, loaded, to, dtype, gate_shift_px)
+    precision = _resolve_precision(dtype, parent, loaded, to, gate_shift_px)
+    spec = _refined_spec(parent, loaded, precision, gate_shift_px)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
     else:
@@ -190,7 +192,7 @@ class _Made(NamedTuple):
     """By what a refined dataset is made, as its provenance says."""
 
     weights_digest: str
-    dtype: Literal["fp32", "bf16"]
+    dtype: Precision
     gate_shift_px: float | None
 
     @classmethod
@@ -198,30 +200,38 @@ class _Made(NamedTuple):
         return cls(*(spec.provenance[name] for name in cls._fields))  # type: ignore[arg-type]
 
 
-def _spec(
-    parent: DatasetInfo, loaded: LoadedRefiner, to: str, dtype: Dtype, gate_shift_px: float | None
-) -> DatasetSpec:
-    """Describe the refined dataset: its parent's, with where it comes from.
+def _resolve_precision(
+    dtype: Dtype, parent: DatasetInfo, loaded: LoadedRefiner, to: str, gate_shift_px: float | None
+) -> Precision:
+    """Return the number format to compute in; "auto" becomes the fastest on this machine.
 
-    Digests, no places: the same work elsewhere gives the same dataset. A number format that was
-    left open is that of the dataset that is there already, and else what suits this machine.
+    A refinement that an earlier run began at `to` goes on in the format that it began with.
     """
-    if dtype == "auto":
-        suited = choose_inference_settings(default_device()).precision
-        specs = [_spec(parent, loaded, to, each, gate_shift_px) for each in ("bf16", "fp32")]
-        try:
-            begun = DatasetWriter.attach(to).spec.canonical()
-        except DatasetNotFoundError:
-            begun = ""
-        there = [spec for spec in specs if spec.canonical() == begun]
-        return there[0] if there else specs[("bf16", "fp32").index(suited)]
+    if dtype != "auto":
+        return dtype
+    with suppress(DatasetNotFoundError):
+        begun = DatasetWriter.attach(to).spec.canonical()
+        precisions: tuple[Precision, ...] = ("bf16", "fp32")
+        for precision in precisions:
+            if _refined_spec(parent, loaded, precision, gate_shift_px).canonical() == begun:
+                return precision
+    return choose_inference_settings(default_device()).precision
+
+
+def _refined_spec(
+    parent: DatasetInfo, loaded: LoadedRefiner, precision: Precision, gate_shift_px: float | None
+) -> DatasetSpec:
+    """Return the refined dataset's spec: its parent's, with provenance.
+
+    Provenance holds digests and no paths: the same work elsewhere gives the same dataset.
+    """
     provenance = {
         "parent_digest": parent.digest,
         "refiner": loaded.metadata["refiner"],
         "weights_digest": loaded.weights_digest,
         "real_digest": loaded.metadata["real_digest"],
         "recipe": recipe_version("refine"),
-        "dtype": dtype,
+        "dtype": precision,
         "gate_shift_px": gate_shift_px,
     }
     return parent.spec.model_copy(update={"domain": "refined", "provenance": provenance})

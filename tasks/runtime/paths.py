@@ -8,8 +8,13 @@ from simgan_core.errors import InputError
 
 
 def home() -> Path:
-    """The folder named by SIMGAN_HOME, by default `.simgan` in the working directory."""
+    """Return the folder named by SIMGAN_HOME, by default `.simgan` in the working directory."""
     return Path(os.environ.get("SIMGAN_HOME", ".simgan")).expanduser().resolve()
+
+
+def mlflow_database(home: Path) -> str:
+    """Return the URL of the SQLite database that MLflow uses where nothing else is set."""
+    return sqlite_url(home / "mlflow.db")
 
 
 def refiner_folder(refiner_id: str) -> Path:
@@ -38,7 +43,14 @@ def sqlite_url(path: Path) -> str:
 _REFUSALS = frozenset(
     getattr(errno, name)
     for name in (
-        *("EACCES", "EEXIST", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM"),
+        "EACCES",
+        "EEXIST",
+        "EISDIR",
+        "ELOOP",
+        "ENAMETOOLONG",
+        "ENOENT",
+        "ENOTDIR",
+        "EPERM",
         "EROFS",
     )
 )

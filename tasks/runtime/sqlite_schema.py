@@ -26,8 +26,13 @@ State = Literal["missing", "unfinished", "current", "older", "newer"]
 BUSY_TIMEOUT_S = 5.0
 
 SQLITE_REASONS = (
-    *("database or disk is full", "No space left", "database is locked", "disk I/O error"),
-    *("database disk image is malformed", "file is not a database", "readonly database"),
+    "database or disk is full",
+    "No space left",
+    "database is locked",
+    "disk I/O error",
+    "database disk image is malformed",
+    "file is not a database",
+    "readonly database",
     "unable to open database file",
 )
 """SQLite's messages, as the log of a program that could not use its database has them."""

@@ -35,7 +35,7 @@ from storage.schema import DatasetInfo
 from tasks.runtime.code_version import code_version
 from tasks.runtime.experiments import DATASETS
 from tasks.runtime.mlflow_client import connect
-from tasks.runtime.paths import home, sqlite_url
+from tasks.runtime.paths import home, mlflow_database
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 def tracking_uri() -> str:
     """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(home() / "mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or mlflow_database(home())
 
 
 class KeptRun(NamedTuple):

@@ -76,9 +76,9 @@ def fit(
     tags = {"simgan.verdict": trained.verdict, "simgan.alias": f"{alias}: {reason}"}
     run.tags(tags | {"simgan.champion_rule": CHAMPION_RULE})
     run.computed_by(describe_compute(trainer.precision))
-    run.metrics({f"best/{name}": value for name, value in trained.figures.items()}, trained.step)
+    run.metrics({f"best/{name}": value for name, value in trained.metrics.items()}, trained.step)
     run.image("refined_while_training", sink.progress_picture())
-    outcome = {"verdict": trained.verdict, "figures": trained.figures, "alias": alias}
+    outcome = {"verdict": trained.verdict, "figures": trained.metrics, "alias": alias}
     save_refiner(weights, trained.refiner, config, _metadata(weights, synthetic, real) | outcome)
 
 
@@ -91,7 +91,7 @@ def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tup
         return "champion", "there was none, and labels hold"
     if not _takes(champion, synthetic):
         return "candidate", "the champion is of another kind of images: not to be compared"
-    theirs, ours = trainer.examine(champion.refiner), trained.figures
+    theirs, ours = trainer.validate(champion.refiner), trained.metrics
     kids = f"KID {ours['realism/kid']:.4f}, the champion's on the same images "
     kids += f"{theirs['realism/kid']:.4f}"
     if refusal := trainer.refusal(theirs):

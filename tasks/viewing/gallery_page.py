@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from simgan_core.atomic_file import atomic_write
 from tasks.viewing.gallery import Column, Gallery
 
 # Small sprite sheets: sorted by a figure, neighbours come from everywhere, and a browser decodes
@@ -37,18 +38,14 @@ def write_gallery(gallery: Gallery, out: Path) -> int:
         data=_in_script(_described(gallery)),
         sheets="\0",
     ).split("\0")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(head)
+    with atomic_write(out) as file:
+        file.write(head.encode())
         for number, column in enumerate(gallery.columns):
             for sheet, png in enumerate(_sheets(column.images)):
                 text = base64.b64encode(png).decode()
-                file.write(
-                    f'<script type="text/plain" id="sheet-{number}-{sheet}">{text}</script>\n'
-                )
-        file.write(tail)
-    partial.replace(out)
+                line = f'<script type="text/plain" id="sheet-{number}-{sheet}">{text}</script>\n'
+                file.write(line.encode())
+        file.write(tail.encode())
     return out.stat().st_size
 
 

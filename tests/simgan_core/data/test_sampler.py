@@ -8,15 +8,15 @@ NUMBERS = torch.arange(10)
 
 
 def test_every_image_comes_once_before_any_comes_again() -> None:
-    dealer = ImageSampler(NUMBERS, seed=0, stream=0)
-    dealt = torch.cat([dealer.next_batch(3) for _ in range(10)])
+    sampler = ImageSampler(NUMBERS, seed=0, stream=0)
+    dealt = torch.cat([sampler.next_batch(3) for _ in range(10)])
     for start in (0, 10, 20):
         assert sorted(dealt[start : start + 10].tolist()) == list(range(10))
 
 
 def test_each_pass_has_an_order_of_its_own() -> None:
-    dealer = ImageSampler(NUMBERS, seed=0, stream=0)
-    first, second = dealer.next_batch(10).tolist(), dealer.next_batch(10).tolist()
+    sampler = ImageSampler(NUMBERS, seed=0, stream=0)
+    first, second = sampler.next_batch(10).tolist(), sampler.next_batch(10).tolist()
     assert first != second
     assert list(range(10)) not in (first, second)
 
@@ -39,7 +39,7 @@ def test_a_batch_may_be_larger_than_the_set() -> None:
 
 
 def test_rows_come_with_their_images() -> None:
-    images, rows = ImageSampler(100 + NUMBERS, seed=0, stream=0).deal_numbered(25)
+    images, rows = ImageSampler(100 + NUMBERS, seed=0, stream=0).next_batch_with_rows(25)
     assert torch.equal(images, 100 + rows)
 
 
@@ -58,13 +58,13 @@ class Shards:
         return torch.arange(first, first + self.shard_sizes[shard])
 
 
-def dealer_of(shards: Shards) -> ShardSampler:
+def sampler_of(shards: Shards) -> ShardSampler:
     return ShardSampler(shards, 0, 0, torch.device("cpu"), shards_at_once=2)
 
 
 def test_of_shards_too_every_image_comes_once_before_any_comes_again() -> None:
-    dealer = dealer_of(Shards(7, 3, 5, 2, 6))
-    images, rows = zip(*(dealer.deal_numbered(4) for _ in range(23)), strict=True)
+    sampler = sampler_of(Shards(7, 3, 5, 2, 6))
+    images, rows = zip(*(sampler.next_batch_with_rows(4) for _ in range(23)), strict=True)
     dealt = torch.cat(images)
     assert torch.equal(dealt, 100 + torch.cat(rows))
     passes = dealt.reshape(4, 23).tolist()
@@ -74,7 +74,7 @@ def test_of_shards_too_every_image_comes_once_before_any_comes_again() -> None:
 
 
 def test_shards_continue_at_a_position() -> None:
-    undisturbed, resumed = dealer_of(Shards(7, 3, 5, 2)), dealer_of(Shards(7, 3, 5, 2))
+    undisturbed, resumed = sampler_of(Shards(7, 3, 5, 2)), sampler_of(Shards(7, 3, 5, 2))
     undisturbed.next_batch(20)
     resumed.position = 20
     assert torch.equal(undisturbed.next_batch(30), resumed.next_batch(30))
@@ -82,6 +82,6 @@ def test_shards_continue_at_a_position() -> None:
 
 def test_images_of_several_shards_are_mixed_and_each_shard_is_read_once_a_pass() -> None:
     shards = Shards(50, 50, 50, 50)
-    dealt = dealer_of(shards).next_batch(200) - 100
+    dealt = sampler_of(shards).next_batch(200) - 100
     assert len(dealt[:30].div(50, rounding_mode="floor").unique()) == 2
     assert sorted(shards.read_so_far[:4]) == [0, 1, 2, 3]

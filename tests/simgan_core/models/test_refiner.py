@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from simgan_core.config import RefinerConfig
-from simgan_core.models.refiner import Refiner, average_towards, clamp_to_range
+from simgan_core.models.refiner import Refiner, clamp_to_range
 
 SMALL = RefinerConfig(num_features=4, num_blocks=2)
 
@@ -56,20 +56,6 @@ def test_a_pixel_is_not_pushed_further_out_of_the_range() -> None:
     clamp_to_range(images).backward(torch.tensor([1.0, -1.0]))
     assert images.grad is not None
     assert images.grad.tolist() == [0.0, 0.0]
-
-
-def test_the_averaged_refiner_moves_by_the_rest_of_the_decay() -> None:
-    averaged, current = Refiner(SMALL, 1), Refiner(SMALL, 1)
-    before = averaged.first.weight.detach().clone()
-    average_towards(averaged, current, decay=0.75)
-    torch.testing.assert_close(averaged.first.weight, 0.75 * before + 0.25 * current.first.weight)
-
-
-def test_with_decay_zero_the_averaged_refiner_is_the_last_one() -> None:
-    averaged, current = Refiner(SMALL, 1), Refiner(SMALL, 1)
-    average_towards(averaged, current, decay=0.0)
-    for average, last in zip(averaged.parameters(), current.parameters(), strict=True):
-        torch.testing.assert_close(average, last, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

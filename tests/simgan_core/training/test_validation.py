@@ -19,21 +19,21 @@ def validator() -> Validator:
 
 
 def test_synthetic_images_themselves_are_told_apart_and_have_moved_nothing(validator) -> None:
-    figures = validator.examine(validator.synthetic)
-    assert figures["realism/kid"] > 1
-    assert figures["realism/classifier_accuracy"] > 0.9
-    assert figures["change/mean_levels"] == 0
-    assert figures["change/spread"] == pytest.approx(1)
-    assert figures["labels/pupil_shift_px.mean"] == 0
-    assert figures["labels/pupils_kept"] == 1
+    metrics = validator.validate(validator.synthetic)
+    assert metrics["realism/kid"] > 1
+    assert metrics["realism/classifier_accuracy"] > 0.9
+    assert metrics["change/mean_levels"] == 0
+    assert metrics["change/spread"] == pytest.approx(1)
+    assert metrics["labels/pupil_shift_px.mean"] == 0
+    assert metrics["labels/pupils_kept"] == 1
 
 
 def test_what_was_done_to_images_is_measured(validator) -> None:
     images = validator.synthetic.clone()
     images[:15] = 128
-    figures = validator.examine(images)
-    assert figures["labels/pupils_kept"] == pytest.approx(0.75, abs=0.03)
-    assert figures["change/mean_levels"] == pytest.approx(
+    metrics = validator.validate(images)
+    assert metrics["labels/pupils_kept"] == pytest.approx(0.75, abs=0.03)
+    assert metrics["change/mean_levels"] == pytest.approx(
         np.abs(images.numpy().astype(float) - validator.synthetic.numpy()).mean(), rel=1e-4
     )
 
@@ -47,17 +47,17 @@ def test_a_validation_on_a_gpu_measures_what_one_on_a_cpu_measures(validator) ->
         seed=0,
     )
     refined = validator.synthetic // 2 + 20
-    assert on_gpu.examine(refined.cuda()) == pytest.approx(
-        validator.examine(refined), rel=0.01, abs=0.01
+    assert on_gpu.validate(refined.cuda()) == pytest.approx(
+        validator.validate(refined), rel=0.01, abs=0.01
     )
 
 
 def test_one_image_for_all_has_no_spread(validator) -> None:
     same = validator.synthetic[:1].expand_as(validator.synthetic).contiguous()
-    assert validator.examine(same)["change/spread"] == 0
+    assert validator.validate(same)["change/spread"] == 0
 
 
 def test_without_known_pupils_nothing_is_said_of_labels() -> None:
     images = torch.randint(0, 256, (8, 16, 20, 1), dtype=torch.uint8)
-    figures = Validator(images, images.flip(0), None, seed=0).examine(images)
-    assert not [name for name in figures if name.startswith("labels/")]
+    metrics = Validator(images, images.flip(0), None, seed=0).validate(images)
+    assert not [name for name in metrics if name.startswith("labels/")]

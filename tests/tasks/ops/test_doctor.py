@@ -80,6 +80,6 @@ def test_a_fastapi_that_breaks_flows_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_wrong_is_marked_and_the_remedy_stands_below() -> None:
-    findings = (Finding(what="a", found="x"), Finding(what="b", found="y", mend="do z"))
+    findings = (Finding(what="a", found="x"), Finding(what="b", found="y", remedy="do z"))
     lines = Diagnosis(healthy=False, findings=findings).text().splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "wrong", "→"]
