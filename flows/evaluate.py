@@ -13,6 +13,7 @@ from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.report import EvaluationResult, conclude, summarize
 from tasks.comparison.results import ComparisonResult
+from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.policies import gpu_slot, tasks_stop_too, threads
 
 Seeds = Annotated[int, Field(ge=1, le=100)]
@@ -41,9 +42,10 @@ def evaluate(
         unlabelled: Real images to whose estimated gaze distribution the training set is matched;
             the result without is beside it.
     """
-    plan = plan_evaluation(train, test, seeds, estimator, unlabelled)
-    plan = _matched(plan)
-    return summarize(plan, _estimates(plan))
+    datasets = DatasetCache()
+    plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
+    plan = _matched(plan, datasets)
+    return summarize(plan, _estimates(plan, datasets))
 
 
 @flow(
@@ -74,19 +76,22 @@ def compare(
         unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
             test set; where not given `real`, else the real images of the refiner's training.
     """
-    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison, unlabelled)
-    plan = _matched(plan)
-    return conclude(plan, _estimates(plan))
+    datasets = DatasetCache()
+    plan = plan_comparison(
+        datasets, synthetic, refined, real, test, seeds, estimator, comparison, unlabelled
+    )
+    plan = _matched(plan, datasets)
+    return conclude(plan, _estimates(plan, datasets), datasets)
 
 
-def _matched(plan: Comparison) -> Comparison:
+def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
     """Estimate the label prior that all arms share."""
     with gpu_slot():
-        return match_labels(plan)
+        return match_labels(plan, datasets)
 
 
-def _estimates(plan: Comparison) -> list[Estimate]:
+def _estimates(plan: Comparison, datasets: DatasetCache) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
     with gpu_slot(), tasks_stop_too():
-        answers = [estimate.submit(job, plan) for job in plan.jobs]
+        answers = [estimate.submit(job, plan, datasets) for job in plan.jobs]
         return [answer.result() for answer in answers]
