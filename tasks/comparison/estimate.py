@@ -36,8 +36,15 @@ from tasks.comparison.estimators import (
     poses,
     say_progress,
     trained_estimator,
-    weights_file,
     with_number_format,
+)
+from tasks.comparison.kept_files import (
+    PREDICTIONS,
+    WEIGHTS,
+    estimate_file,
+    find_estimate,
+    prior_file,
+    weights_file,
 )
 from tasks.comparison.label_prior import TEACHER_SEEDS, angles_deg, predictions_deg
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
@@ -49,10 +56,9 @@ from tasks.runtime.compatibility import (
 )
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
-from tasks.runtime.devices import default_device, describe_compute
+from tasks.runtime.devices import default_device, describe_compute, take_device_of_worker
 from tasks.runtime.experiments import COMPARISONS
-from tasks.runtime.paths import home
-from tasks.runtime.policies import CACHE
+from tasks.runtime.policies import CACHE, IO_RETRIES, IO_RETRY_DELAYS_S, retry_on_io
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
@@ -168,9 +174,17 @@ def plan_evaluation(
     return _begin("evaluation", arms, inputs, seeds, estimator, Protocol(), matching)
 
 
-@task(name="train-estimator", task_run_name="{job.arm.name}-{job.seed}", cache_policy=CACHE)
+@task(
+    name="train-estimator",
+    task_run_name="{job.arm.name}-{job.seed}",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
 def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estimate:
     """Train one estimator and keep its answers on the test set; found again if they are there."""
+    take_device_of_worker()
     arm, seed, person = job
     trained = _estimator_id(job, comparison)
     estimate_id = content_id(
@@ -181,17 +195,19 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
             "protocol": comparison.protocol.title,
         },
     )
-    path = home() / "estimates" / f"{estimate_id}.npz"
+    path = estimate_file(estimate_id)
     weights = weights_file(trained)
     key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
-        if not path.exists():
+        if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
             answers = _answers(job, comparison, trained, datasets)
             _write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
-        run.artifact(path, "answers")
+        run.artifact(path, PREDICTIONS)
+        if weights.exists():
+            run.artifact(weights, WEIGHTS)
         run.computed_by(_compute_of(path))
         errors = _remember_errors(run, path, comparison)
         error_on_validation = _validation_error(weights)
@@ -207,7 +223,7 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
         len(errors),
     )
     model = str(weights) if weights.exists() else None
-    return Estimate(arm.name, seed, person, str(path), model, error_on_validation)
+    return Estimate(arm.name, seed, person, str(path), model, error_on_validation, run.run_id)
 
 
 def _begin(
@@ -552,7 +568,7 @@ def _part(info: DatasetInfo, job: Job, comparison: Comparison, datasets: Dataset
         prior = comparison.label_prior
         assert prior is not None, "match_labels comes before estimate"
         gaze_deg = angles_deg(lessons.labels["gaze"])
-        weights = load_label_prior(Path(prior.path)).weights(gaze_deg)
+        weights = load_label_prior(prior_file(prior)).weights(gaze_deg)
         lessons = replace(lessons, weights=weights)
     return lessons
 

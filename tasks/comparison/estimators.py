@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from simgan_core.estimation.fitting import estimator_compute_settings
 from simgan_core.estimation.gaze_training import train_estimator
 from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
 from storage.schema import DatasetInfo
+from tasks.comparison.kept_files import weights_file
 from tasks.comparison.plan import Arm
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device
-from tasks.runtime.paths import home
 from tasks.runtime.policies import stop_if_told
 from tasks.runtime.recipes import recipe_version
 
@@ -88,11 +87,6 @@ def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
     """Decide a number format that was left open: bf16 and fp32 give other estimators."""
     chosen = estimator_compute_settings(config, torch.device(default_device()))
     return config.model_copy(update={"precision": chosen.precision})
-
-
-def weights_file(name: str) -> Path:
-    """Where the estimator of this id is kept."""
-    return home() / "estimators" / f"{name}.pt"
 
 
 def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed: int) -> Estimator:

@@ -204,6 +204,8 @@ class Estimate(NamedTuple):
     """File of the estimator, where one is kept."""
     validation_error: float
     """Its error on the part of its own training set that was kept out; NaN where none was."""
+    run_id: str = ""
+    """MLflow run that holds these files too; empty where they are on this machine for sure."""
 
 
 def choose_arms(

@@ -16,6 +16,7 @@ from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
 from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
+from tasks.comparison.kept_files import fetched
 from tasks.comparison.page import comparison_page
 from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
@@ -95,6 +96,7 @@ class EvaluationResult(BaseModel):
 @task(name="summarize-evaluation", cache_policy=CACHE)
 def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
     """Put an interval on the error of estimators trained on one dataset."""
+    estimates = [fetched(each) for each in estimates]
     by_arm = read_answers(estimates, evaluation.measure)
     arm, *unmatched = (arm_result(arm, by_arm[arm.name], evaluation) for arm in evaluation.arms)
     answers = by_arm[evaluation.arms[0].name]
@@ -126,6 +128,7 @@ def conclude(
     comparison: Comparison, estimates: list[Estimate], datasets: DatasetCache
 ) -> ComparisonResult:
     """Put intervals on what was measured, say it in words and keep it where people look."""
+    estimates = [fetched(each) for each in estimates]
     answers = read_answers(estimates, comparison.measure)
     pupils = _pupils(comparison, datasets)
     findings = find(comparison, answers, pupils and pupils.shift)

@@ -56,7 +56,7 @@ def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(
 ) -> None:
     comparison = plan(eyes, arms=("tone_matched", "fourier", "refined_augmented"))
     first = findings_of(comparison, run(comparison))
-    for kept in ("estimates", "estimators"):
+    for kept in ("estimates", "estimators", "mlartifacts"):
         shutil.rmtree(home / kept)
     again = findings_of(comparison, run(comparison))
     assert table(again) == table(first)

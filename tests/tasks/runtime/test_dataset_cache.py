@@ -1,17 +1,15 @@
 """Dataset cache: one read of each dataset, a bound in bytes, one cache a process."""
 
 import pickle
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from storage.reader import open_dataset
-from storage.writer import DatasetWriter
 from tasks.runtime.dataset_cache import DatasetCache
-from tests.refinement_inputs import make_synthetic
+from tests.tasks.comparison.conftest import write_dataset
 
 
 @pytest.fixture
@@ -19,25 +17,10 @@ def urls(tmp_path: Path) -> list[str]:
     return [make(tmp_path / f"{seed}.zarr", seed) for seed in range(3)]
 
 
-def make(to: Path, seed: int) -> str:
-    """Write a dataset whose pixels are all `seed`."""
-    make_synthetic(str(to), 32, 16)
-    made = open_dataset(str(to))
-    block = made.load()
-    writer = DatasetWriter.open(
-        str(to), made.info.spec.model_copy(update={"source": {"seed": seed}}), overwrite=True
-    )
-    for shard in range(2):
-        rows = slice(16 * shard, 16 * shard + 16)
-        part = replace(
-            block,
-            images=np.full_like(block.images[rows], seed),
-            valid=block.valid[rows],
-            ids=block.ids[rows],
-            labels={name: label[rows] for name, label in block.labels.items()},
-        )
-        writer.write_shard(shard, part)
-    return writer.finish().url
+def make(to: Path, pixel: int) -> str:
+    """Write a dataset of 32 images whose pixels are all alike."""
+    images = np.full((32, 35, 55, 1), pixel, np.uint8)
+    return write_dataset(to, "synthetic", images, [f"eye/{row}" for row in range(32)], {})
 
 
 def test_what_was_loaded_is_loaded_no_more_and_cannot_be_changed(urls: list[str]) -> None:
@@ -88,6 +71,7 @@ def test_a_dataset_that_was_replaced_since_it_was_found_is_refused(
     urls: list[str], tmp_path: Path
 ) -> None:
     planned = DatasetCache().find(urls[0])
+    shutil.rmtree(urls[0])
     make(tmp_path / "0.zarr", 7)
     with pytest.raises(InputError, match=r"was replaced while it was in use.*run the same command"):
         DatasetCache().load(planned)
