@@ -35,6 +35,7 @@ from tasks.comparison.estimate import estimate, plan_comparison
 from tasks.comparison.plan import ArmAnswers, Comparison, Estimate, read_answers
 from tasks.comparison.results import BOOTSTRAP_SEED, find
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
+from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner
 
 Precision = Literal["fp32", "bf16"]
@@ -113,11 +114,13 @@ def _refined(folder: Path, domains: Domains, seed: int, precision: Precision) ->
 
 def _estimates(domains: Domains, refined: str, seed: int) -> tuple[Comparison, list[Estimate]]:
     """Train, or find, the estimator of this seed on each arm; that of the refined one is last."""
+    datasets = DatasetCache()
     plan = plan_comparison.fn(
+        datasets,
         *(str(domains.synthetic), refined, None, str(domains.test)),
         *(NUM_SEEDS, ESTIMATOR, ARMS),
     )
-    return plan, [estimate.fn(job, plan) for job in plan.jobs if job.seed == seed]
+    return plan, [estimate.fn(job, plan, datasets) for job in plan.jobs if job.seed == seed]
 
 
 def _validator(domains: Domains) -> Validator:

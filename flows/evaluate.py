@@ -13,23 +13,27 @@ from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.report import EvaluationResult, conclude, summarize
 from tasks.comparison.results import ComparisonResult
-from tasks.runtime.policies import gpu_slot, tasks_stop_too, threads
+from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.policies import (
+    Runner,
+    gpu_slot,
+    placed,
+    require_runner,
+    task_runner,
+    tasks_stop_too,
+)
 
 Seeds = Annotated[int, Field(ge=1, le=100)]
 
 
-# One training at a time: PyTorch already uses every core within one.
-@flow(
-    name="evaluate",
-    task_runner=threads(1),
-    flow_run_name=named("train on {train}, test on {test}"),
-)
+@flow(name="evaluate", flow_run_name=named("train on {train}, test on {test}"))
 def evaluate(
     train: str,
     test: str,
     seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),
     unlabelled: str | None = None,
+    runner: Runner = Runner(),
 ) -> EvaluationResult:
     """Train estimators on one dataset and test them on another.
 
@@ -40,17 +44,16 @@ def evaluate(
         estimator: Network and recipe.
         unlabelled: Real images to whose estimated gaze distribution the training set is matched;
             the result without is beside it.
+        runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    plan = plan_evaluation(train, test, seeds, estimator, unlabelled)
-    plan = _matched(plan)
-    return summarize(plan, _estimates(plan))
+    require_runner(runner)
+    datasets = DatasetCache()
+    plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
+    plan = _matched(plan, datasets)
+    return summarize(plan, _estimates(plan, datasets, runner))
 
 
-@flow(
-    name="compare",
-    task_runner=threads(1),
-    flow_run_name=named("compare {refined} with {synthetic} on {test}"),
-)
+@flow(name="compare", flow_run_name=named("compare {refined} with {synthetic} on {test}"))
 def compare(
     synthetic: str,
     refined: str,
@@ -60,6 +63,7 @@ def compare(
     estimator: EstimatorConfig = EstimatorConfig(),
     comparison: ComparisonConfig = ComparisonConfig(),
     unlabelled: str | None = None,
+    runner: Runner = Runner(),
 ) -> ComparisonResult:
     """Did refinement help on real images: by how much, and how sure is that.
 
@@ -73,20 +77,28 @@ def compare(
         comparison: Protocol, training sets, other methods and sizes that take part.
         unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
             test set; where not given `real`, else the real images of the refiner's training.
+        runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    plan = plan_comparison(synthetic, refined, real, test, seeds, estimator, comparison, unlabelled)
-    plan = _matched(plan)
-    return conclude(plan, _estimates(plan))
+    require_runner(runner)
+    datasets = DatasetCache()
+    plan = plan_comparison(
+        datasets, synthetic, refined, real, test, seeds, estimator, comparison, unlabelled
+    )
+    plan = _matched(plan, datasets)
+    return conclude(plan, _estimates(plan, datasets, runner), datasets)
 
 
-def _matched(plan: Comparison) -> Comparison:
+def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
     """Estimate the label prior that all arms share."""
     with gpu_slot():
-        return match_labels(plan)
+        return match_labels(plan, datasets)
 
 
-def _estimates(plan: Comparison) -> list[Estimate]:
+def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
-    with gpu_slot(), tasks_stop_too():
-        answers = [estimate.submit(job, plan) for job in plan.jobs]
-        return [answer.result() for answer in answers]
+    with gpu_slot(), tasks_stop_too(), task_runner(runner) as tasks, placed(tasks, "gpu"):
+        trainings = [
+            tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
+            for job in plan.jobs
+        ]
+        return [training.result() for training in trainings]

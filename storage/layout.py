@@ -5,11 +5,16 @@ zarr.json                  group attributes: schema_version, the spec's fields a
 images, valid, id          arrays; see DatasetSpec
 labels/<name>              float32 arrays
 records/<shard>/zarr.json  a group whose attributes are a ShardRecord
+records/zarr.json          a group; of a complete dataset its attribute `shards` lists all
+                           records, so that they are read at once
 records/<shard>/claim      who is writing the shard; gone from a complete dataset
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +34,12 @@ from storage.schema import DatasetInfo, DatasetSpec
 from storage.wrapping_store import WrappingStore
 
 SCHEMA_VERSION = 1
+
+RECORDS_AT_ONCE = 32
+"""Requests for records under way at a time."""
+
+_CLAIM = re.compile(r"records/\d+/claim")
+_RECORD_LIST = f"records/{ROOT_DOCUMENT}"
 
 Array = zarr.Array[Any]
 
@@ -87,6 +98,12 @@ def claim_key(shard: int) -> str:
     return f"records/{shard:05d}/claim"
 
 
+def delete_claims(place: Location) -> None:
+    """Delete what the writers of shards held."""
+    for key in [key for key in place.list_keys("records/") if _CLAIM.fullmatch(key)]:
+        place.delete(key)
+
+
 def recorded_shards(place: Location) -> set[int]:
     """Return the shards that are finished."""
     parts = (key.split("/") for key in place.list_keys("records/"))
@@ -104,6 +121,29 @@ def read_record(place: Location, url: str, shard: int) -> ShardRecord | None:
         raise _corrupt(url, record_key(shard), error) from error
 
 
+def read_records(place: Location, url: str, shards: Iterable[int]) -> list[ShardRecord | None]:
+    """Return the records of these shards in order, None for those that are not finished."""
+    # From a server many small objects take as long one by one as a few large ones.
+    with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
+        return list(pool.map(partial(read_record, place, url), shards))
+
+
+def read_record_list(place: Location, url: str) -> list[ShardRecord] | None:
+    """Return all records by one read; None where they are not listed, as in datasets of 0.1.0."""
+    document = place.read(_RECORD_LIST)
+    try:
+        shards = json.loads(document or b"{}").get("attributes", {}).get("shards")
+        return shards and [ShardRecord.model_validate(shard) for shard in shards]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _corrupt(url, _RECORD_LIST, error) from error
+
+
+def write_record_list(place: Location, records: Iterable[ShardRecord]) -> None:
+    """List all records of a dataset that is about to be complete."""
+    shards = [record.model_dump(mode="json") for record in records]
+    place.replace(_RECORD_LIST, _group({"shards": shards}, indent=None))
+
+
 def write_record(claim: Claim, record: ShardRecord) -> None:
     """Declare a shard finished, in the name of the attempt that holds its claim."""
     claim.write(record_key(record.shard), _group(record.model_dump(mode="json")))
@@ -112,7 +152,7 @@ def write_record(claim: Claim, record: ShardRecord) -> None:
 def create_arrays(place: Location, spec: DatasetSpec) -> None:
     """Create the arrays of a dataset, those that are not there yet."""
     store = place.store(read_only=False)
-    place.create(f"records/{ROOT_DOCUMENT}", _group({}))
+    place.create(_RECORD_LIST, _group({}))
     for name, shape, dtype, dimensions in _array_specs(spec):
         if place.read(f"{name}/{ROOT_DOCUMENT}") is not None:
             continue
@@ -211,10 +251,10 @@ def _attributes(spec: DatasetSpec) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **spec.model_dump(mode="json")}
 
 
-def _group(attributes: dict[str, Any]) -> bytes:
+def _group(attributes: dict[str, Any], indent: int | None = 2) -> bytes:
     """Return the document of a zarr v3 group."""
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return json.dumps(group, indent=2).encode()
+    return json.dumps(group, indent=indent).encode()
 
 
 def _parse_root(attributes: dict[str, Any], url: str) -> Root:

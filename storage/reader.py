@@ -1,7 +1,6 @@
 """Read a complete dataset."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
@@ -11,15 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import CorruptDatasetError, DatasetIncompleteError, DatasetNotFoundError
-from storage.layout import Array, StrictStore, open_arrays, read_record, recorded_shards
+from storage.layout import (
+    Array,
+    StrictStore,
+    open_arrays,
+    read_record,
+    read_record_list,
+    read_records,
+    recorded_shards,
+)
 from storage.location import Location, locate
 from storage.manifest import ShardRecord, block_digest, dataset_digest
 from storage.raw_shards import read_images
 from storage.replacement import find_readable
 from storage.samples import Images, Rejection, SampleBlock
 from storage.schema import DatasetInfo
-
-RECORDS_AT_ONCE = 8
 
 
 def open_dataset(url: str) -> "Dataset":
@@ -91,9 +96,13 @@ class Dataset:
         """Return what is wrong with a shard, read again as a whole; empty where all is well."""
         rows = self.shard_rows(shard)
         try:
+            if read_record(self._place, self.info.url, shard) != self.records()[shard]:
+                return "has lost its record, or has another one than the list of all records"
             self._require_whole(shard, self._read(rows.start, rows.stop))
         except _ShardFaultError as error:
             return error.fault
+        except CorruptDatasetError as error:
+            return str(error)
         except OSError as error:
             return f"does not read: {error}"
         return ""
@@ -160,21 +169,17 @@ class Dataset:
 
     @cached_property
     def _records(self) -> list[ShardRecord]:
-        def read(shard: int) -> ShardRecord:
-            record = read_record(self._place, self.info.url, shard)
+        listed = read_record_list(self._place, self.info.url)
+        if listed is not None:
+            return listed
+        records = read_records(self._place, self.info.url, range(self.num_shards))
+        for shard, record in enumerate(records):
             if record is None:
                 raise CorruptDatasetError(
                     f"dataset {self.info.url} has lost the record of shard {shard}; restore it "
                     "from a copy, or remove the dataset and make it again"
                 )
-            return record
-
-        shards = range(self.num_shards)
-        if len(shards) == 1:
-            return [read(0)]
-        # From a server many small objects take as long one by one as a few large ones.
-        with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
-            return list(pool.map(read, shards))
+        return [record for record in records if record is not None]
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:

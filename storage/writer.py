@@ -33,14 +33,17 @@ from storage.layout import (
     Array,
     claim_key,
     create_arrays,
+    delete_claims,
     moved_arrays,
     open_arrays,
     read_record,
+    read_records,
     read_root,
     recorded_shards,
     shard_keys,
     write_complete_root,
     write_record,
+    write_record_list,
     write_root,
 )
 from storage.location import Claim, Location, locate
@@ -51,6 +54,9 @@ from storage.samples import SampleBlock
 from storage.schema import DatasetInfo, DatasetSpec
 
 logger = logging.getLogger(__name__)
+
+NAMES_AT_ONCE = 8
+"""Shards whose names are read at a time, to find out whether they are unique."""
 
 
 class DatasetWriter:
@@ -187,10 +193,7 @@ class DatasetWriter:
 
     def records(self) -> list[ShardRecord]:
         """Return the records of the finished shards, in order."""
-        found = (
-            read_record(self._place, self._target.url, shard)
-            for shard in sorted(recorded_shards(self._place))
-        )
+        found = read_records(self._place, self._target.url, sorted(recorded_shards(self._place)))
         return [record for record in found if record is not None]
 
     def write_shard(
@@ -295,9 +298,9 @@ class DatasetWriter:
                 "remove it and make it again"
             )
         self._require_unique_ids()
-        for shard in range(self.num_shards):
-            self._place.delete(claim_key(shard))
+        delete_claims(self._place)
         self._place.tidy()
+        write_record_list(self._place, records)
         info = DatasetInfo(
             url=self._target.url,
             spec=self.spec,
@@ -312,10 +315,15 @@ class DatasetWriter:
     def _require_unique_ids(self) -> None:
         # 8 bytes a name instead of the name: a hash in common is a suspicion, the names decide.
         hashes = np.empty(self.spec.num_rows, dtype=np.int64)
-        for shard in range(self.num_shards):
+
+        def fill(shard: int) -> None:
             rows = self.shard_rows(shard)
             known = self._hashes.get(shard)
             hashes[rows.start : rows.stop] = _hashes_of(self._ids(rows)) if known is None else known
+
+        with ThreadPoolExecutor(NAMES_AT_ONCE) as pool:
+            for _ in pool.map(fill, range(self.num_shards)):
+                pass
         in_order = np.sort(hashes)
         suspected = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(suspected) == 0:  # before `isin`, which takes five times as much memory

@@ -17,6 +17,7 @@ from simgan_core.errors import InputError
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lte=MAX_SEED))]
 Seeds = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
+Workers = Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024))]
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
 
 _MAX_INT = 2**63 - 1

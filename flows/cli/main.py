@@ -18,6 +18,7 @@ from flows.cli.arguments import (
     Count,
     Seed,
     Seeds,
+    Workers,
     in_a_sentence,
     require_not_empty,
     require_usable,
@@ -231,7 +232,7 @@ def refine(
         float | None, Parameter(validator=validators.Number(gt=0, lte=20))
     ] = None,
     runner: Literal["local", "dask"] = "local",
-    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=1024))] = None,
+    workers: Workers = None,
     dask_address: str | None = None,
     append: bool = False,
 ) -> Outcome:
@@ -277,6 +278,9 @@ def evaluate(
     seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     unlabelled: str | None = None,
+    runner: Literal["local", "dask"] = "local",
+    workers: Workers = None,
+    dask_address: str | None = None,
 ) -> Outcome:
     """Train estimators on one dataset and test them on another.
 
@@ -291,10 +295,18 @@ def evaluate(
     unlabelled
         Real images to whose estimated gaze distribution the training set is matched; the result
         without is beside it.
+    runner
+        Train estimators in this process, or by Dask's workers.
+    workers
+        With dask: start so many workers on this machine.
+    dask_address
+        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     """
     from flows.evaluate import evaluate as evaluate_flow
+    from tasks.runtime.policies import Runner
 
-    result = evaluate_flow(train, test, seeds, estimator, unlabelled)
+    where = Runner(kind=runner, workers=workers, dask_address=dask_address)
+    result = evaluate_flow(train, test, seeds, estimator, unlabelled, where)
     estimators = "".join(f"\nestimator: {path}" for path in result.estimators)
     return Outcome(result.model_dump(mode="json"), f"{result}{estimators}")
 
@@ -311,6 +323,9 @@ def compare(
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
     from_mlflow: str | None = None,
+    runner: Literal["local", "dask"] = "local",
+    workers: Workers = None,
+    dask_address: str | None = None,
 ) -> Outcome:
     """Did refinement help on real images: by how much, and how sure is that.
 
@@ -332,6 +347,12 @@ def compare(
     from_mlflow
         Compute nothing: rebuild the tables of this MLflow experiment ("comparisons") from what
         MLflow keeps.
+    runner
+        Train estimators in this process, or by Dask's workers.
+    workers
+        With dask: start so many workers on this machine.
+    dask_address
+        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     """
     if from_mlflow is not None:
         return _recollected(from_mlflow)
@@ -340,8 +361,12 @@ def compare(
             "compare needs --synthetic, --refined and --test, or --from-mlflow EXPERIMENT alone"
         )
     from flows.evaluate import compare as compare_flow
+    from tasks.runtime.policies import Runner
 
-    result = compare_flow(synthetic, refined, test, real, seeds, estimator, comparison, unlabelled)
+    where = Runner(kind=runner, workers=workers, dask_address=dask_address)
+    result = compare_flow(
+        synthetic, refined, test, real, seeds, estimator, comparison, unlabelled, where
+    )
     return _comparison_outcome(result)
 
 

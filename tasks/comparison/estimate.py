@@ -2,9 +2,10 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from simgan_core.estimation.joint_training import predict_joints, train_joint_es
 from simgan_core.gaze import gaze_from_pitchyaw
 from simgan_core.models.estimator import Estimator, load_estimator
 from storage.errors import StorageError
-from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
 from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
@@ -32,26 +32,33 @@ from tasks.comparison.estimators import (
     Lessons,
     content_of,
     estimator_id,
-    plain_arm,
+    plain_estimator_id,
     poses,
     say_progress,
     trained_estimator,
-    weights_file,
     with_number_format,
+)
+from tasks.comparison.kept_files import (
+    PREDICTIONS,
+    WEIGHTS,
+    estimate_file,
+    find_estimate,
+    prior_file,
+    weights_file,
 )
 from tasks.comparison.label_prior import TEACHER_SEEDS, angles_deg, predictions_deg
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
 from tasks.runtime.compatibility import (
+    HeldOutImages,
     require_distinct,
     require_domain,
-    require_no_shared_images,
     require_same_images,
 )
 from tasks.runtime.content_ids import content_id
-from tasks.runtime.devices import default_device, describe_compute
+from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.devices import default_device, describe_compute, take_device_of_worker
 from tasks.runtime.experiments import COMPARISONS
-from tasks.runtime.paths import home
-from tasks.runtime.policies import CACHE
+from tasks.runtime.policies import CACHE, IO_RETRIES, IO_RETRY_DELAYS_S, retry_on_io
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
@@ -65,6 +72,7 @@ tested on the same others."""
 
 @task(name="plan-comparison", cache_policy=CACHE)
 def plan_comparison(
+    datasets: DatasetCache,
     synthetic: str,
     refined: str,
     real: str | None,
@@ -79,11 +87,12 @@ def plan_comparison(
     A number format that was left open is decided here, for all estimators, whichever machine
     trains them: bf16 and fp32 give other estimators, so that their ids differ.
     """
-    _require_roles(synthetic, refined, real, test)
-    reference = unlabelled or _unlabelled_real(refined, real, test)
+    inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled)
+    _require_roles(inputs, synthetic, refined, real)
+    reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
     if reference is not None:
-        require_no_shared_images(reference, test)
-    info = open_dataset(synthetic).info
+        inputs.held_out.require_none_in(inputs.infos[reference])
+    info = inputs.infos[synthetic]
     if "gaze" not in {label.name for label in info.spec.labels}:
         logger.info("no label matching, no other methods than networks: gaze is not labelled")
         config = config.model_copy(
@@ -98,25 +107,35 @@ def plan_comparison(
         and config.protocol.name != "leave-one-person-out"
     )
     arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid, matched=matched)
-    return _begin(
-        "comparison",
-        arms,
-        test,
-        seeds,
-        estimator,
-        config.protocol,
-        (synthetic, reference) if matched and reference is not None else None,
-    )
+    matching = (synthetic, reference) if matched and reference is not None else None
+    return _begin("comparison", arms, inputs, seeds, estimator, config.protocol, matching)
+
+
+class _Inputs(NamedTuple):
+    """Datasets that a plan is made of."""
+
+    test: str
+    infos: dict[str, DatasetInfo]
+    """Every dataset by its place."""
+    held_out: HeldOutImages
+    """The images of the test set."""
+    datasets: DatasetCache
+
+    @classmethod
+    def find(cls, datasets: DatasetCache, test: str, *others: str | None) -> Self:
+        """Open the test set and the others that are given."""
+        infos = {url: datasets.find(url) for url in (*others, test) if url is not None}
+        return cls(test, infos, HeldOutImages(infos[test], datasets), datasets)
 
 
 def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
     return tuple(name for name in config.arms if not name.startswith("adapted"))
 
 
-def _require_roles(synthetic: str, refined: str, real: str | None, test: str) -> None:
+def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | None) -> None:
     """Refuse datasets in one another's place; what is tested on may be of another simulator."""
-    given = {"synthetic": synthetic, "refined": refined, "real": real, "test": test}
-    infos = {role: open_dataset(url).info for role, url in given.items() if url is not None}
+    given = {"synthetic": synthetic, "refined": refined, "real": real, "test": inputs.test}
+    infos = {role: inputs.infos[url] for role, url in given.items() if url is not None}
     require_distinct(infos)
     require_domain(infos["synthetic"], "synthetic", "synthetic")
     # Images that another program refined are ingested as synthetic ones.
@@ -128,16 +147,22 @@ def _require_roles(synthetic: str, refined: str, real: str | None, test: str) ->
 
 @task(name="plan-evaluation", cache_policy=CACHE)
 def plan_evaluation(
-    train: str, test: str, seeds: int, estimator: EstimatorConfig, unlabelled: str | None = None
+    datasets: DatasetCache,
+    train: str,
+    test: str,
+    seeds: int,
+    estimator: EstimatorConfig,
+    unlabelled: str | None = None,
 ) -> Comparison:
     """Check that the datasets may be used together: a comparison of one arm.
 
     With `unlabelled` real images of two: the first with matched labels, the second without.
     """
-    domain = open_dataset(train).info.spec.domain
+    inputs = _Inputs.find(datasets, test, train, unlabelled)
+    domain = inputs.infos[train].spec.domain
     arm = Arm(name=domain, title=domain, training_set=domain, datasets=(train,))
     if unlabelled is None:
-        return _begin("evaluation", (arm,), test, seeds, estimator, Protocol())
+        return _begin("evaluation", (arm,), inputs, seeds, estimator, Protocol())
     if domain == "real":
         raise InputError(
             f"the labels of real images are never matched: leave --unlabelled out, or train on a "
@@ -146,12 +171,20 @@ def plan_evaluation(
     names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
     arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
     matching = (train, unlabelled)
-    return _begin("evaluation", arms, test, seeds, estimator, Protocol(), matching)
+    return _begin("evaluation", arms, inputs, seeds, estimator, Protocol(), matching)
 
 
-@task(name="train-estimator", task_run_name="{job.arm.name}-{job.seed}", cache_policy=CACHE)
-def estimate(job: Job, comparison: Comparison) -> Estimate:
+@task(
+    name="train-estimator",
+    task_run_name="{job.arm.name}-{job.seed}",
+    cache_policy=CACHE,
+    retries=IO_RETRIES,
+    retry_delay_seconds=IO_RETRY_DELAYS_S,
+    retry_condition_fn=retry_on_io,
+)
+def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estimate:
     """Train one estimator and keep its answers on the test set; found again if they are there."""
+    take_device_of_worker()
     arm, seed, person = job
     trained = _estimator_id(job, comparison)
     estimate_id = content_id(
@@ -162,17 +195,19 @@ def estimate(job: Job, comparison: Comparison) -> Estimate:
             "protocol": comparison.protocol.title,
         },
     )
-    path = home() / "estimates" / f"{estimate_id}.npz"
+    path = estimate_file(estimate_id)
     weights = weights_file(trained)
     key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
-        if not path.exists():
+        if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
-            answers = _answers(job, comparison, trained)
+            answers = _answers(job, comparison, trained, datasets)
             _write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
-        run.artifact(path, "answers")
+        run.artifact(path, PREDICTIONS)
+        if weights.exists():
+            run.artifact(weights, WEIGHTS)
         run.computed_by(_compute_of(path))
         errors = _remember_errors(run, path, comparison)
         error_on_validation = _validation_error(weights)
@@ -188,13 +223,13 @@ def estimate(job: Job, comparison: Comparison) -> Estimate:
         len(errors),
     )
     model = str(weights) if weights.exists() else None
-    return Estimate(arm.name, seed, person, str(path), model, error_on_validation)
+    return Estimate(arm.name, seed, person, str(path), model, error_on_validation, run.run_id)
 
 
 def _begin(
     kind: str,
     arms: tuple[Arm, ...],
-    test: str,
+    inputs: _Inputs,
     seeds: int,
     estimator: EstimatorConfig,
     protocol: Protocol,
@@ -202,38 +237,38 @@ def _begin(
 ) -> Comparison:
     """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
     estimator = with_number_format(estimator)
-    test_set = open_dataset(test)
-    infos = {"test": test_set.info} | _infos(arms)
+    test = inputs.infos[inputs.test]
+    infos = {"test": test} | _training_sets(arms, inputs.infos)
     measure = error_metric_of(infos)
     _require_fitting_network(estimator, measure.name)
     for role, info in infos.items():
-        require_same_images(info, test_set.info, role, "test")
+        require_same_images(info, test, role, "test")
         if role != "test":
-            require_no_shared_images(info.url, test)
+            inputs.held_out.require_none_in(info)
     if not arms:
         raise InputError("no arm of the comparison can take part with the datasets that were given")
-    unlabelled = None if matching is None else open_dataset(matching[1]).info
+    unlabelled = None if matching is None else inputs.infos[matching[1]]
     if unlabelled is not None:
-        require_same_images(unlabelled, test_set.info, "unlabelled real", "test")
-        require_no_shared_images(unlabelled.url, test)
-    people = people_in(test_set.read_ids())
-    _require_people(protocol, people, test_set.info)
+        require_same_images(unlabelled, test, "unlabelled real", "test")
+        inputs.held_out.require_none_in(unlabelled)
+    people = people_in(inputs.datasets.open(test).read_ids())
+    _require_people(protocol, people, test)
     key = content_id(
         kind,
         {
             "arms": [
-                content_of(arm) | {"name": arm.name, "training_set": arm.training_set}
+                content_of(arm, inputs.infos) | {"name": arm.name, "training_set": arm.training_set}
                 for arm in arms
             ],
-            "label_prior": matching and [open_dataset(url).info.digest for url in matching],
-            "test": test_set.info.digest,
+            "label_prior": matching and [inputs.infos[url].digest for url in matching],
+            "test": test.digest,
             "protocol": protocol.title,
             "seeds": seeds,
             "estimator": estimator.model_dump(mode="json"),
             "recipes": [recipe_version("estimate"), recipe_version("compare")],
         },
     )
-    tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test_set.info.digest}
+    tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test.digest}
     run = begin_run(COMPARISONS, key, key, tags)
     run.params(estimator.model_dump() | {"seeds": seeds, "protocol": protocol.title})
     run.datasets(infos | ({} if unlabelled is None else {"unlabelled": unlabelled}))
@@ -242,25 +277,27 @@ def _begin(
         measure=measure.name,
         protocol=protocol,
         arms=arms,
-        test=test,
-        test_digest=test_set.info.digest,
+        test=inputs.test,
+        test_digest=test.digest,
         people=people,
         seeds=seeds,
         estimator=estimator,
         mlflow_run_id=run.run_id,
         unlabelled=matching and matching[1],
         prior_source=matching and matching[0],
+        datasets=inputs.infos,
     )
     run.text("comparison.json", comparison.model_dump_json(indent=2))
     return comparison
 
 
-def _infos(arms: tuple[Arm, ...]) -> dict[str, DatasetInfo]:
+def _training_sets(
+    arms: tuple[Arm, ...], by_url: Mapping[str, DatasetInfo]
+) -> dict[str, DatasetInfo]:
     """Return every dataset that trains, once, by the part that it plays."""
     found: dict[str, DatasetInfo] = {}
     for arm in arms:
-        for url in arm.datasets:
-            info = open_dataset(url).info
+        for info in (by_url[url] for url in arm.datasets):
             if info.url not in {known.url for known in found.values()}:
                 found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
     return found
@@ -292,6 +329,7 @@ def _estimator_id(job: Job, comparison: Comparison) -> str:
     prior = comparison.label_prior
     return estimator_id(
         job.arm,
+        comparison.datasets,
         comparison.estimator,
         job.seed,
         prior.id if job.arm.matched and prior is not None else None,
@@ -322,11 +360,11 @@ def _say_what_runs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
         | {"seed": job.seed, "protocol": comparison.protocol.title}
         | {"num_rows": job.arm.num_rows or "all", "method": job.arm.method or "network"}
     )
+    trained_on = [comparison.datasets[url] for url in job.arm.datasets]
     trains = {
-        open_dataset(url).info.spec.domain if number else "train": open_dataset(url).info
-        for number, url in enumerate(job.arm.datasets)
+        info.spec.domain if number else "train": info for number, info in enumerate(trained_on)
     }
-    run.datasets(trains | {"test": open_dataset(comparison.test).info})
+    run.datasets(trains | {"test": comparison.datasets[comparison.test]})
 
 
 def _remember_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDArray[np.float64]:
@@ -346,25 +384,27 @@ def _validation_error(weights: Path) -> float:
     return load_estimator(weights).validation_error_deg if weights.exists() else float("nan")
 
 
-def _answers(job: Job, comparison: Comparison, trained: str) -> dict[str, NDArray[Any]]:
+def _answers(
+    job: Job, comparison: Comparison, trained: str, datasets: DatasetCache
+) -> dict[str, NDArray[Any]]:
     """Train, and ask about the images of the test set that the protocol leaves to be asked."""
-    test_set = open_dataset(comparison.test)
-    block = test_set.load()
+    block = datasets.load(comparison.datasets[comparison.test])
     images, ids = block.images, np.array(block.ids)
     label = ERROR_METRICS[comparison.measure].label
     asked = _asked_rows(block.ids, job, comparison.protocol)
     if job.arm.method is not None:
-        lessons = _lessons(job, comparison, block)
+        lessons = _lessons(job, comparison, block, datasets)
         if lessons.weights is not None:
             lessons = lessons.of_rows(resampled_rows(lessons.weights, job.seed))
         predicted = predict_by(
             job.arm.method, lessons.images, lessons.labels["gaze"], images[asked], job.seed
         )
     elif comparison.measure == "joints":
-        predicted = _joints(_lessons(job, comparison, block), images[asked], job, comparison)
+        lessons = _lessons(job, comparison, block, datasets)
+        predicted = _joints(lessons, images[asked], job, comparison)
     else:
         test = Lessons(images, block.labels)
-        estimator = _trained(job, comparison, block, trained)
+        estimator = _trained(job, comparison, block, trained, datasets)
         if comparison.protocol.name == "fine-tuning":
             predicted = _fine_tuned_answers(estimator, test, block.ids, asked, comparison, job.seed)
         else:
@@ -403,7 +443,9 @@ def _calibration_rows(ids: list[str], num_samples: int) -> dict[str, NDArray[np.
     return chosen
 
 
-def _trained(job: Job, comparison: Comparison, test: SampleBlock, name: str) -> Estimator:
+def _trained(
+    job: Job, comparison: Comparison, test: SampleBlock, name: str, datasets: DatasetCache
+) -> Estimator:
     """Train the network, or find it where another protocol, or a killed run, left it."""
     if weights_file(name).exists():
         return load_estimator(weights_file(name)).to(default_device())
@@ -411,7 +453,8 @@ def _trained(job: Job, comparison: Comparison, test: SampleBlock, name: str) -> 
     config = config.model_copy(update={"degrade": config.degrade or job.arm.augmented})
     if job.arm.teachers_of is not None:
         config = student_config(config)
-    return trained_estimator(name, config, _lessons(job, comparison, test), job.seed)
+    lessons = _lessons(job, comparison, test, datasets)
+    return trained_estimator(name, config, lessons, job.seed)
 
 
 def _joints(
@@ -458,11 +501,18 @@ def _ask(estimator: Estimator, test: Lessons) -> NDArray[np.float32]:
     return predict_gaze(estimator, test.images, head_pose=poses(test, estimator.config))
 
 
-def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
+def _lessons(
+    job: Job, comparison: Comparison, test: SampleBlock, datasets: DatasetCache
+) -> Lessons:
     """Join the images and labels that one training learns from."""
     if job.arm.teachers_of is not None:
-        return _pseudo_labelled(job.arm, job.arm.teachers_of, comparison.estimator)
-    parts = [_part(open_dataset(url), job, comparison) for url in job.arm.datasets]
+        return _pseudo_labelled(
+            comparison.datasets[job.arm.datasets[0]],
+            comparison.datasets[job.arm.teachers_of],
+            comparison.estimator,
+            datasets,
+        )
+    parts = [_part(comparison.datasets[url], job, comparison, datasets) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
         parts.append(Lessons(test.images, test.labels).of_rows(np.array(others)))
@@ -479,15 +529,17 @@ def _lessons(job: Job, comparison: Comparison, test: SampleBlock) -> Lessons:
     )
 
 
-def _pseudo_labelled(arm: Arm, unlabelled: str, config: EstimatorConfig) -> Lessons:
-    """Label real images by what estimators of the arm's datasets predict, centred by look."""
-    block = open_dataset(arm.datasets[0]).load()
+def _pseudo_labelled(
+    taught: DatasetInfo, unlabelled: DatasetInfo, config: EstimatorConfig, datasets: DatasetCache
+) -> Lessons:
+    """Label real images by what estimators of a labelled dataset predict, centred by look."""
+    block = datasets.load(taught)
     lessons = Lessons(block.images, block.labels)
-    plain = plain_arm(arm.datasets[0])
-    images = open_dataset(unlabelled).load().images
+    images = datasets.load(unlabelled).images
     predicted = [
         predictions_deg(
-            trained_estimator(estimator_id(plain, config, seed), config, lessons, seed), images
+            trained_estimator(plain_estimator_id(taught, config, seed), config, lessons, seed),
+            images,
         )
         for seed in TEACHER_SEEDS
     ]
@@ -496,27 +548,27 @@ def _pseudo_labelled(arm: Arm, unlabelled: str, config: EstimatorConfig) -> Less
     return Lessons(images, {"gaze": gaze.astype(np.float32)})
 
 
-def _part(dataset: Dataset, job: Job, comparison: Comparison) -> Lessons:
+def _part(info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache) -> Lessons:
     """Read the valid rows of a dataset, so many as the arm has, with the looks that it asks for.
 
     Synthetic and refined rows of a matched arm have the weights of their own labels under the
     comparison's label prior.
     """
-    block = dataset.load()
+    block = datasets.load(info)
     lessons = Lessons(block.images, block.labels)
     if job.arm.num_rows is not None:
         # Sizes are nested: a smaller set is part of a larger one of the same seed.
         order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
         lessons = lessons.of_rows(np.sort(order[: job.arm.num_rows]))
     if job.arm.look_reference is not None:
-        real = open_dataset(job.arm.look_reference).load().images
+        real = datasets.load(comparison.datasets[job.arm.look_reference]).images
         give_look = match_histograms if job.arm.look == "histogram" else swap_amplitudes
         lessons = replace(lessons, images=give_look(lessons.images, real, job.seed))
-    if job.arm.matched and dataset.info.spec.domain != "real":
+    if job.arm.matched and info.spec.domain != "real":
         prior = comparison.label_prior
         assert prior is not None, "match_labels comes before estimate"
         gaze_deg = angles_deg(lessons.labels["gaze"])
-        weights = load_label_prior(Path(prior.path)).weights(gaze_deg)
+        weights = load_label_prior(prior_file(prior)).weights(gaze_deg)
         lessons = replace(lessons, weights=weights)
     return lessons
 
@@ -529,17 +581,15 @@ def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def _unlabelled_real(refined: str, real: str | None, test: str) -> str | None:
-    """Return real images for looks and label distribution: never the choice of a test set.
+def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
+    """Return the real images that the refiner of a dataset saw, for looks and label distribution.
 
-    The real training set where there is one, else the unlabelled images that the refiner saw.
+    They join the inputs. None where they are not at hand or share images with the test set.
     """
-    if real is not None:
-        return real
-    provenance = open_dataset(refined).info.spec.provenance
+    provenance = inputs.infos[refined].spec.provenance
     try:
         trained = open_refiner(str(provenance["refiner"])).metadata
-        found = open_dataset(trained["real_url"]).info
+        found = inputs.datasets.find(trained["real_url"])
     except (KeyError, InputError, StorageError) as error:
         logger.warning(
             "no label matching, no tone-matched and Fourier arms, since the refiner's real dataset "
@@ -555,8 +605,9 @@ def _unlabelled_real(refined: str, real: str | None, test: str) -> str | None:
         )
         return None
     try:
-        require_no_shared_images(found.url, test)
+        inputs.held_out.require_none_in(found)
     except InputError as error:
         logger.warning("no label matching, no tone-matched and Fourier arms: %s", error)
         return None
+    inputs.infos[found.url] = found
     return found.url

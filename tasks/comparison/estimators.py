@@ -1,8 +1,8 @@
 """Gaze estimators by content: trained once, found again by every comparison that needs them."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from simgan_core.errors import InputError
 from simgan_core.estimation.fitting import estimator_compute_settings
 from simgan_core.estimation.gaze_training import train_estimator
 from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
-from storage.reader import open_dataset
+from storage.schema import DatasetInfo
+from tasks.comparison.kept_files import weights_file
 from tasks.comparison.plan import Arm
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device
-from tasks.runtime.paths import home
 from tasks.runtime.policies import stop_if_told
 from tasks.runtime.recipes import recipe_version
 
@@ -45,18 +45,22 @@ class Lessons:
         )
 
 
-def content_of(arm: Arm) -> dict[str, Any]:
-    """Return what an arm's rows are, by digests instead of places and without its names."""
+def content_of(arm: Arm, datasets: Mapping[str, DatasetInfo]) -> dict[str, Any]:
+    """Return what an arm's rows are, by digests instead of places and without its names.
+
+    `datasets` are those that the arm names, by place.
+    """
     names = {"datasets", "look_reference", "teachers_of", "name", "title", "training_set"}
     return arm.model_dump(mode="json", exclude=names) | {
-        "datasets": [open_dataset(url).info.digest for url in arm.datasets],
-        "look_reference": arm.look_reference and open_dataset(arm.look_reference).info.digest,
-        "teachers_of": arm.teachers_of and open_dataset(arm.teachers_of).info.digest,
+        "datasets": [datasets[url].digest for url in arm.datasets],
+        "look_reference": arm.look_reference and datasets[arm.look_reference].digest,
+        "teachers_of": arm.teachers_of and datasets[arm.teachers_of].digest,
     }
 
 
 def estimator_id(
     arm: Arm,
+    datasets: Mapping[str, DatasetInfo],
     config: EstimatorConfig,
     seed: int,
     label_prior: str | None = None,
@@ -64,10 +68,10 @@ def estimator_id(
 ) -> str:
     """Name a trained estimator by all that it learnt from.
 
-    `label_prior` is the id of the prior by which its rows are resampled, `left_out` what tells
-    rows that it did not see.
+    `datasets` are those that the arm names, by place; `label_prior` is the id of the prior by
+    which its rows are resampled, `left_out` what tells rows that it did not see.
     """
-    content = content_of(arm) | {
+    content = content_of(arm, datasets) | {
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "recipe": recipe_version("estimate"),
@@ -85,18 +89,14 @@ def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
     return config.model_copy(update={"precision": chosen.precision})
 
 
-def weights_file(name: str) -> Path:
-    """Where the estimator of this id is kept."""
-    return home() / "estimators" / f"{name}.pt"
-
-
 def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed: int) -> Estimator:
     """Train the estimator of this id and keep it; found where it is kept already."""
     path = weights_file(name)
     if not path.exists():
         estimator = train_estimator(
             config,
-            torch.from_numpy(lessons.images).to(default_device()),
+            # Shared images are read-only, which tensors cannot be.
+            torch.from_numpy(np.require(lessons.images, requirements="W")).to(default_device()),
             lessons.labels["gaze"],
             seed,
             say_progress,
@@ -108,9 +108,13 @@ def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed
     return load_estimator(path).to(default_device())
 
 
-def plain_arm(dataset: str) -> Arm:
-    """Return the arm of one dataset as it is."""
-    return Arm(name="synthetic", title="synthetic", training_set="synthetic", datasets=(dataset,))
+def plain_estimator_id(
+    info: DatasetInfo, config: EstimatorConfig, seed: int, left_out: list[Any] | None = None
+) -> str:
+    """Name the estimator of one dataset as it is, its labels unmatched."""
+    url = info.url
+    arm = Arm(name="synthetic", title="synthetic", training_set="synthetic", datasets=(url,))
+    return estimator_id(arm, {url: info}, config, seed, left_out=left_out)
 
 
 def poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:

@@ -18,18 +18,18 @@ from simgan_core.data.label_matching import (
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
-from storage.reader import open_dataset
+from storage.schema import DatasetInfo
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimators import (
     Lessons,
-    estimator_id,
-    plain_arm,
+    plain_estimator_id,
     trained_estimator,
     with_number_format,
 )
-from tasks.comparison.plan import Arm, Comparison, LabelPriorRef, LabelSpread
+from tasks.comparison.plan import Comparison, LabelPriorRef, LabelSpread
 from tasks.runtime.compatibility import require_gaze, require_same_images
 from tasks.runtime.content_ids import content_id
+from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE
@@ -54,15 +54,21 @@ def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) 
     Estimators are trained on the synthetic dataset with its labels as they are, and without some
     of its identities in turn, to know their error. Labels of `unlabelled` are not read.
     """
-    return _estimated(synthetic, unlabelled, estimator)
+    datasets = DatasetCache()
+    return _estimated(datasets.find(synthetic), datasets.find(unlabelled), estimator, datasets)
 
 
 @task(name="match-labels", cache_policy=CACHE)
-def match_labels(comparison: Comparison) -> Comparison:
+def match_labels(comparison: Comparison, datasets: DatasetCache) -> Comparison:
     """Estimate the label prior that a comparison's arms share, where it matches labels."""
     if comparison.unlabelled is None or comparison.prior_source is None:
         return comparison
-    prior = _estimated(comparison.prior_source, comparison.unlabelled, comparison.estimator)
+    prior = _estimated(
+        comparison.datasets[comparison.prior_source],
+        comparison.datasets[comparison.unlabelled],
+        comparison.estimator,
+        datasets,
+    )
     matched = comparison.model_copy(update={"label_prior": prior})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
     # What tables are rebuilt from, now with the prior's figures.
@@ -85,43 +91,47 @@ def with_matched_labels(
     The training stays as it is where it names a prior itself, the comparison matches no labels, or
     no gaze is labelled.
     """
-    labelled = {label.name for label in open_dataset(synthetic).info.spec.labels}
+    datasets = DatasetCache()
+    info = datasets.find(synthetic)
+    labelled = {label.name for label in info.spec.labels}
     if training.match_labels_by or not comparison.match_labels or "gaze" not in labelled:
         return training
-    prior = _estimated(synthetic, real, estimator)
+    prior = _estimated(info, datasets.find(real), estimator, datasets)
     return training.model_copy(update={"match_labels_by": prior.path})
 
 
-def _estimated(synthetic: str, unlabelled: str, config: EstimatorConfig) -> LabelPriorRef:
-    info, real = open_dataset(synthetic).info, open_dataset(unlabelled).info
-    require_gaze(info)
-    require_same_images(info, real, "synthetic", "unlabelled real")
+def _estimated(
+    synthetic: DatasetInfo, unlabelled: DatasetInfo, config: EstimatorConfig, datasets: DatasetCache
+) -> LabelPriorRef:
+    require_gaze(synthetic)
+    require_same_images(synthetic, unlabelled, "synthetic", "unlabelled real")
     # The real images' head poses may be unknown.
     config = with_number_format(config.model_copy(update={"head_pose": False}))
     content = {
-        "synthetic": info.digest,
-        "unlabelled": real.digest,
+        "synthetic": synthetic.digest,
+        "unlabelled": unlabelled.digest,
         "estimator": config.model_dump(mode="json"),
         "recipe": recipe_version("estimate"),
     }
     name = content_id("label-prior", content)
     path = home() / "label_priors" / f"{name}.npz"
-    block = open_dataset(synthetic).load()
+    block = datasets.load(synthetic)
     lessons = Lessons(block.images, block.labels)
     labels_deg = angles_deg(block.labels["gaze"])
     folds, by_identity = _folds(block.ids)
     with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
         if not path.exists():
             run.params(config.model_dump())
-            run.datasets({"synthetic": info, "unlabelled": real})
-            images = open_dataset(unlabelled).load().images
-            arm = plain_arm(synthetic)
+            run.datasets({"synthetic": synthetic, "unlabelled": unlabelled})
+            images = datasets.load(unlabelled).images
             plain = [
-                trained_estimator(estimator_id(arm, config, seed), config, lessons, seed)
+                trained_estimator(
+                    plain_estimator_id(synthetic, config, seed), config, lessons, seed
+                )
                 for seed in TEACHER_SEEDS
             ]
             real_deg = np.stack([predictions_deg(each, images) for each in plain])
-            held_out = _held_out(arm, config, lessons, folds)
+            held_out = _held_out(synthetic, config, lessons, folds)
             sd_deg = error_spread_deg(
                 held_out.predicted_deg,
                 labels_deg[held_out.rows],
@@ -138,7 +148,7 @@ def _estimated(synthetic: str, unlabelled: str, config: EstimatorConfig) -> Labe
         found = LabelPriorRef(
             id=name,
             path=str(path),
-            unlabelled_digest=real.digest,
+            unlabelled_digest=unlabelled.digest,
             estimated=_spread_of(prior),
             training=spread_of(labels_deg),
             error_sd_deg=_pair(prior.error_sd_deg),
@@ -171,7 +181,10 @@ class _HeldOut(NamedTuple):
 
 
 def _held_out(
-    arm: Arm, config: EstimatorConfig, lessons: Lessons, folds: list[NDArray[np.intp]]
+    synthetic: DatasetInfo,
+    config: EstimatorConfig,
+    lessons: Lessons,
+    folds: list[NDArray[np.intp]],
 ) -> _HeldOut:
     predicted = []
     everything = np.arange(len(lessons.images))
@@ -180,7 +193,7 @@ def _held_out(
         left_out = ["fold", number, len(folds), len(rows)]
         trained = [
             trained_estimator(
-                estimator_id(arm, config, seed, left_out=left_out), config, kept, seed
+                plain_estimator_id(synthetic, config, seed, left_out), config, kept, seed
             )
             for seed in TEACHER_SEEDS
         ]

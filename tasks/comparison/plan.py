@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
+from storage.schema import DatasetInfo
 from tasks.comparison.arms import ArmName, ComparisonConfig, MethodName, Protocol
 from tasks.comparison.classical_baselines import TITLES as METHOD_TITLES
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName, errors_of
@@ -158,6 +159,9 @@ class Comparison(_Model):
     """Dataset by whose images and labels that distribution is estimated."""
     label_prior: LabelPriorRef | None = None
     """That distribution, once it is estimated."""
+    datasets: dict[str, DatasetInfo] = {}
+    """Every dataset that takes part, by its place as arms name it, as it was when this was
+    planned."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -200,6 +204,8 @@ class Estimate(NamedTuple):
     """File of the estimator, where one is kept."""
     validation_error: float
     """Its error on the part of its own training set that was kept out; NaN where none was."""
+    run_id: str = ""
+    """MLflow run that holds these files too; empty where they are on this machine for sure."""
 
 
 def choose_arms(

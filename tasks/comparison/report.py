@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, model_serializer
 
 from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
-from storage.reader import open_dataset
 from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
+from tasks.comparison.kept_files import fetched
 from tasks.comparison.page import comparison_page
 from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
@@ -30,6 +30,7 @@ from tasks.comparison.results import (
     label_matching,
     table,
 )
+from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.experiments import COMPARISONS, REFINERS
 from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.paths import comparison_folder
@@ -95,6 +96,7 @@ class EvaluationResult(BaseModel):
 @task(name="summarize-evaluation", cache_policy=CACHE)
 def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
     """Put an interval on the error of estimators trained on one dataset."""
+    estimates = [fetched(each) for each in estimates]
     by_arm = read_answers(estimates, evaluation.measure)
     arm, *unmatched = (arm_result(arm, by_arm[arm.name], evaluation) for arm in evaluation.arms)
     answers = by_arm[evaluation.arms[0].name]
@@ -122,10 +124,13 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
 
 
 @task(name="conclude-comparison", cache_policy=CACHE)
-def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonResult:
+def conclude(
+    comparison: Comparison, estimates: list[Estimate], datasets: DatasetCache
+) -> ComparisonResult:
     """Put intervals on what was measured, say it in words and keep it where people look."""
+    estimates = [fetched(each) for each in estimates]
     answers = read_answers(estimates, comparison.measure)
-    pupils = _pupils(comparison)
+    pupils = _pupils(comparison, datasets)
     findings = find(comparison, answers, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +138,10 @@ def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonRes
         comparison,
         findings,
         answers,
-        _test_images(comparison),
+        _test_images(comparison, datasets),
         pupils and (pupils.before_px, pupils.after_px),
         _realism_curves(comparison),
-        {arm.name: arm.num_rows or _num_rows(arm.datasets) for arm in comparison.arms},
+        {arm.name: arm.num_rows or _num_rows(arm.datasets, comparison) for arm in comparison.arms},
     )
     with tracked_run(COMPARISONS, comparison.id, comparison.id) as run:
         result = ComparisonResult(
@@ -147,7 +152,7 @@ def conclude(comparison: Comparison, estimates: list[Estimate]) -> ComparisonRes
             flow_run=runtime.flow_run.root_flow_run_id,
             report=str(folder / "report.html"),
         )
-        picture = png(_before_after(comparison))
+        picture = png(_before_after(comparison, datasets))
         _write(folder, result, charts, picture, comparison)
         _remember(run, result, folder)
     _warn_of_refiner(comparison, result)
@@ -163,13 +168,15 @@ class Pupils(NamedTuple):
     shift: PupilShift
 
 
-def _pupils(comparison: Comparison) -> Pupils | None:
+def _pupils(comparison: Comparison, datasets: DatasetCache) -> Pupils | None:
     """Measure the shift on rows valid in both, at most MAX_SHIFT_PAIRS of them."""
     synthetic, refined = comparison.synthetic, comparison.refined
     if synthetic is None or refined is None:
         return None
-    before = open_dataset(synthetic).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
-    after = open_dataset(refined).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
+    before, after = (
+        datasets.open(comparison.datasets[url]).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
+        for url in (synthetic, refined)
+    )
     if "pupil_px" not in before.labels or before.ids != after.ids:
         return None
     both = before.valid & after.valid
@@ -186,15 +193,14 @@ def _pupils(comparison: Comparison) -> Pupils | None:
     )
 
 
-def _test_images(comparison: Comparison) -> dict[str, NDArray[np.uint8]]:
+def _test_images(comparison: Comparison, datasets: DatasetCache) -> dict[str, NDArray[np.uint8]]:
     """The test images by id."""
-    dataset = open_dataset(comparison.test)
-    block = dataset.load()
+    block = datasets.load(comparison.datasets[comparison.test])
     return dict(zip(block.ids, as_8_bits(block.images), strict=True))
 
 
-def _num_rows(datasets: Sequence[str]) -> int:
-    return sum(open_dataset(url).info.num_valid for url in datasets)
+def _num_rows(urls: Sequence[str], comparison: Comparison) -> int:
+    return sum(comparison.datasets[url].num_valid for url in urls)
 
 
 def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]]:
@@ -202,7 +208,7 @@ def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]
     refined = comparison.refined
     if refined is None:
         return {}
-    refiner = open_dataset(refined).info.spec.provenance.get("refiner")
+    refiner = comparison.datasets[refined].spec.provenance.get("refiner")
     try:
         runs = runs_with(REFINERS, {"simgan.refiner": str(refiner)})
     except UnknownExperimentError:
@@ -211,11 +217,11 @@ def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]
     return {name: points for name, points in curves.items() if len(points) > 1}
 
 
-def _before_after(comparison: Comparison) -> NDArray[np.uint8]:
+def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.uint8]:
     first = comparison.arms[0].datasets or (comparison.test,)
     urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
-    shown = [open_dataset(url) for url in urls]
-    images = [as_8_bits(each.load(max_rows=MAX_TEST_PICTURES).images) for each in shown]
+    shown = [comparison.datasets[url] for url in urls]
+    images = [as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES)) for info in shown]
     return before_after(images[0], images[1], images[2])
 
 
@@ -230,7 +236,7 @@ def _count_evaluations(comparison: Comparison) -> int:
     count = len({run.tags["simgan.estimate"] for run in runs})
     comparisons = len({run.tags["simgan.comparison"] for run in runs})
     remember_dataset(
-        open_dataset(comparison.test).info,
+        comparison.datasets[comparison.test],
         {"test_evaluations": str(count), "test_comparisons": str(comparisons)},
     )
     return count
@@ -296,7 +302,7 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
     urls = {url for arm in comparison.arms for url in arm.datasets}
     datasets = {
         f"{info.spec.domain} dataset": f"{info.url} (digest {info.digest[:12]})"
-        for info in (open_dataset(url).info for url in sorted(urls))
+        for info in (comparison.datasets[url] for url in sorted(urls))
     }
     return {
         "comparison": result.comparison,
@@ -351,8 +357,8 @@ def _warn_of_refiner(comparison: Comparison, result: ComparisonResult) -> None:
     refined = comparison.refined
     if refined is None or difference is None or not difference.is_worse:
         return
-    if open_dataset(comparison.test).info.spec.domain == "real":
-        provenance = open_dataset(refined).info.spec.provenance
+    if comparison.datasets[comparison.test].spec.domain == "real":
+        provenance = comparison.datasets[refined].spec.provenance
         warn_of_refiner(str(provenance.get("refiner")), comparison.id, result.verdict)
 
 

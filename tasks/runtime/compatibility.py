@@ -1,7 +1,6 @@
 """Compatibility checks between datasets, and between a refiner and a dataset."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
-from storage.reader import open_dataset
+from storage.samples import Images
 from storage.schema import DatasetInfo, Domain
+from tasks.runtime.dataset_cache import DatasetCache
 
 if TYPE_CHECKING:
     # Loading torch takes 1.5 s, which the Turing test's server does without.
@@ -89,21 +89,26 @@ def as_uint8(images: NDArray[np.unsignedinteger[Any]], info: DatasetInfo) -> NDA
     return cast("NDArray[np.uint8]", images)
 
 
-def require_no_shared_images(train_url: str, test_url: str) -> None:
-    """Refuse a training set that holds images of the test set: its error would be a fiction."""
-    shared = _hashes_of(train_url) & _hashes_of(test_url)
-    if shared:
-        raise InputError(
-            f"{len(shared)} images of the training dataset {train_url} are in the test dataset "
-            f"{test_url} too; split them, for instance by person (--people)"
-        )
+class HeldOutImages:
+    """Hashes of a test set's images, by which training sets that hold any of them are refused."""
+
+    def __init__(self, test: DatasetInfo, datasets: DatasetCache) -> None:
+        self._test, self._datasets = test, datasets
+        self._hashes = _hashes(datasets.load(test).images)
+        self._disjoint: set[str] = set()
+
+    def require_none_in(self, train: DatasetInfo) -> None:
+        """Raise InputError where a training set holds test images: its error would be a fiction."""
+        if train.digest in self._disjoint:
+            return
+        shared = self._hashes & _hashes(self._datasets.load(train).images)
+        if shared:
+            raise InputError(
+                f"{len(shared)} images of the training dataset {train.url} are in the test dataset "
+                f"{self._test.url} too; split them, for instance by person (--people)"
+            )
+        self._disjoint.add(train.digest)
 
 
-def _hashes_of(url: str) -> frozenset[bytes]:
-    return _image_hashes(url, open_dataset(url).info.digest)
-
-
-@lru_cache(maxsize=8)
-def _image_hashes(url: str, _digest: str) -> frozenset[bytes]:
-    images = open_dataset(url).load().images
+def _hashes(images: Images) -> frozenset[bytes]:
     return frozenset(blake2b(image.tobytes(), digest_size=12).digest() for image in images)

@@ -144,7 +144,7 @@ def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
     if runner.dask_address is not None:
         made = DaskTaskRunner(address=runner.dask_address)
     else:
-        cores = max(1, (os.cpu_count() or 1) // (runner.workers or 1))
+        cores = max(1, len(os.sched_getaffinity(0)) // (runner.workers or 1))
         made = DaskTaskRunner(
             cluster_kwargs={
                 "n_workers": runner.workers,
@@ -155,6 +155,30 @@ def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
             }
         )
     return cast("TaskRunner[PrefectFuture[Any]]", made)
+
+
+@contextmanager
+def placed(tasks: TaskRunner[PrefectFuture[Any]], on: Literal["gpu", "cpu"]) -> Iterator[None]:
+    """Submit tasks to the workers of a mixed Dask cluster that suit them.
+
+    Those of networks ("gpu") go to workers that offer the resource `gpu`, one at a time each;
+    others ("cpu") to workers that do not, as long as there are any. Where no worker offers it, or
+    all do, any worker takes any task.
+    """
+    client = getattr(tasks, "client", None)
+    workers = {} if client is None else client.scheduler_info(n_workers=-1)["workers"]
+    with_gpu = {name for name, worker in workers.items() if worker["resources"].get("gpu")}
+    if not with_gpu:
+        yield
+        return
+    from dask.base import annotate  # noqa: PLC0415  where Dask is loaded already
+
+    others = sorted(set(workers) - with_gpu)
+    wanted: dict[str, Any] = {"resources": {"gpu": 1}}
+    if on == "cpu":
+        wanted = {"workers": others, "allow_other_workers": True} if others else {}
+    with annotate(**wanted):
+        yield
 
 
 def require_runner(runner: Runner) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,20 +87,53 @@ def test_an_edited_root_document_is_refused(name: str, value: object, dataset: P
     ("name", "value"),
     [("stop", 19), ("start", 11), ("num_valid", 9), ("digest", "0" * 64), ("rejections", [])],
 )
-def test_an_edited_record_is_refused(name: str, value: object, dataset: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_edited_record_is_refused(name: str, value: object, listed: bool, dataset: Path) -> None:
     shard = 0 if name == "rejections" else 1
-    _edit(dataset / f"records/{shard:05d}/zarr.json", name, value)
+    if listed:
+        records = _listed(dataset)
+        assert records[shard][name] != value
+        records[shard][name] = value
+        _list(dataset, records)
+    else:
+        _list(dataset, None)
+        _edit(dataset / f"records/{shard:05d}/zarr.json", name, value)
     with pytest.raises(CorruptDatasetError, match="do not belong together"):
         open_dataset(str(dataset))
 
 
 def test_records_of_two_shards_swapped_are_refused(dataset: Path) -> None:
-    first, second = (dataset / f"records/0000{n}/zarr.json" for n in (0, 1))
-    one, other = first.read_bytes(), second.read_bytes()
-    first.write_bytes(other)
-    second.write_bytes(one)
+    first, second, third = _listed(dataset)
+    _list(dataset, [second, first, third])
     with pytest.raises(CorruptDatasetError, match="do not belong together"):
         open_dataset(str(dataset))
+
+
+def test_a_list_that_lacks_a_record_is_refused(dataset: Path) -> None:
+    _list(dataset, _listed(dataset)[:2])
+    with pytest.raises(CorruptDatasetError, match="do not belong together"):
+        open_dataset(str(dataset))
+
+
+def test_a_list_of_something_else_is_refused(dataset: Path) -> None:
+    _list(dataset, [{"shard": 0}])
+    with pytest.raises(CorruptDatasetError, match=r"records/zarr.json of dataset .* is damaged"):
+        open_dataset(str(dataset))
+
+
+def test_a_dataset_without_the_list_is_read_record_by_record(dataset: Path) -> None:
+    records = open_dataset(str(dataset)).records()
+    _list(dataset, None)
+    assert open_dataset(str(dataset)).records() == records
+
+
+def test_a_shard_whose_own_record_differs_from_the_list_is_found(dataset: Path) -> None:
+    _edit(dataset / "records/00001/zarr.json", "num_valid", 9)
+    (dataset / "records/00002/zarr.json").write_text("{}")
+    opened = open_dataset(str(dataset))
+    assert opened.fault_of(0) == ""
+    assert "another one than the list" in opened.fault_of(1)
+    assert "records/00002/zarr.json" in opened.fault_of(2)
 
 
 def test_shards_of_two_datasets_are_told_apart(
@@ -128,4 +162,18 @@ def _edit(path: Path, name: str, value: object) -> None:
     document = json.loads(path.read_text())
     assert document["attributes"][name] != value
     document["attributes"][name] = value
+    path.write_text(json.dumps(document))
+
+
+def _listed(dataset: Path) -> list[dict[str, Any]]:
+    document = json.loads((dataset / "records/zarr.json").read_text())
+    listed: list[dict[str, Any]] = document["attributes"]["shards"]
+    return listed
+
+
+def _list(dataset: Path, records: list[dict[str, Any]] | None) -> None:
+    """Write these as the list of all records, or none, as datasets of 0.1.0 have it."""
+    path = dataset / "records/zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"] = {} if records is None else {"shards": records}
     path.write_text(json.dumps(document))

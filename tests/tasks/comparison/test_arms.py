@@ -19,6 +19,7 @@ from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate, people_in, read_answers
 from tasks.comparison.report import summarize
 from tasks.comparison.results import Results, find, table, table_of_many
+from tasks.runtime.dataset_cache import DatasetCache
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
 PAIR = ("synthetic", "refined")
@@ -30,12 +31,20 @@ def plan(
     chosen = ComparisonConfig(**{"methods": (), "shares": (), "match_labels": False, **config})
     real = eyes.get("real")
     return plan_comparison.fn(
-        eyes["synthetic"], eyes["refined"], real, eyes["test"], seeds, estimator, chosen
+        DatasetCache(),
+        eyes["synthetic"],
+        eyes["refined"],
+        real,
+        eyes["test"],
+        seeds,
+        estimator,
+        chosen,
     )
 
 
 def run(comparison: Comparison) -> list[Estimate]:
-    return [estimate.fn(job, comparison) for job in comparison.jobs]
+    datasets = DatasetCache()
+    return [estimate.fn(job, comparison, datasets) for job in comparison.jobs]
 
 
 def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
@@ -47,7 +56,7 @@ def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(
 ) -> None:
     comparison = plan(eyes, arms=("tone_matched", "fourier", "refined_augmented"))
     first = findings_of(comparison, run(comparison))
-    for kept in ("estimates", "estimators"):
+    for kept in ("estimates", "estimators", "mlartifacts"):
         shutil.rmtree(home / kept)
     again = findings_of(comparison, run(comparison))
     assert table(again) == table(first)
@@ -222,7 +231,7 @@ def test_mlflow_answers_without_our_code(eyes: dict[str, str], home: Path) -> No
 
 
 def test_an_evaluation_is_a_comparison_of_one_arm(eyes: dict[str, str], home: Path) -> None:
-    comparison = plan_evaluation.fn(eyes["synthetic"], eyes["test"], 1, QUICK)
+    comparison = plan_evaluation.fn(DatasetCache(), eyes["synthetic"], eyes["test"], 1, QUICK)
     assert [job.arm.name for job in comparison.jobs] == ["synthetic"]
 
 
@@ -230,7 +239,8 @@ def test_an_evaluation_on_unlabelled_real_images_stands_beside_the_unmatched_one
     eyes: dict[str, str], home: Path
 ) -> None:
     comparison = match_labels.fn(
-        plan_evaluation.fn(eyes["refined"], eyes["test"], 1, QUICK, eyes["real"])
+        plan_evaluation.fn(DatasetCache(), eyes["refined"], eyes["test"], 1, QUICK, eyes["real"]),
+        DatasetCache(),
     )
     result = summarize.fn(comparison, run(comparison))
     assert result.unmatched is not None
@@ -239,4 +249,4 @@ def test_an_evaluation_on_unlabelled_real_images_stands_beside_the_unmatched_one
     assert "labels unmatched:" in str(result)
     assert result.model_dump(mode="json")["label_matching"]["test"]
     with pytest.raises(InputError, match="never matched"):
-        plan_evaluation.fn(eyes["real"], eyes["test"], 1, QUICK, eyes["synthetic"])
+        plan_evaluation.fn(DatasetCache(), eyes["real"], eyes["test"], 1, QUICK, eyes["synthetic"])

@@ -9,6 +9,7 @@ import torch
 from mlflow import MlflowClient
 
 from tasks.comparison.estimate import estimate
+from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.test_arms import QUICK, plan
 
 
@@ -30,14 +31,14 @@ def test_answers_and_run_name_device_format_and_threads(
 ) -> None:
     comparison = plan(eyes, 1, arms=("synthetic",))
     (job,) = comparison.jobs
-    made = estimate.fn(job, comparison)
+    made = estimate.fn(job, comparison, DatasetCache())
     with np.load(made.path) as kept:
         assert f'"precision": "{comparison.estimator.precision}"' in str(kept["compute"])
-    # Elsewhere, with other threads, the same MLflow run is gone on with.
-    for kept_there in ("estimates", "estimators"):
+    # Elsewhere, with other threads, the same MLflow run is gone on with, whose files were removed.
+    for kept_there in ("estimates", "estimators", "mlartifacts"):
         shutil.rmtree(home / kept_there)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    estimate.fn(job, comparison)
+    estimate.fn(job, comparison, DatasetCache())
 
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     experiment = client.get_experiment_by_name("comparisons")

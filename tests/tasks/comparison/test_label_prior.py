@@ -18,6 +18,7 @@ from tasks.comparison.label_prior import estimate_prior, match_labels, with_matc
 from tasks.comparison.plan import Comparison, read_answers
 from tasks.comparison.results import Results, find, table
 from tasks.comparison.tracked_results import results_from_tracking
+from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.conftest import write_dataset
 
 QUICK = EstimatorConfig(steps=6, batch_size=8)
@@ -27,17 +28,25 @@ ARMS = ("synthetic_unmatched", "synthetic", "refined", "real", "real_refined")
 def plan(eyes: dict[str, str], unlabelled: str | None = None, **config: Any) -> Comparison:
     chosen = ComparisonConfig(**{"arms": ARMS, "methods": (), "shares": (), **config})
     return plan_comparison.fn(
-        eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"], 1, QUICK, chosen, unlabelled
+        DatasetCache(),
+        eyes["synthetic"],
+        eyes["refined"],
+        eyes["real"],
+        eyes["test"],
+        1,
+        QUICK,
+        chosen,
+        unlabelled,
     )
 
 
 @pytest.fixture
 def matched(eyes: dict[str, str], home: Path) -> Comparison:
-    return match_labels.fn(plan(eyes))
+    return match_labels.fn(plan(eyes), DatasetCache())
 
 
 def results_of(comparison: Comparison) -> Results:
-    estimates = [estimate.fn(job, comparison) for job in comparison.jobs]
+    estimates = [estimate.fn(job, comparison, DatasetCache()) for job in comparison.jobs]
     return find(comparison, read_answers(estimates, comparison.measure), None)
 
 
@@ -83,7 +92,7 @@ def test_the_plain_estimators_are_those_of_the_unmatched_arm(
     trained = set((home / "estimators").iterdir())
     assert len(trained) == 4
     (job,) = (job for job in matched.jobs if job.arm.name == "synthetic_unmatched")
-    assert Path(str(estimate.fn(job, matched).model)) in trained
+    assert Path(str(estimate.fn(job, matched, DatasetCache()).model)) in trained
     assert set((home / "estimators").iterdir()) == trained
 
 
@@ -126,7 +135,7 @@ def test_labels_stay_as_they_are_where_the_training_sets_have_the_real_ones(
     comparison = plan(eyes, protocol=Protocol(name="leave-one-person-out"))
     assert comparison.unlabelled is None
     assert not any(arm.matched for arm in comparison.arms)
-    assert match_labels.fn(comparison) == comparison
+    assert match_labels.fn(comparison, DatasetCache()) == comparison
 
 
 def test_a_refiner_is_trained_under_the_prior_of_its_comparison(
@@ -141,7 +150,9 @@ def test_a_refiner_is_trained_under_the_prior_of_its_comparison(
 
 
 def test_other_methods_and_sizes_are_matched_too(eyes: dict[str, str], home: Path) -> None:
-    comparison = match_labels.fn(plan(eyes, arms=("refined",), methods=("ridge",), shares=(0.5,)))
+    comparison = match_labels.fn(
+        plan(eyes, arms=("refined",), methods=("ridge",), shares=(0.5,)), DatasetCache()
+    )
     assert [arm.name for arm in comparison.arms] == ["refined", "refined_40", "ridge_refined"]
     assert all(arm.matched for arm in comparison.arms)
     assert set(results_of(comparison).arms) == {arm.name for arm in comparison.arms}
@@ -151,7 +162,7 @@ def test_students_learn_from_unlabelled_images_by_teachers_with_unmatched_labels
     eyes: dict[str, str], home: Path
 ) -> None:
     arms = ("synthetic_unmatched", "synthetic", "adapted", "adapted_refined")
-    comparison = match_labels.fn(plan(eyes, arms=arms))
+    comparison = match_labels.fn(plan(eyes, arms=arms), DatasetCache())
     adapted = [arm for arm in comparison.arms if arm.teachers_of is not None]
     assert [arm.name for arm in adapted] == ["adapted", "adapted_refined"]
     assert all(arm.teachers_of == eyes["real"] and not arm.matched for arm in adapted)
@@ -164,5 +175,5 @@ def test_teachers_need_no_head_pose_of_unlabelled_images(eyes: dict[str, str], h
     config = ComparisonConfig(arms=("synthetic", "adapted"), methods=(), shares=())
     places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
     with_pose = QUICK.model_copy(update={"head_pose": True})
-    comparison = plan_comparison.fn(*places, 1, with_pose, config)
+    comparison = plan_comparison.fn(DatasetCache(), *places, 1, with_pose, config)
     assert [arm.name for arm in comparison.arms] == ["synthetic"]

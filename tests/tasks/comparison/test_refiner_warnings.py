@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from storage.reader import open_dataset
 from tasks.comparison.report import _warn_of_refiner
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.tracking import begin_run, warnings_of_refiner
@@ -30,8 +31,9 @@ def refined(home: Path, tmp_path: Path) -> str:
 
 def conclude(refined: str, test: str, is_worse: bool) -> None:
     difference = SimpleNamespace(is_worse=is_worse)
+    datasets = {url: open_dataset(url).info for url in (refined, test)}
     _warn_of_refiner(
-        SimpleNamespace(id="comparison-1", refined=refined, test=test),
+        SimpleNamespace(id="comparison-1", refined=refined, test=test, datasets=datasets),
         SimpleNamespace(
             differences={"refined_minus_synthetic": difference}, verdict="Refined is WORSE."
         ),

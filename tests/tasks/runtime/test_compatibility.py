@@ -10,11 +10,12 @@ from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import load_refiner
 from storage.schema import DatasetInfo
 from tasks.runtime.compatibility import (
+    HeldOutImages,
     as_uint8,
-    require_no_shared_images,
     require_refiner_fits,
     require_same_images,
 )
+from tasks.runtime.dataset_cache import DatasetCache
 from tests.refinement_inputs import make_refiner, make_synthetic
 
 
@@ -53,7 +54,7 @@ def test_what_differs_is_named_with_both_values(
 
 def test_a_test_set_that_shares_images_is_refused(info: DatasetInfo, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"32 images of the training dataset .* split them"):
-        require_no_shared_images(info.url, info.url)
+        HeldOutImages(info, DatasetCache()).require_none_in(info)
 
 
 def test_16_bit_images_are_not_taken_for_8_bit_ones(info: DatasetInfo) -> None:

@@ -13,6 +13,7 @@ from storage.schema import Domain
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import plan_comparison
 from tasks.refinement.refine import plan_refinement
+from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner
 from tests.refinement_inputs import make_refiner
 from tests.tasks.comparison.conftest import write_dataset
@@ -74,6 +75,7 @@ def test_a_comparison_refuses_datasets_in_each_others_place_or_one_twice(
     given = {role: None if name is None else places[name] for role, name in roles.items()}
     with pytest.raises(InputError, match=said):
         plan_comparison.fn(
+            DatasetCache(),
             given["synthetic"],  # type: ignore[arg-type]
             given["refined"],  # type: ignore[arg-type]
             given["real"],

@@ -1,0 +1,283 @@
+"""Measure what spreads over machines: a comparison on Dask's workers, and opening a large dataset.
+
+    python benchmarks/cluster.py estimators            # 12 estimators, 1 worker and 2, in turns
+    python benchmarks/cluster.py ingest                # 10,000 frames, 1 worker and 2, in turns
+    python benchmarks/cluster.py open                  # 60,000 shard records on S3, 20 ms away
+
+Every worker computes with one thread. A run with one worker has one core for all of its processes,
+one with two workers two, so that the ratio is of equal cores a worker. `estimators` states the time
+from the first training's begin to the last one's end, and that of the whole command. Idle cores are
+needed; `open` minds other work less, since most of its time is latency.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from mlflow import MlflowClient
+
+from simgan_core.simulator.eyes import Domain, render, sample_scenes
+from storage.layout import create_arrays, write_complete_root, write_record_list, write_root
+from storage.location import locate
+from storage.manifest import ShardRecord, dataset_digest
+from storage.reader import open_dataset
+from storage.samples import SampleBlock
+from storage.schema import GAZE, DatasetInfo, DatasetSpec
+from storage.writer import DatasetWriter
+from tests.s3_proxy import S3Proxy
+
+LATENCY_S = 0.02
+
+
+class Seconds(NamedTuple):
+    """How long a run took."""
+
+    trainings: float
+    command: float
+
+
+def main() -> None:
+    """Print the figures of one measurement."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("estimators", "ingest", "open"))
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each number of workers")
+    parser.add_argument("--steps", type=int, default=400, help="of each estimator")
+    parser.add_argument("--rows", type=int, default=2000, help="of each training set")
+    parser.add_argument("--frames", type=int, default=10_000, help="to ingest")
+    parser.add_argument("--shards", type=int, default=60_000, help="records of the large dataset")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if given.what == "open":
+            measure_opening(given.shards)
+        elif given.what == "ingest":
+            measure_ingestion(folder, given.frames, given.repeats)
+        else:
+            measure_estimators(folder, given.steps, given.rows, given.repeats)
+
+
+def measure_estimators(folder: Path, steps: int, num_rows: int, repeats: int) -> None:
+    """Print how much faster two workers train the 12 estimators of a comparison than one."""
+    for name, domain, seed in (
+        ("synthetic", "synthetic", 0),
+        ("refined", "refined", 0),
+        ("test", "real", 1),
+    ):
+        write_eyes(folder / f"{name}.zarr", domain, 400 if name == "test" else num_rows, seed)
+    words = ["compare", "--synthetic", "synthetic.zarr", "--refined", "refined.zarr", "--test",
+             "test.zarr", "--seeds", "6", "--steps", str(steps), "--arms", "synthetic", "--arms",
+             "refined", "--empty-methods", "--empty-shares", "--json"]  # fmt: skip
+    tables: set[str] = set()
+
+    def run(num_workers: int, home: Path) -> Seconds:
+        seconds, result = command(folder, home, num_workers, words)
+        tables.add(json.dumps([result["comparison"], result["arms"], result["differences"]]))
+        return Seconds(span_of_trainings(home), seconds)
+
+    print_ratio(run, folder, repeats)
+    print(f"same results in all runs: {len(tables) == 1}")
+
+
+def measure_ingestion(folder: Path, num_frames: int, repeats: int) -> None:
+    """Print how much faster two workers ingest a folder of frames than one."""
+    simulate = ["simulate", "synthetic", "--out", "frames", "--count", str(num_frames)]
+    command(folder, folder / "simulation", None, simulate)
+    digests: set[str] = set()
+
+    def run(num_workers: int, home: Path) -> Seconds:
+        to = folder / "ingested.zarr"
+        shutil.rmtree(to, ignore_errors=True)
+        words = ["ingest", "unityeyes", "frames", "--to", to.name, "--rows-per-shard", "1024",
+                 "--json"]  # fmt: skip
+        seconds, result = command(folder, home, num_workers, words)
+        digests.add(result["digest"])
+        return Seconds(seconds, seconds)
+
+    print_ratio(run, folder, repeats)
+    print(f"same digest in all runs: {len(digests) == 1}")
+
+
+def print_ratio(run: Callable[[int, Path], Seconds], folder: Path, repeats: int) -> None:
+    """Run with one and with two workers in turns, and print medians and their ratios."""
+    taken: dict[int, list[Seconds]] = {1: [], 2: []}
+    for repeat in range(repeats):
+        for num_workers, found in taken.items():
+            found.append(run(num_workers, folder / f"home-{num_workers}-{repeat}"))
+            trainings, whole = found[-1]
+            print(f"{num_workers} workers: {trainings:.1f} s, command {whole:.1f} s", flush=True)
+    for what in Seconds._fields:
+        one, two = (
+            statistics.median(getattr(each, what) for each in found) for found in taken.values()
+        )
+        print(f"{what}: 1 worker {one:.1f} s, 2 workers {two:.1f} s, ratio {one / two:.2f}")
+
+
+def command(
+    folder: Path, home: Path, num_workers: int | None, words: list[str]
+) -> tuple[float, dict[str, object]]:
+    """Run a command of `simgan` on as many cores as it has workers; its seconds and its result."""
+    cores = sorted(os.sched_getaffinity(0))[: num_workers or 1]
+    runner = [] if num_workers is None else ["--runner", "dask", "--workers", str(num_workers)]
+    pinned = ["taskset", "-c", ",".join(map(str, cores))]
+    started = time.perf_counter()
+    done = subprocess.run(
+        [*pinned, sys.executable, "-m", "flows.cli", *words, *runner],
+        env={**os.environ, "SIMGAN_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=folder,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    taken = time.perf_counter() - started
+    last = (done.stdout.splitlines() or ["{}"])[-1]
+    return taken, json.loads(last) if last.startswith("{") else {}
+
+
+def span_of_trainings(home: Path) -> float:
+    """Return the seconds from the begin of the first training to the end of the last, by MLflow."""
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiment = client.get_experiment_by_name("comparisons")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.stage = 'evaluate'")
+    assert len(runs) == 12
+    begun, ended = (
+        [getattr(run.info, name) for run in runs] for name in ("start_time", "end_time")
+    )
+    return float(max(ended) - min(begun)) / 1000
+
+
+def write_eyes(to: Path, domain: Domain | str, num_rows: int, seed: int) -> None:
+    """Write eyes of the built-in simulator with their gaze; refined ones look like real ones."""
+    scenes = sample_scenes("synthetic" if domain == "synthetic" else "real", num_rows, seed)
+    images = render(scenes, "crop", 35, 55).images
+    spec = DatasetSpec(
+        num_rows=num_rows,
+        height=35,
+        width=55,
+        channels=1,
+        dtype="uint8",
+        labels=(GAZE,),
+        domain=domain,  # type: ignore[arg-type]
+        source={"name": "benchmark", "seed": seed},
+        preprocess="none",
+    )
+    valid = scenes.gaze[:, 0] < 2
+    ids = [f"{domain}/{row}" for row in range(num_rows)]
+    block = SampleBlock(images, valid, ids, {"gaze": scenes.gaze.astype("float32")})
+    writer = DatasetWriter.open(str(to), spec)
+    writer.write_shard(0, block)
+    writer.finish()
+
+
+def measure_opening(num_shards: int) -> None:
+    """Print what opening a dataset of many shards costs on S3 with 20 ms of latency."""
+    with moto_server(), S3Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        url = write_records("s3://datasets/large.zarr", num_shards).url
+        os.environ["AWS_ENDPOINT_URL"] = proxy.url
+        proxy.faults = lambda _: time.sleep(LATENCY_S)  # and nothing goes wrong
+        with multiprocessing.get_context("spawn").Pool(1) as reader:
+            seconds, mebibytes = reader.apply(cost_of_opening, (url,))
+        print(
+            f"{num_shards:,} records, {LATENCY_S * 1000:.0f} ms a request: {seconds:.2f} s, "
+            f"{proxy.counted} requests, {mebibytes:.0f} MiB of memory at the peak"
+        )
+
+
+def cost_of_opening(url: str) -> tuple[float, float]:
+    """Open a dataset; returns the seconds and the MiB that this process grew by at the peak."""
+    before = peak_kibibytes()
+    started = time.perf_counter()
+    open_dataset(url)
+    taken = time.perf_counter() - started
+    return taken, (peak_kibibytes() - before) / 1024
+
+
+def peak_kibibytes() -> int:
+    """Return the most memory that this process had; `getrusage` begins with its parent's."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def write_records(url: str, num_shards: int) -> DatasetInfo:
+    """Write a complete dataset of so many shards without the shards: what opening it reads."""
+    spec = DatasetSpec(
+        num_rows=num_shards * 16384,
+        height=35,
+        width=55,
+        channels=1,
+        dtype="uint8",
+        labels=(GAZE,),
+        domain="synthetic",
+        source={"name": "benchmark"},
+        preprocess="none",
+    )
+    records = [
+        ShardRecord(
+            shard=shard,
+            start=rows.start,
+            stop=rows.stop,
+            num_valid=len(rows),
+            digest=f"{shard:064x}",
+            rejections=(),
+            # As many as refinement takes of a shard.
+            figures={f"refinement/figure_{number}": shard / 7 + number for number in range(12)},
+        )
+        for shard in range(num_shards)
+        for rows in (spec.shard_rows(shard),)
+    ]
+    place = locate(url)
+    write_root(place, spec)
+    create_arrays(place, spec)
+    write_record_list(place, records)
+    info = DatasetInfo(
+        url=url,
+        spec=spec,
+        num_valid=spec.num_rows,
+        num_rejected=0,
+        digest=dataset_digest(spec, (record.digest for record in records)),
+    )
+    write_complete_root(place, info)
+    return info
+
+
+@contextmanager
+def moto_server() -> Iterator[None]:
+    """Run an S3 server in a process of its own, and name it in the environment."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        address = next(
+            found[0]
+            for line in server.stderr
+            if (found := re.findall(r"http://127\.0\.0\.1:\d+", line))
+        )
+        os.environ |= {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_REGION": "us-east-1",
+        }
+        create = urllib.request.Request(f"{address}/datasets", method="PUT")
+        urllib.request.urlopen(create).close()
+        try:
+            yield
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Files that trainings leave: under SIMGAN_HOME, or fetched from the MLflow run that made them.
+
+Workers on other machines have a SIMGAN_HOME of their own; what they share is MLflow.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tasks.comparison.plan import Estimate, LabelPriorRef
+from tasks.runtime.experiments import COMPARISONS
+from tasks.runtime.paths import home
+from tasks.runtime.tracking import KEY_TAG, MissingArtifactError, fetch, runs_with
+
+PREDICTIONS, WEIGHTS = "answers", "checkpoint"
+"""Folders of a training's artifacts."""
+
+
+def estimate_file(name: str) -> Path:
+    """Return where the predictions of a training are kept."""
+    return home() / "estimates" / f"{name}.npz"
+
+
+def weights_file(name: str) -> Path:
+    """Return where the estimator of this id is kept."""
+    return home() / "estimators" / f"{name}.pt"
+
+
+def find_estimate(path: Path, weights: Path, run_id: str) -> bool:
+    """Whether a training's predictions are kept here, or in its MLflow run, and now here too."""
+    if path.exists():
+        return True
+    try:
+        _fetch_missing(path, run_id, PREDICTIONS)
+    except MissingArtifactError:
+        return False
+    with suppress(MissingArtifactError):  # other methods than networks have no weights
+        _fetch_missing(weights, run_id, WEIGHTS)
+    return True
+
+
+def fetched(estimate: Estimate) -> Estimate:
+    """Return an estimate whose files are on this machine, wherever they were made."""
+    path = estimate_file(Path(estimate.path).stem)
+    _fetch_missing(path, estimate.run_id, PREDICTIONS)
+    if estimate.model is None:
+        return estimate._replace(path=str(path))
+    model = weights_file(Path(estimate.model).stem)
+    _fetch_missing(model, estimate.run_id, WEIGHTS)
+    return estimate._replace(path=str(path), model=str(model))
+
+
+def prior_file(prior: LabelPriorRef) -> Path:
+    """Return the file of a label prior on this machine, wherever it was estimated."""
+    path = home() / "label_priors" / f"{prior.id}.npz"
+    if not path.exists():
+        run, *_ = runs_with(COMPARISONS, {KEY_TAG: prior.id})
+        _fetch_missing(path, run.run_id, "")
+    return path
+
+
+def _fetch_missing(path: Path, run_id: str, folder: str) -> None:
+    """Download an artifact to its place, unless it is there; raises MissingArtifactError."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        artifact = f"{folder}/{path.name}" if folder else path.name
+        fetch(run_id, artifact, Path(scratch)).replace(path)

@@ -1,0 +1,84 @@
+"""`simgan compare` on Dask's workers: the same bits as in one process, whatever dies on the way."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from simgan_core.simulator.eyes import sample_scenes
+from tests.flows.conftest import Simgan, write_eyes
+from tests.flows.test_refine_flow import result_of, workers_of
+
+NUM_WORKERS = 2
+NUM_ESTIMATES = 2 * 3 + 4
+
+
+class Place:
+    """Datasets that are shared, and a SIMGAN_HOME of its own for each command."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        # With as many threads as each worker has: other numbers of them sum in another order.
+        threads = max(1, len(os.sched_getaffinity(0)) // NUM_WORKERS)
+        self._environment = environment | {"OMP_NUM_THREADS": str(threads)}
+        scenes = sample_scenes("synthetic", 64, seed=11)
+        write_eyes(folder / "synthetic.zarr", "synthetic", scenes)
+        write_eyes(folder / "refined.zarr", "refined", sample_scenes("real", 64, seed=12))
+        write_eyes(folder / "test.zarr", "real", sample_scenes("real", 40, seed=13))
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    def command(self, home: str) -> Simgan:
+        """Return the command with an empty SIMGAN_HOME of this name."""
+        (self.folder / home).mkdir()
+        shutil.copy(self.folder / "mlflow.db", self.folder / home)
+        own = {"SIMGAN_HOME": str(self.folder / home)}
+        return Simgan(self._environment | own, self.folder)
+
+    def words(self, *more: object) -> tuple[object, ...]:
+        return ("compare", "--synthetic", "synthetic.zarr", "--refined", "refined.zarr", "--test",
+                "test.zarr", "--seeds", 3, "--steps", 30, "--batch-size", 16, "--arms", "synthetic",
+                "--arms", "refined", "--empty-shares", "--methods", "knn", "--methods", "ridge",
+                "--json", *more)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Place:
+    return Place(tmp_path_factory.mktemp("compared-on-dask"), environment)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place) -> dict[str, Any]:
+    """The comparison in one process."""
+    return result_of(place.command("local")(*place.words()))
+
+
+def require_same_results(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for what in ("comparison", "arms", "differences", "verdict", "num_test"):
+        assert found[what] == expected[what]
+
+
+def test_a_killed_worker_costs_its_unfinished_trainings_only(
+    place: Place, undisturbed: dict[str, Any]
+) -> None:
+    simgan = place.command("dask")
+    process = simgan.start(*place.words("--runner", "dask", "--workers", NUM_WORKERS))
+    estimates = place.folder / "dask" / "estimates"
+    while len(list(estimates.glob("*.npz"))) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    done_before = {path: path.stat().st_mtime_ns for path in estimates.glob("*.npz")}
+    workers = workers_of(process)
+    assert len(workers) == NUM_WORKERS
+    workers[0].kill()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    require_same_results(json.loads(out.splitlines()[-1]), undisturbed)
+    assert {path: path.stat().st_mtime_ns for path in done_before} == done_before
+    assert len(list(estimates.glob("*.npz"))) == NUM_ESTIMATES
+    assert not any(psutil.pid_exists(worker.pid) for worker in workers)

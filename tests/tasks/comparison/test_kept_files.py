@@ -1,0 +1,57 @@
+"""Files of trainings on another machine: what it made is found by MLflow, and not made again."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from simgan_core.data.label_matching import load_label_prior
+from tasks.comparison.estimate import estimate
+from tasks.comparison.kept_files import fetched, prior_file
+from tasks.comparison.label_prior import match_labels
+from tasks.comparison.plan import Estimate
+from tasks.runtime.dataset_cache import DatasetCache
+from tests.tasks.comparison.test_arms import plan
+
+
+@pytest.fixture
+def made_elsewhere(eyes: dict[str, str], home: Path) -> Estimate:
+    """An estimate whose files are on a machine that shares MLflow alone."""
+    comparison = plan(eyes, 1, arms=("synthetic",))
+    made = estimate.fn(comparison.jobs[0], comparison, DatasetCache())
+    for folder in ("estimates", "estimators"):
+        (home / folder).rename(home / f"{folder}.there")
+    there = [
+        path.replace(f"/{folder}/", f"/{folder}.there/")
+        for folder, path in (("estimates", made.path), ("estimators", str(made.model)))
+    ]
+    return made._replace(path=there[0], model=there[1])
+
+
+def test_predictions_and_weights_come_from_mlflow(made_elsewhere: Estimate, home: Path) -> None:
+    here = fetched(made_elsewhere)
+    assert here.model is not None
+    assert {Path(here.path).parent, Path(here.model).parent} == {
+        home / "estimates",
+        home / "estimators",
+    }
+    assert Path(here.path).read_bytes() == Path(made_elsewhere.path).read_bytes()
+    assert Path(here.model).read_bytes() == Path(str(made_elsewhere.model)).read_bytes()
+
+
+def test_a_training_that_finished_elsewhere_is_not_repeated(
+    made_elsewhere: Estimate, eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(eyes, 1, arms=("synthetic",))
+    again = estimate.fn(comparison.jobs[0], comparison, DatasetCache())
+    assert Path(again.path).read_bytes() == Path(made_elsewhere.path).read_bytes()
+    assert again.run_id == made_elsewhere.run_id
+    assert again.validation_error == made_elsewhere.validation_error
+
+
+def test_a_label_prior_comes_from_mlflow(eyes: dict[str, str], home: Path) -> None:
+    matched = match_labels.fn(plan(eyes, 1, arms=("synthetic",), match_labels=True), DatasetCache())
+    assert matched.label_prior is not None
+    density = load_label_prior(Path(matched.label_prior.path)).density
+    shutil.rmtree(home / "label_priors")
+    assert (load_label_prior(prior_file(matched.label_prior)).density == density).all()
