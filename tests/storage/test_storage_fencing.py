@@ -74,7 +74,7 @@ def test_what_a_paused_writer_sends_late_changes_nothing(
         late = pool.submit(paused.write_shard, 0, losers)
         assert pause.reached.wait(60)
         # Hours later, as far as the other one can tell.
-        monkeypatch.setattr("storage.location.time.time", lambda: 4e9)
+        monkeypatch.setattr("storage.location.s3_claim.time.time", lambda: 4e9)
         winner = DatasetWriter.attach(url)
         record = winner.write_shard(0, winners)
         monkeypatch.undo()
@@ -100,7 +100,7 @@ def test_a_stopped_process_that_wakes_up_after_its_lease_takes_the_winners_recor
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
     later = time.time() + LEASE_S + 1
-    monkeypatch.setattr("storage.location.time.time", lambda: later)
+    monkeypatch.setattr("storage.location.s3_claim.time.time", lambda: later)
     record = writer.write_shard(0, make_block(spec, range(10)))
     os.kill(process.pid, signal.SIGCONT)
     process.join(60)

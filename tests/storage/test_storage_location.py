@@ -149,7 +149,7 @@ def test_a_claim_from_another_machine_ends_with_its_lease(s3_bucket: str) -> Non
 
 
 def test_a_server_that_is_not_there_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.location.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("storage.location.s3_objects.RETRIES", {"max_retries": 0})
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match="s3://bucket/name"):
         locate("s3://bucket/name").read("zarr.json")
@@ -209,7 +209,7 @@ def test_plain_http_to_another_machine_is_refused_unless_allowed(
 def test_no_credentials_is_said_and_which_variables_hold_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("storage.location.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("storage.location.s3_objects.RETRIES", {"max_retries": 0})
     for name in (*ENDPOINTS, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     # An address of no machine, at which nobody answers.

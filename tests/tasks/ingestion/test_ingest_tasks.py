@@ -75,8 +75,8 @@ def s3_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     backoff = {"init_backoff": soon, "max_backoff": soon, "base": 2}
     monkeypatch.setitem(RETRIES, "max_retries", 2)
     monkeypatch.setitem(RETRIES, "backoff", backoff)
-    monkeypatch.setattr("storage.location.RESEND_AFTER_S", (0.01, 0.01))
-    monkeypatch.setattr("storage.location.LEASE_S", 1.0)
+    monkeypatch.setattr("storage.location.s3_objects.RESEND_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr("storage.location.s3_claim.LEASE_S", 1.0)
 
 
 def test_a_storm_of_faults_on_s3_changes_nothing(
