@@ -17,7 +17,7 @@ pytestmark = pytest.mark.drill
 
 LATEST_KILL_S = 15.0
 TRAINING = (
-    *("--steps", 2, "--batch-size", 4, "--history-size", 8, "--warmup-steps", 0),
+    *("--batch-size", 4, "--history-size", 8, "--warmup-steps", 0),
     *("--discriminator-pretraining-steps", 1, "--refiner.num-features", 4),
     *("--refiner.num-blocks", 1, "--stopping.evaluate-every", 0, "--precision", "fp32"),
 )
@@ -39,9 +39,9 @@ def simgan_in(home: Path) -> Simgan:
     return Simgan({**inherited, "SIMGAN_HOME": str(home), "SIMGAN_SERVER_IDLE_S": "1"}, home)
 
 
-def training_of(datasets: Path) -> tuple[object, ...]:
+def training_of(datasets: Path, num_steps: int = 2) -> tuple[object, ...]:
     words = ("train", "--synthetic", datasets / "synthetic.zarr", "--real", datasets / "real.zarr")
-    return (*words, *TRAINING)
+    return (*words, "--steps", num_steps, *TRAINING)
 
 
 def require_that_the_next_works(simgan: Simgan, datasets: Path) -> None:
