@@ -7,8 +7,7 @@ from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner
 from storage.reader import Dataset
 from tasks.runtime.links import link_to_mlflow
-from tasks.runtime.pictures import before_after, data_uri, png
-from tasks.training.sink import as_8_bit
+from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 
 IMAGES_SHOWN = 30
 
@@ -21,7 +20,7 @@ def show_training(
     with torch.inference_mode():
         after = UInt8Refiner(loaded.refiner)(torch.tensor(before)).numpy()
     create_image_artifact(
-        data_uri(png(before_after(as_8_bit(before), as_8_bit(after), as_8_bit(wanted)))),
+        data_uri(png(before_after(as_8_bits(before), as_8_bits(after), as_8_bits(wanted)))),
         key="refined-samples",
         description="Rows in pairs: synthetic, and the same images refined; below, real images.",
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from prefect.context import TaskRunContext
 from torch import Tensor
 
-from tasks.runtime.pictures import grid, refinement_progress
+from tasks.runtime.pictures import as_8_bits, grid, refinement_progress
 from tasks.runtime.progress import ProgressBar
 from tasks.runtime.tracking import TrackedRun
 
@@ -36,7 +36,7 @@ class TrackedSink:
 
     def samples(self, step: int, images: Tensor) -> None:
         """Keep the same synthetic images as refined at this step: the article's Figure 6."""
-        self._samples[step] = as_8_bit(images.cpu().numpy())
+        self._samples[step] = as_8_bits(images.cpu().numpy())
         self._run.image("refined", grid(self._samples[step]), step=step)
 
     def progress(self, step: int, total: int) -> None:
@@ -63,8 +63,3 @@ class TrackedSink:
     def progress_picture(self) -> NDArray[np.uint8]:
         """The kept samples in one picture, a row a step."""
         return refinement_progress(self._samples)
-
-
-def as_8_bit(images: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
-    """For people to look at: of 16-bit pixels the upper half."""
-    return (images >> 8).astype(np.uint8) if images.dtype == np.uint16 else images.astype(np.uint8)
