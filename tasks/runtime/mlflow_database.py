@@ -1,8 +1,8 @@
 """MLflow's SQLite database: made and upgraded under another name, then renamed into place.
 
 MLflow's migrations are neither transactional nor repeatable: a first start that is killed, or that
-fills the disk, leaves a database that no later start can open. Here it is there whole or not at
-all. Two commands that begin at once take turns.
+fills the disk, leaves a database that no later start can open. A file lock serialises commands that
+start at once.
 """
 
 import logging

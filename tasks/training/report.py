@@ -15,7 +15,7 @@ IMAGES_SHOWN = 30
 def show_training(
     refiner_id: str, mlflow_run_id: str, loaded: LoadedRefiner, synthetic: Dataset, real: Dataset
 ) -> None:
-    """Put a picture of what the refiner does, and a link to its training, on the flow run."""
+    """Create Prefect artifacts: images before and after refinement, link to the MLflow run."""
     before, wanted = (each.load(max_rows=IMAGES_SHOWN).images for each in (synthetic, real))
     with torch.inference_mode():
         after = UInt8Refiner(loaded.refiner)(torch.tensor(before)).numpy()
