@@ -115,6 +115,7 @@ def _copy(path: Path, partial: Path, schema: AlembicSchema) -> None:
 
 
 def _put_in_place(partial: Path, path: Path) -> None:
+    # Like `atomic_write`, but SQLite wrote the file, and journals are removed in between.
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     # A journal of the former database would be rolled back into the new one.
