@@ -1,1 +1,1 @@
-"""The method: networks, training, quality measures; torch, numpy and pydantic alone."""
+"""SimGAN method: networks, training, quality metrics; needs torch, numpy and pydantic only."""

@@ -1,9 +1,9 @@
-"""Errors whose message says what to do; other exceptions are faults of ours or the machine."""
+"""Errors whose message names the remedy; other exceptions are bugs or machine faults."""
 
 
 class InputError(ValueError):
-    """What was given cannot be used: the message names it, says what was expected and found."""
+    """Unusable input: the message names it, what was expected and what was found."""
 
 
 class UnavailableError(RuntimeError):
-    """A server, disk or database does not work: the message names it and says what to do."""
+    """Failed server, disk or database: the message names it and the remedy."""

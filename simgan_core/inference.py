@@ -39,11 +39,11 @@ class RefinedImages(NamedTuple):
 
 
 class BulkRefiner:
-    """A refiner made ready for a device, number format and size of images; then it only computes.
+    """Refiner prepared for inference on one device, in one precision, on images of one size.
 
-    Making one copies the weights to the device in the number format, and on a GPU records the whole
-    network as one CUDA graph. `refiner` itself is neither moved nor changed. Threads that share one
-    on a GPU wait for each other.
+    The constructor copies the weights to the device in that precision, and on a GPU captures the
+    whole network as one CUDA graph. `refiner` itself is neither moved nor changed. Threads that
+    share one on a GPU wait for each other.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BulkRefiner:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes, a GPU by its number: `cuda` alone may be another in another thread."""
+        """Device with the GPU's index: plain `cuda` may be another GPU in another thread."""
         return next(self.network.parameters()).device
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -138,7 +138,7 @@ class Block:
 
 
 class Slot(Protocol):
-    """A place for one batch on a device, which computes it while others arrive or leave."""
+    """Buffers of one batch on a device, which computes it while others are copied."""
 
     def start(self, block: Block, rows: slice) -> None:
         """Send a block's rows on their way; the slot was not started or is finished."""
@@ -205,7 +205,7 @@ class _GpuSlot:
             with torch.cuda.stream(self._stream):
                 network(self._images)
             self._stream.synchronize()
-            # Other threads may go on with what a recording forbids its own.
+            # Other threads may go on with calls that a capture forbids in its own.
             with torch.cuda.graph(
                 self._graph, stream=self._stream, capture_error_mode="thread_local"
             ):
@@ -276,7 +276,7 @@ def refine_pixels(refiner: Refiner, images: Tensor, compute: ComputeSettings) ->
 
 
 class UInt8Refiner(nn.Module):
-    """A refiner for others to use: uint8 [N, H, W, C] in and out, any N, nothing to prepare.
+    """Refiner of pixels uint8 [N, H, W, C], any N, for use without preprocessing.
 
     A refiner of 16-bit images takes and gives uint16.
 

@@ -1,7 +1,7 @@
 """Capture a function as a CUDA graph and replay it, avoiding per-kernel launch overhead.
 
-A refiner's step is some 300 kernels and the fit of pupils a thousand, of which most run for less
-than a launch takes; and while Python launches them, no other thread gets on.
+A refiner's step is some 300 kernels and the fit of pupils a thousand. Most of them run for less
+time than a launch takes, and while Python launches them, it holds its lock.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 _EAGER_CALLS = 3
-"""Before the recording, which must not meet what libraries and optimisers set up at first use."""
+"""Eager calls before the capture: libraries and optimisers allocate in their first calls."""
 
 
 class CapturedFunction:
-    """Calls a function of batches on one device; from the fourth call on as a CUDA graph.
+    """Function of batches on one device, replayed as a CUDA graph from the fourth call on.
 
-    The function gives tensors by name. It may do on the GPU whatever it likes, in place too, but
-    must always do the same: it sees each batch in one and the same place, may neither wait for the
-    device nor draw a random number, and what Python computes in it is computed once. One thread at
-    a time.
+    The function returns tensors by name. It may change tensors in place, but must launch the same
+    kernels in every call: it may neither wait for the device nor draw a random number, and its
+    Python code runs only until it is captured. Batches are copied to fixed memory. Not thread-safe.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class CapturedFunction:
         self._results: dict[str, Tensor] = {}
 
     def __call__(self, *batches: Tensor | None) -> dict[str, Tensor]:
-        """Compute with batches of the shapes of the first call."""
+        """Call the function, with batches of the shapes of the first call."""
         self._calls += 1
         if self._calls <= _EAGER_CALLS:
             return self._eagerly(batches)
@@ -43,11 +42,11 @@ class CapturedFunction:
             if place is not None and batch is not None:
                 place.copy_(batch)
         self._graph.replay()
-        # The next replay writes where these are.
+        # The next replay overwrites the graph's own.
         return {name: result.clone() for name, result in self._results.items()}
 
     def _eagerly(self, batches: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
-        """Call the function on the stream of the recording, to which its gradients then belong."""
+        """Call the function on the capture's stream, to which its gradients then belong."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -58,7 +57,7 @@ class CapturedFunction:
     def _record(self, batches: tuple[Tensor | None, ...]) -> torch.cuda.CUDAGraph:
         self._batches = [None if batch is None else batch.clone() for batch in batches]
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with what a recording forbids its own.
+        # Other threads may go on with calls that a capture forbids in its own.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._results = self._function(*self._batches)
         return graph

@@ -1,7 +1,8 @@
 """Distributed data-parallel training: process group and distributed context.
 
-`torchrun --nproc-per-node=N` starts them and tells each its rank. They hold the same weights: every
-update is along the mean of all ranks' gradients, as if one process had computed the whole batch.
+`torchrun --nproc-per-node=N` starts the processes and gives each its rank. All hold the same
+weights: every update uses the mean of all ranks' gradients, as if one process had computed the
+whole batch.
 """
 
 import os
@@ -15,18 +16,18 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process's place among the others; alone unless told otherwise."""
+    """Rank of this process and number of processes; by default a single process."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether it is this process that reports and saves."""
+        """True in the process that reports and saves."""
         return self.rank == 0
 
     def part_of(self, batch: Tensor) -> Tensor:
-        """Return this rank's part of a batch [size·n, …], an n-th of its rows."""
+        """Return this rank's n rows of a batch [size·n, …]."""
         return batch[self.rank :: self.size]
 
     @torch.no_grad()
@@ -34,7 +35,7 @@ class DistributedContext:
         """Replace floating-point tensors by their means over all ranks, in place."""
         if self.size == 1:
             return
-        # One message instead of one a tensor.
+        # One message instead of one for each tensor.
         together = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(together)
         together /= self.size
@@ -43,7 +44,7 @@ class DistributedContext:
             tensor.copy_(part.view_as(tensor))
 
     def share(self, content: Any) -> Any:
-        """Return what the first rank gave here, on every rank."""
+        """Broadcast the first rank's content to every rank."""
         if self.size == 1:
             return content
         shared = [content]
@@ -51,7 +52,7 @@ class DistributedContext:
         return shared[0]
 
     def gather(self, content: Any) -> list[Any]:
-        """Return what every rank gave here, in order, on every rank."""
+        """Gather every rank's content, in order, on every rank."""
         if self.size == 1:
             return [content]
         gathered: list[Any] = [None] * self.size
@@ -60,13 +61,13 @@ class DistributedContext:
 
 
 ALONE = DistributedContext()
-"""One process that trains by itself."""
+"""Context of a single process."""
 
 
 def join_process_group(device: torch.device) -> DistributedContext:
-    """Meet the processes that `torchrun` started with this one; alone where it started none.
+    """Join the process group of `torchrun`; `ALONE` in a process that it did not start.
 
-    They speak NCCL among GPUs and gloo among CPUs. Leave with `leave_process_group`.
+    The backend is NCCL on GPUs and gloo on CPUs. Leave with `leave_process_group`.
     """
     if "WORLD_SIZE" not in os.environ:
         return ALONE
@@ -75,6 +76,6 @@ def join_process_group(device: torch.device) -> DistributedContext:
 
 
 def leave_process_group() -> None:
-    """Say goodbye to the other processes, where there are any."""
+    """Leave the process group, if this process joined one."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

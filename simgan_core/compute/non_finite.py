@@ -6,21 +6,21 @@ from torch.optim import Optimizer
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss was infinite or not a number; from that step on no weight has moved."""
+    """Non-finite loss (infinite or NaN); no weight has changed from that step on."""
 
 
 class NonFiniteGuard:
-    """Holds the optimisers still from the first loss on that is not finite.
+    """Stops all optimiser updates from the first non-finite loss on.
 
-    The decision is made on the device, so that no step waits for it; ask `require_finite` where
-    the host reads figures anyway.
+    The check is on the device, so that no step waits for it; call `require_finite` where the host
+    reads metrics anyway.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._tripped = torch.zeros((), device=device)
 
     def step(self, optimizer: Optimizer, loss: Tensor) -> None:
-        """Let the (fused) optimiser move if this loss and all before it were finite."""
+        """Take a step of the (fused) optimiser if this loss and all before it are finite."""
         self._tripped.copy_(torch.maximum(self._tripped, 1.0 - loss.isfinite().float()))
         # The switch that torch.amp.GradScaler uses: where it is 1, a fused optimiser leaves the
         # weights and its own moments as they are.

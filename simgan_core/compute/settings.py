@@ -19,19 +19,19 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """A device, its number format, how many images go through the network at once, and the ranks.
+    """Device, precision (mixed precision where it is bf16), micro-batch size, process group.
 
-    Two runs agree bit for bit only with the same arithmetic, so a checkpoint records it.
+    Two runs agree bit for bit only with the same settings, so a checkpoint records them.
     """
 
     device: torch.device
     precision: Literal["fp32", "bf16"]
     micro_batch_size: int
     distributed: DistributedContext = ALONE
-    """The processes that compute a batch together."""
+    """Process group that computes a batch together."""
 
     def autocast(self) -> torch.autocast:
-        """Return a context that sets the layers' precision; enter it for each forward pass.
+        """Return the mixed-precision context of a forward pass; enter a new one for each.
 
         A long-lived autocast context keeps the weights that it cast first, and everything computed
         after an optimiser step would silently use the old ones.
@@ -50,7 +50,7 @@ def choose_compute_settings(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     micro_batch_size: int | None = None,
 ) -> ComputeSettings:
-    """Fill in what is left open ("auto", None) with what is fastest on the device."""
+    """Resolve "auto" and None to the settings that train fastest on the device."""
     device = torch.device(device)
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
@@ -65,7 +65,7 @@ def choose_inference_settings(
     micro_batch_size: int | None = None,
     image_size: tuple[int, int] = EYE_SIZE,
 ) -> ComputeSettings:
-    """Fill in what is left open with what refines images [H, W] fastest on the device.
+    """Resolve "auto" and None to the settings that refine images [H, W] fastest on the device.
 
     The choice follows from the kind of device and the size of images alone, never from a timing:
     the same images refined twice on one machine are the same bits.
@@ -82,7 +82,7 @@ def choose_inference_settings(
 
 
 def gpu_micro_batch_size(memory_bytes: int, image_size: tuple[int, int]) -> int:
-    """Return how many images [H, W] a GPU refines at once: of larger ones as many fewer.
+    """Return the micro-batch size of a GPU for images [H, W], inverse to their area.
 
     The paper's refiner, captured three times, takes 7 GB with 2,048 eyes of 35×55 at once.
     """
@@ -91,10 +91,10 @@ def gpu_micro_batch_size(memory_bytes: int, image_size: tuple[int, int]) -> int:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether convolutions in bf16 beat those in fp32: on GPUs, with AMX tiles, and on AMD's cores.
+    """Return true where bf16 convolutions are faster than fp32: GPUs, AMX tiles, AMD's bf16.
 
-    On AMD's cores with AVX512-bf16 (Zen 4 and later) they take half the time, in training too; on
-    Intel's without AMX they take longer.
+    On AMD processors with AVX512-bf16 (Zen 4 and later) they take half the time, in training too;
+    on Intel's without AMX they take longer.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

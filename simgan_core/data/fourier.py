@@ -16,7 +16,7 @@ _AT_ONCE = 1024
 
 
 def swap_amplitudes(images: Pixels, reference: Pixels, seed: int) -> Pixels:
-    """Give every image the low-frequency amplitudes of a real image drawn for it by `seed`.
+    """Replace every image's low-frequency amplitudes by those of a random real image (FDA).
 
     Images [N, H, W, C] and reference [M, H, W, C], both uint8 or uint16, channel by channel; the
     result is like `images`, rounded and clipped to the type's range. Raises InputError where sizes

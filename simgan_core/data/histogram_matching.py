@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def match_histograms(images: Pixels, reference: Pixels, seed: int) -> Pixels:
-    """Give every image the grey levels of a real image drawn for it by `seed`, channel by channel.
+    """Match every image's histogram to that of a random real image, channel by channel.
 
     Images and reference are [N, H, W, C] and [M, H', W', C]; the result is like `images`. A level
     becomes the median of those reference levels that have its place in the order of brightness,

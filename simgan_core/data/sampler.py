@@ -11,27 +11,26 @@ from torch import Tensor
 
 
 class Sampler(Protocol):
-    """Deals a set of images out in random order, every image once before any comes again.
+    """Infinite sampler without replacement: a new permutation of the images every epoch.
 
-    The order of each pass depends on the seed, the stream and the number of the pass alone, so the
-    position is all that a checkpoint needs.
+    The order depends only on (seed, stream, epoch), so `position` is all that a checkpoint needs.
     """
 
     position: int
-    """How many images were dealt so far; set it to continue from there."""
+    """Number of images sampled so far; set it to continue from there."""
 
     def next_batch(self, count: int) -> Tensor:
-        """Return the next `count` images [count, …]; they may end one pass and begin the next."""
+        """Return the next `count` images [count, …]; they may span two epochs."""
 
     def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the next images and, on the CPU, their rows in the set [count]."""
 
 
 class ImageSampler:
-    """A deck of images that are in memory."""
+    """Sampler of images in memory."""
 
     def __init__(self, images: Tensor, seed: int, stream: int) -> None:
-        """Deal from `images` [N, …]; `stream` tells sets under one seed apart."""
+        """Sample from `images` [N, …]; `stream` tells samplers of one seed apart."""
         self.position = 0
         self._images = images
         self._seed = seed
@@ -41,7 +40,7 @@ class ImageSampler:
         self._order_on_device = self._order
 
     def next_batch(self, count: int) -> Tensor:
-        """Return the next `count` images [count, …]; they may end one pass and begin the next."""
+        """Return the next `count` images [count, …]; they may span two epochs."""
         return self.next_batch_with_rows(count)[0]
 
     def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
@@ -61,16 +60,16 @@ class ImageSampler:
         if number != self._pass:
             self._pass = number
             self._order = _order(len(self._images), self._seed, self._stream, number)
-            # On the device once a pass, so that a step uploads nothing.
+            # On the device once an epoch, so that a step uploads nothing.
             self._order_on_device = self._order.to(self._images.device)
 
 
 class ImageShards(Protocol):
-    """Images in parts that are read one at a time."""
+    """Images in shards that are read one at a time."""
 
     @property
     def digest(self) -> str:
-        """What tells this set of images from another."""
+        """Digest of the images."""
 
     @property
     def shard_sizes(self) -> Sequence[int]:
@@ -81,10 +80,10 @@ class ImageShards(Protocol):
 
 
 class ShardSampler:
-    """A deck of images that do not fit in memory.
+    """Sampler of images that do not fit in memory, by a shuffle buffer of a few shards.
 
-    Each pass draws the order of the shards, takes them a few at a time and shuffles the images of
-    those few among themselves. While one handful is dealt the next is read, so two are in memory.
+    Each epoch draws the order of the shards, takes them a few at a time into a buffer and shuffles
+    the images of the buffer. The next buffer is read meanwhile, so two are in memory.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class ShardSampler:
         device: torch.device,
         shards_at_once: int = 4,
     ) -> None:
-        """Deal from `shards` to `device`; `stream` tells sets under one seed apart."""
+        """Sample from `shards` to `device`; `stream` tells samplers of one seed apart."""
         self.position = 0
         self._shards = shards
         self._first_rows = [0, *accumulate(shards.shard_sizes)]
@@ -106,7 +105,7 @@ class ShardSampler:
         self._reading: dict[tuple[int, int], Future[tuple[Tensor, Tensor]]] = {}
 
     def next_batch(self, count: int) -> Tensor:
-        """Return the next `count` images [count, …]; they may end one pass and begin the next."""
+        """Return the next `count` images [count, …]; they may span two epochs."""
         return self.next_batch_with_rows(count)[0]
 
     def next_batch_with_rows(self, count: int) -> tuple[Tensor, Tensor]:
@@ -123,20 +122,20 @@ class ShardSampler:
         return torch.cat(images), torch.cat(rows)
 
     def _place(self) -> tuple[tuple[int, int], int]:
-        """Return which handful the next image is in, as pass and number, and where in it."""
+        """Return the next image's buffer, as (epoch, number), and its offset in the buffer."""
         number, offset = divmod(self.position, self._first_rows[-1])
         sizes = [sum(self._size(shard) for shard in part) for part in self._buffers(number)]
         for part, (first, last) in enumerate(pairwise([0, *accumulate(sizes)])):
             if offset < last:
                 return (number, part), offset - first
-        raise AssertionError("an offset within a pass lies in one of its handfuls")
+        raise AssertionError("an offset within an epoch lies in one of its buffers")
 
     def _buffers(self, number: int) -> list[list[int]]:
         order = _order(len(self._shards.shard_sizes), *self._key, number).tolist()
         return [order[i : i + self._at_once] for i in range(0, len(order), self._at_once)]
 
     def _fetch(self, buffer: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return a handful, shuffled, with the images' rows; begin to read the one after it."""
+        """Return a shuffled buffer with the images' rows; start to read the next one."""
         number, part = buffer
         follower = (number, part + 1)
         if part + 1 == len(self._buffers(number)):
@@ -164,6 +163,6 @@ def _order(count: int, *key: int) -> Tensor:
 
 
 def seeded_generator(*key: int) -> torch.Generator:
-    """Return a generator on the CPU whose sequence is a function of these numbers."""
+    """Return a random generator on the CPU, seeded by these numbers."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(seed[0]))

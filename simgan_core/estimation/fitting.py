@@ -23,21 +23,21 @@ from simgan_core.data.label_matching import resampled_rows
 from simgan_core.data.sampler import ImageSampler, seeded_generator
 
 _ORDER, _CHANGES, _SPLIT = range(3)
-"""Streams of random numbers under the one seed of a training."""
+"""Streams of random numbers of a training's seed."""
 _NUM_REPORTS = 100
-"""How often in a training progress is told and the loss is looked at."""
+"""Progress reports and checks of the loss in a training."""
 _NUM_LOOKS = 20
-"""How often in a training the validation part would be looked at, were it from the start."""
+"""Validations in a training, if they began at its start."""
 _MICRO_BATCH = {"compact": 128, "paper": 128}
 """Images that a CPU computes at once: few enough for its caches, so many that casting the weights
 is nothing beside them. Batch normalisation, which the other networks have, needs batches whole."""
 
 Progress = Callable[[int, int, float], None]
-"""Told the step, all steps and the loss, about a hundred times in a training."""
+"""Progress callback: step, number of steps, loss; about a hundred calls in a training."""
 Examples = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
-"""Makes what the loss takes of some rows: inputs and targets, each [B, …], randomly changed."""
+"""Makes the augmented inputs and targets of some rows, each [B, …]."""
 Loss = Callable[..., Tensor]
-"""The mean loss of some examples, a scalar; runs the network."""
+"""Mean loss of some examples, a scalar; runs the network."""
 
 
 def say_nothing(step: int, total: int, loss: float) -> None:
@@ -46,7 +46,7 @@ def say_nothing(step: int, total: int, loss: float) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows train and which only say when to stop."""
+    """Rows of the training set and of the validation set, for early stopping."""
 
     train: Tensor
     """Rows [N_t], int64, where the images are."""
@@ -54,7 +54,7 @@ class Split:
     """Rows [N_v], none of them among the former; may be empty."""
 
     def resampled(self, weights: NDArray[np.floating[Any]], seed: int) -> "Split":
-        """Draw the rows of either part anew, as often as their weights [N] say."""
+        """Resample the rows of either set in proportion to their weights [N]."""
         return Split(*(_resampled(rows, weights, seed) for rows in (self.train, self.validation)))
 
 
@@ -139,7 +139,7 @@ def fit(
 
 
 class _Best:
-    """The weights that did best on the validation part so far."""
+    """Early stopping: the weights of least validation error so far, and patience."""
 
     def __init__(self, network: nn.Module, patience: int) -> None:
         self.error = math.nan
@@ -148,7 +148,7 @@ class _Best:
         self._looks_since = 0
 
     def is_enough(self, error: float) -> bool:
-        """Note a look's error; whether so many came without a better one that it may stop."""
+        """Update with a validation error; returns true when patience is exhausted."""
         if self._weights is None or error < self.error:
             self.error, self._looks_since = error, 0
             self._weights = copy.deepcopy(self._network.state_dict())
@@ -157,12 +157,12 @@ class _Best:
         return self._looks_since >= self._patience
 
     def restore(self) -> None:
-        """Put the best weights back, where there was a look."""
+        """Load the best weights into the network, if there was a validation."""
         if self._weights is not None:
             self._network.load_state_dict(self._weights)
 
 
 def _rate(step: int, total: int) -> float:
-    """Return the share of the peak learning rate: up a short ramp, then down a cosine to 0."""
+    """Learning-rate schedule: factor of the peak rate, linear warm-up, then cosine to 0."""
     ramp = min(1.0, (step + 1) / 50)
     return ramp * (1 + math.cos(math.pi * step / total)) / 2

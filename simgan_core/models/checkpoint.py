@@ -20,43 +20,43 @@ from simgan_core.errors import InputError
 from simgan_core.models.refiner import Refiner
 
 _TRAINING, _REFINER = "simgan training 1", "simgan refiner 1"
-"""What a file says that it is, with the version of its layout."""
+"""Kinds of files, with the version of their layout."""
 
 
 @dataclass(frozen=True)
 class LoadedRefiner:
-    """A refiner from a file, and what is known of it."""
+    """Refiner loaded from a file, with its metadata."""
 
     refiner: Refiner
     """In eval mode, on the CPU."""
     config: TrainingConfig
-    """How it was trained."""
+    """Training configuration."""
     channels: int
     image_height: int
     image_width: int
     preprocess: str
-    """The preprocessing of the images that it was trained on."""
+    """Preprocessing of the training images."""
     pixels: str
-    """Their type: uint8 or uint16."""
+    """Pixel type of the training images: uint8 or uint16."""
     metadata: dict[str, Any]
-    """All that `save_refiner` was given, the four above included."""
+    """Metadata as given to `save_refiner`, the four above included."""
     weights_digest: str
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a training's state; a crash or a full disk leaves what was at `path` before."""
+    """Write a training checkpoint atomically (`atomic_write`)."""
     _save(path, _TRAINING, content)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a training's state, tensors on the CPU; `InputError` where it is not one."""
+    """Read a training checkpoint, tensors on the CPU; `InputError` for any other file."""
     return _load(path, _TRAINING)
 
 
 def save_refiner(
     path: Path, refiner: Refiner, config: TrainingConfig, metadata: Mapping[str, Any]
 ) -> None:
-    """Write a refiner with all that using it needs.
+    """Write a refiner's weights with its configuration and metadata.
 
     `metadata` is anything that JSON can hold, and among it `image_height` and `image_width` in
     pixels, `preprocess` and `pixels` (their type), those of the training images; `InputError` where
@@ -74,7 +74,7 @@ def save_refiner(
 
 
 def load_refiner(path: Path) -> LoadedRefiner:
-    """Read a refiner; `InputError` where the file is not one, or is not as it was written."""
+    """Read a refiner; `InputError` where the file is another or damaged."""
     content = _load(path, _REFINER)
     try:
         config = TrainingConfig.model_validate_json(content["config"])
@@ -100,7 +100,7 @@ def load_refiner(path: Path) -> LoadedRefiner:
 
 
 def weights_digest(refiner: Refiner) -> str:
-    """Return what tells one refiner's weights from another's, wherever they were saved."""
+    """Return the digest of a refiner's weights."""
     return tensors_digest(refiner.state_dict())
 
 
@@ -115,8 +115,8 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _rebuild(config: TrainingConfig, channels: int, weights: dict[str, Tensor]) -> Refiner:
-    """Make the refiner of these weights; `ValueError` where they are another network's."""
-    # On "meta" nothing is allocated, so what a file claims costs nothing before it is compared.
+    """Build the refiner of these weights; `ValueError` where they are another network's."""
+    # On "meta" nothing is allocated: a file cannot make a huge network before it is checked.
     with torch.device("meta"):
         refiner = Refiner(config.refiner, channels)
     expected = {name: (value.shape, value.dtype) for name, value in refiner.state_dict().items()}

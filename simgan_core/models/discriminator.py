@@ -13,7 +13,7 @@ _GLOBAL_GRID = 4
 
 
 class Discriminator(nn.Module):
-    """The paper's layers, giving a map of decisions instead of one (SimGAN, §3.1 and §3.2).
+    """Patch discriminator: the paper's layers, a map of decisions (SimGAN, §2.2, §3.1, §3.2).
 
     [N, C, H, W] in [−1, 1] gives logits [N, 2, h, w] in float32, the two classes on axis 1. A cell
     of the `eyes` map sees a patch of 23 × 23 pixels; with a global scope the map is 1 × 1 and sees
@@ -33,7 +33,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits [N, 2, h, w] of images [N, C, H, W]."""
+        """Return the logits [N, 2, h, w] of images [N, C, H, W]."""
         logits: Tensor = self.layers(images)
         return logits.float()
 

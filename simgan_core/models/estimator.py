@@ -80,7 +80,7 @@ class Estimator(nn.Module):
 
 
 class UInt8Estimator(nn.Module):
-    """Pixels uint8 [N, H, W, C] to gaze [N, 3]: an estimator for those who know no networks."""
+    """Pixels uint8 [N, H, W, C] to gaze [N, 3]: an estimator without preprocessing."""
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def build_estimator(config: EstimatorConfig, height: int, width: int, channels: 
 
 
 def save_estimator(path: Path, estimator: Estimator) -> None:
-    """Write the weights and all that using them needs; `path` holds the old or the new whole."""
+    """Write the weights, configuration and image shape atomically."""
     content = {
         "kind": _KIND,
         "config": estimator.config.model_dump_json(),
@@ -114,7 +114,7 @@ def save_estimator(path: Path, estimator: Estimator) -> None:
 
 
 def load_estimator(path: Path) -> Estimator:
-    """Read an estimator, on the CPU and in eval mode; nothing in the file is run.
+    """Read an estimator, on the CPU and in eval mode, without unpickling code.
 
     Raises InputError where the file is missing, damaged or something else.
     """

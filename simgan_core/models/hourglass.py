@@ -21,8 +21,9 @@ _SD_CELLS = 1.5
 class Hourglass(nn.Module):
     """Images [N, C, H, W] in [−1, 1] to heat maps [N, stacks, J, 64, 64], as logarithms.
 
-    Images of any size are resized to 128 × 128: the stem halves once, where the authors' halves
-    256 × 256 twice. Later stacks see what the former thought; the last one's maps are the answer.
+    Images of any size are resized to 128 × 128: the stem halves once, where the authors' halves 256
+    × 256 twice. Later stacks take the former one's heat maps as input; the last one's are the
+    output.
     """
 
     def __init__(self, num_joints: int, channels: int, num_features: int) -> None:
@@ -110,7 +111,7 @@ def _offset(logs: Tensor, row: Tensor, column: Tensor, *, down: bool) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """The authors' bottleneck: 1×1, 3×3 and 1×1 convolutions, each after norm and ReLU."""
+    """Bottleneck residual block: 1×1, 3×3 and 1×1 convolutions, each after norm and ReLU."""
 
     def __init__(self, num_in: int, num_out: int) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ class _Hourglass(nn.Module):
 
 
 class _Stack(nn.Module):
-    """One hourglass, its answer, and what the next one shall know of both."""
+    """One hourglass, its heat maps, and the features for the next one."""
 
     def __init__(self, num_features: int, num_joints: int, *, is_last: bool) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ class Refiner(nn.Module):
         return torch.tanh(output)
 
     def unmirrored(self) -> "Refiner":
-        """Return a plain refiner that computes the same: what mirroring gives is written out."""
+        """Return a plain refiner that computes the same, with the mirrored weights written out."""
         with torch.device("meta"):
             plain = Refiner(self.config.model_copy(update={"mirrored": False}), self.channels)
         weights = dict(self.state_dict())
@@ -56,7 +56,7 @@ class Refiner(nn.Module):
         return plain
 
     def pack(self, num_images: int, height: int, width: int) -> None:
-        """Lay the weights out as is fastest for inference on such batches; nothing else works."""
+        """Pack the weights for the fastest inference on such batches; training then fails."""
         for layer in self.modules():
             # The last layer is no `convolve`, which alone knows the layout.
             if isinstance(layer, nn.Conv2d) and layer is not self.last:
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class MirroredConv2d(nn.Conv2d):
-    """A convolution that gives for mirrored images the mirrored result, at a plain one's cost.
+    """Mirror-equivariant convolution, at the cost of a plain one.
 
     The group convolution of Cohen & Welling (ICML 2016) for one mirror. Maps of features, an even
     number, come in twins: map f + F/2 is what map f would be in the mirrored image, mirrored back.

@@ -30,7 +30,7 @@ correlation of 0.6."""
 
 @dataclass(frozen=True)
 class Alignment:
-    """What has to be done to the synthetic mean image to make it lie on the real one."""
+    """Shift and scale that align the synthetic mean image with the real one."""
 
     shift_x_px: float
     """To the right."""
@@ -43,7 +43,7 @@ class Alignment:
     image_width: int
 
     def warning(self) -> str:
-        """Say what does not match and what to do; empty where the crops do."""
+        """Return a warning with its remedy; empty where the crops match."""
         if self.correlation < _LEAST_CORRELATION:
             return (
                 "the mean images of the two domains are too unlike to tell whether their crops "
@@ -98,7 +98,7 @@ def align(synthetic_mean: Tensor, real_mean: Tensor) -> Alignment:
 
 
 def _without_shades(image: Tensor) -> Tensor:
-    """Take away what is broader than a third of the height."""
+    """Remove structures broader than a third of the height."""
     side = image.shape[0] // 3 | 1
     broad = functional.avg_pool2d(
         image[None, None], side, stride=1, padding=side // 2, count_include_pad=False

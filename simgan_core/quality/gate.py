@@ -21,7 +21,7 @@ HISTOGRAM_EDGES_PX = np.arange(0.0, 4.25, 0.25)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What refinement did to N images."""
+    """Measurements of the refinement of N images."""
 
     shift: PupilShift | None
     """How far it moved the pupils; None where no label says where they were."""
@@ -31,7 +31,7 @@ class Inspection:
     """Whether it clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
 
     def reasons(self, gate_shift_px: float) -> list[str | None]:
-        """Say of each image why it may not be used, or None [N].
+        """Return for each image the reason of its rejection, or None [N].
 
         A lost pupil counts as moved: the fit looks near the label, and of pupils that were moved by
         3 px it loses four in five where irises are light. One that was not found before either

@@ -25,7 +25,7 @@ class KernelDistance:
     """KID of any images from the same real ones."""
 
     def __init__(self, real: Tensor) -> None:
-        """Take the real images, pixels [M, H, W, C], M at least 2, on the device to compute on."""
+        """Compute features of the real images, pixels [M, H, W, C], M ≥ 2, on their device."""
         self._network = _random_layers(real.shape[3]).to(real.device)
         raw = self._features(real)
         self._mean = raw.mean(dim=0)

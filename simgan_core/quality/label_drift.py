@@ -24,7 +24,7 @@ _CLASSIFIER_BATCH = 32
 
 @dataclass(frozen=True)
 class PupilShift:
-    """How refinement moved the pupils of N images."""
+    """Shifts of the pupil centres of N images by refinement."""
 
     displacement_px: NDArray[np.float32]
     """Refined minus synthetic centre [N, 2] as x, y in pixels; NaN where not found."""
@@ -33,7 +33,7 @@ class PupilShift:
 
     @property
     def shift_px(self) -> NDArray[np.float32]:
-        """The distances [N] in pixels; NaN where not found."""
+        """Distances [N] in pixels; NaN where not found."""
         return np.asarray(np.linalg.norm(self.displacement_px, axis=1))
 
     def summary(self) -> dict[str, float]:
@@ -131,7 +131,7 @@ def _trained_classifier(refined: Tensor, real: Tensor, seed: int, num_steps: int
 
 
 def _classifier(channels: int) -> nn.Sequential:
-    """Return a network that sees textures and their rough place: what gives renderings away."""
+    """Return a network of small receptive fields, which sees textures and their rough place."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
         nn.ReLU(),

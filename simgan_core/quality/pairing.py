@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Pairing:
-    """How many labels miss the dark of their own image."""
+    """Number of labels that miss the dark pupil of their own image."""
 
     num_judged: int
     """Rows with enough labels of others far enough from their own."""
@@ -35,7 +35,7 @@ class Pairing:
     """Of them; 0.001 to 0.01 where pairs are right, about 0.5 where all are shuffled."""
 
     def warning(self) -> str:
-        """Say that pairs look shuffled; empty where they do not, or where too few rows say so."""
+        """Return a warning of shuffled pairs; empty where too few rows look so."""
         if self.num_judged < _LEAST_JUDGED or self.share_missed < _TOLERATED_MISSES:
             return ""
         return (

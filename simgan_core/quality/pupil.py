@@ -122,7 +122,7 @@ def _gpu_block_size(image_shape: tuple[int, ...]) -> int:
 
 
 def _fit_on_gpu(images: Tensor, start_px: FloatArray) -> tuple[Tensor, Tensor]:
-    """Fit a block on a GPU, where each shape of images has its recording."""
+    """Fit a block on a GPU, by one captured CUDA graph for each shape of images."""
     with _one_at_a_time:
         fit = _captured_fit(images.device, images.dtype, images.shape)
         found = fit(images, torch.from_numpy(start_px).to(images.device))
@@ -147,7 +147,7 @@ def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:
     """Return the centres [N, 2] of some images at once, and whether they convince [N].
 
     Images [N, H, W, C] and finite starts, float32 [N, 2], are numpy's or torch's on any device, and
-    so is the answer.
+    so is the result.
     """
     xp = library_of(images)
     model = _model(xp, images.device)
@@ -170,7 +170,7 @@ def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class _Curve:
-    """What is known beforehand of one of the curves and of its K′ places, as float32 arrays."""
+    """Constants of one curve and its K′ sample positions, as float32 arrays."""
 
     places: slice
     """Which of a ray's places they are."""
@@ -190,7 +190,7 @@ class _Curve:
 
 @dataclass(frozen=True)
 class _Model:
-    """What is known beforehand of the fit, as float32 arrays of one library on one device.
+    """Constants of the fit, as float32 arrays of one library on one device.
 
     Its state is x, y, pupil radius, iris radius, e₁, e₂, all in pixels of an image 55 pixels wide,
     x and y from where the rays begin.
@@ -347,6 +347,6 @@ def _solved(model: _Model, weights: Array, offsets: Array, state: Array) -> Arra
 
 
 def _is_convincing(model: _Model, seen: Array, offsets: Array) -> Array:
-    """Say where enough edge lies on the fitted curves, both together [N]."""
+    """Return where both fitted curves lie on enough edge [N]."""
     agreeing = seen * model.observation_weights / _disagreement(offsets)
     return agreeing.sum(axis=0) >= float(_ENOUGH_EDGE * RAY_WEIGHTS.sum())

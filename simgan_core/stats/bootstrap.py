@@ -18,7 +18,7 @@ _DRAWS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the bootstrap percentiles around it, all in the unit of what was averaged."""
+    """Mean and its bootstrap confidence interval, all in the unit of the averaged values."""
 
     mean: float
     low: float

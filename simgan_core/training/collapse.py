@@ -1,4 +1,4 @@
-"""Collapse detection: refined images all alike, or no different from their input for long."""
+"""Mode-collapse detection: refined images all alike, or equal to their input for long."""
 
 from simgan_core.training.validation import Metrics
 
@@ -8,22 +8,22 @@ are one image."""
 _MIN_CHANGE_LEVELS = 0.5
 """A mean change below half a grey level of 255 is none: most pixels come back as they were."""
 _PATIENCE = 10
-"""Examinations in a row without a change: a residual refiner begins with none."""
+"""Validations in a row without a change: a residual refiner begins with none."""
 
 
 class CollapsedError(ArithmeticError):
-    """The refiner gives one image for all, or gives back what it gets."""
+    """The refiner outputs the same image for every input, or its input unchanged."""
 
 
 class CollapseWatch:
-    """Looks at the metrics of every examination."""
+    """Checks the metrics of every validation for collapse."""
 
     def __init__(self) -> None:
         self.num_unchanged = 0
-        """Examinations in a row in which refined images were the synthetic ones."""
+        """Validations in a row in which refined images were the synthetic ones."""
 
     def require_alive(self, step: int, metrics: Metrics) -> None:
-        """Raise `CollapsedError` where these metrics are a collapsed refiner's."""
+        """Raise `CollapsedError` where these metrics are those of a collapsed refiner."""
         if metrics["change/spread"] < _MIN_SPREAD:
             raise CollapsedError(
                 f"at step {step} all refined images are alike: they differ by "
@@ -35,6 +35,6 @@ class CollapseWatch:
         if self.num_unchanged >= _PATIENCE:
             raise CollapsedError(
                 f"up to step {step} refined images were the synthetic ones (they differ by "
-                f"{metrics['change/mean_levels']:.2f} grey levels) in {_PATIENCE} examinations in "
+                f"{metrics['change/mean_levels']:.2f} grey levels) in {_PATIENCE} validations in "
                 "a row; lower regularization, or raise learning_rate or stopping.evaluate_every"
             )

@@ -20,9 +20,9 @@ class Domain:
     def __init__(
         self, name: str, images: Tensor | ImageShards, device: torch.device, seed: int
     ) -> None:
-        """Take pixels [N, H, W, C], uint8 or uint16; `seed` makes every choice among them.
+        """Check pixels [N, H, W, C], uint8 or uint16; `seed` makes every choice among them.
 
-        Raises `InputError`, which calls them `name`, where they are anything else.
+        Raises `InputError`, with `name` in its message, for anything else.
         """
         self.name = name
         self._seed = seed
@@ -35,23 +35,23 @@ class Domain:
         self._images = images.to(device) if isinstance(images, Tensor) else images
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
         if isinstance(self._images, Tensor):
             return len(self._images)
         return sum(self._images.shard_sizes)
 
     def sampler(self, stream: int) -> Sampler:
-        """Return a deck of all images; `stream` tells decks of one seed apart."""
+        """Return a sampler of all images; `stream` tells samplers of one seed apart."""
         if isinstance(self._images, Tensor):
             return ImageSampler(self._images, self._seed, stream)
         return ShardSampler(self._images, self._seed, stream, self._device)
 
     def choose(self, count: int, stream: int) -> tuple[Tensor, Tensor]:
-        """Return `count` different images, or all there are, and their rows; `stream` chooses."""
+        """Return `count` different random images, or all there are, and their rows."""
         count = min(count, len(self))
         if isinstance(self._images, Tensor):
             return self.sampler(stream).next_batch_with_rows(count)
-        # One shard's after another's: more of them would only have to be read.
+        # One shard at a time: a larger buffer would only have to be read.
         sampler = ShardSampler(self._images, self._seed, stream, self._device, shards_at_once=1)
         return sampler.next_batch_with_rows(count)
 
@@ -59,7 +59,7 @@ class Domain:
         """Raise `InputError` where the images are too small, or hold one value alone.
 
         Nothing can be learnt from either, and a loss that is no number would be blamed on the
-        settings. `stream` chooses the images that are looked at.
+        settings. `stream` chooses the images to check.
         """
         height, width, _ = self.image_shape
         if min(height, width) < FEWEST_PIXELS:
@@ -77,7 +77,7 @@ class Domain:
             )
 
     def digest(self) -> str:
-        """Return what tells these images from others."""
+        """Return the digest of the images."""
         if isinstance(self._images, Tensor):
             return tensors_digest({"images": self._images})
         return self._images.digest

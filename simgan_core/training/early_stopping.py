@@ -1,7 +1,7 @@
 """Early stopping: patience on a validation metric, and the best refiner so far.
 
-The losses of the two networks say nothing about that: they play against each other. What counts is
-how real refined images look, among those refiners that leave labels where they were.
+The losses of the two networks do not tell when to stop: they play against each other. The metric
+is KID, the realism of refined images, among the refiners that pass the label gate.
 """
 
 import logging
@@ -20,7 +20,7 @@ _REFERENCE_WIDTH_PX = 55
 
 
 class EarlyStopping:
-    """Keeps the best candidate: the least KID among those that pass the label gate."""
+    """Keeps the best refiner, of least KID among those that pass the label gate, and patience."""
 
     def __init__(self, config: StoppingConfig, image_width: int) -> None:
         self._max_shift_px = config.max_pupil_shift_px * image_width / _REFERENCE_WIDTH_PX
@@ -34,7 +34,7 @@ class EarlyStopping:
         self._last_refusal = ""
 
     def update(self, step: int, metrics: Metrics, refiner: Refiner) -> None:
-        """Take a refiner with the figures of its examination; keep it if it is the best so far."""
+        """Update with a refiner and its validation metrics; keep it if it is the best so far."""
         self.last_metrics = dict(metrics)
         refusal = self.refusal(metrics)
         if refusal:
@@ -49,13 +49,13 @@ class EarlyStopping:
 
     @property
     def ended(self) -> bool:
-        """Whether patience is at its end."""
+        """True when `patience` validations in a row found no better refiner."""
         return self._fruitless >= self._patience
 
     def verdict(self) -> str:
-        """Say in a sentence which refiner this training came to, and why that one."""
+        """Return which refiner is the result and why, in a sentence."""
         if self.best_step is None and not self._last_refusal:
-            return "the refiner of the last step: none was examined"
+            return "the refiner of the last step: none was validated"
         if self.best_step is None:
             return f"the refiner of the last step, and no candidate: {self._last_refusal}"
         why = f"the refiner of step {self.best_step}: the least KID, {self.best_metrics[SCORE]:.4f}"
@@ -66,11 +66,11 @@ class EarlyStopping:
                 f"(it moves them by {shift_px:.2f} px)"
             )
         if self.ended:
-            why += f"; {self._fruitless} later examinations found none better"
+            why += f"; {self._fruitless} later validations found none better"
         return why
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is known, as numbers, text and tensors."""
+        """Return the state as numbers, text and tensors."""
         return {
             "best_step": self.best_step,
             "best_figures": dict(self.best_metrics),
@@ -81,7 +81,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.best_step = state["best_step"]
         self.best_metrics = dict(state["best_figures"])
         self.last_metrics = dict(state["last_figures"])
@@ -90,7 +90,7 @@ class EarlyStopping:
         self._last_refusal = state["last_refusal"]
 
     def refusal(self, metrics: Metrics) -> str:
-        """Say why the labels of these refined images cannot be trusted; empty where they can."""
+        """Return why these metrics fail the label gate; empty where they pass."""
         if "labels/pupils_kept" not in metrics:
             return ""
         kept, shift_px = metrics["labels/pupils_kept"], metrics["labels/pupil_shift_px.mean"]

@@ -1,11 +1,11 @@
-"""History buffer of refined images, against forgetting by the discriminator (SimGAN, sec. 2.3)."""
+"""History (replay) buffer of refined images for the discriminator (SimGAN, §2.3)."""
 
 import torch
 from torch import Tensor
 
 
 class History:
-    """A buffer of earlier refined images (SimGAN, §2.3).
+    """Buffer of earlier refined images, so that the discriminator does not forget them.
 
     Images are kept as pixels [N, H, W, C], which is also how the discriminator step gets current
     refinements and real images: all three on the same grid of grey levels, so that rounding tells
@@ -13,18 +13,18 @@ class History:
     """
 
     def __init__(self, capacity: int, generator: torch.Generator) -> None:
-        """Hold at most `capacity` images; `generator` (on the CPU) makes every random choice."""
+        """Make an empty buffer of `capacity` images; `generator` is on the CPU."""
         self._capacity = capacity
         self._generator = generator
         self._images: Tensor | None = None
         self._size = 0
 
     def __len__(self) -> int:
-        """How many images are held now."""
+        """Return the number of images in the buffer."""
         return self._size
 
     def add(self, refined: Tensor) -> None:
-        """Put images [n, H, W, C] in: where there is room, then in place of random ones."""
+        """Append images [n, H, W, C]; once the buffer is full, they replace random ones."""
         if self._capacity == 0:
             return
         if self._images is None:
@@ -45,11 +45,11 @@ class History:
         return self._images[self._choose(count)]
 
     def images(self) -> Tensor | None:
-        """Return the images held, [len(self), H, W, C], or None: what a checkpoint keeps."""
+        """Return the images [len(self), H, W, C] for a checkpoint; None before the first `add`."""
         return None if self._images is None else self._images[: self._size]
 
     def restore(self, images: Tensor | None) -> None:
-        """Take back what `images` returned; the generator is restored by its owner."""
+        """Restore what `images` returned; the generator is restored by its owner."""
         self._images, self._size = None, 0
         if images is not None:
             self.add(images)

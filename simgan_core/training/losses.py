@@ -1,8 +1,8 @@
 """Adversarial losses and gradient penalty; means, so that λ carries over to other sizes.
 
-Logits are the discriminator's [N, 2, h, w], the classes `REFINED` and `REAL` on axis 1. What counts
-is by how much `real` leads in each patch: the cross-entropy of two classes is a function of that
-difference alone, and the other losses take it as their score.
+Logits are the discriminator's [N, 2, h, w], the classes `REFINED` and `REAL` on axis 1. Every loss
+is a function of the lead of `real` in each patch, its logit less the other: the cross-entropy of
+two classes depends on that difference alone, and the other losses take it as their score.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ def lead_of_real(logits: Tensor) -> Tensor:
 
 
 def discriminator_loss(logits: Tensor, target: int, loss: Loss = "cross-entropy") -> Tensor:
-    """Return what the discriminator loses on images of the class `target`, a mean over patches.
+    """Return the discriminator's adversarial loss on images of class `target`, a mean over patches.
 
     cross-entropy: nats, ln 2 where nothing tells the classes apart (eq. 2; the paper sums over
     patches). least-squares: (1 − lead)² (Mao et al., ICCV 2017, with targets ±1). hinge:
@@ -37,10 +37,9 @@ def discriminator_loss(logits: Tensor, target: int, loss: Loss = "cross-entropy"
 
 
 def refiner_loss(logits: Tensor, loss: Loss = "cross-entropy") -> Tensor:
-    """Return what the refiner loses when its images get these logits (eq. 3), a mean over patches.
+    """Return the refiner's adversarial loss by its images' logits (eq. 3), a mean over patches.
 
-    What the discriminator would lose if they were real; under hinge it is −lead, without the bound
-    beyond which a discriminator need not go.
+    It is the discriminator's loss if they were real; under hinge −lead, which has no bound.
     """
     if loss == "hinge":
         return -lead_of_real(logits).mean()

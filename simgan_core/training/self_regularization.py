@@ -1,8 +1,8 @@
 """Self-regularization loss ψ: distance of refined from synthetic images (SimGAN, eq. 4).
 
-A ψ takes images [N, C, H, W] in [−1, 1] and gives one or more maps [N, ·, h, w] of any size. All of
-them are held alike: λ times the mean absolute difference of the maps, in which some places may
-count more than others. Another ψ is a function like these and a line in `SelfRegularization`.
+A feature transform ψ maps images [N, C, H, W] in [−1, 1] to one or more maps [N, ·, h, w] of any
+size. Its loss is λ times the mean absolute difference of the maps, optionally weighted by place. To
+add a ψ, write a function like these and a line in `SelfRegularization`.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def channel_mean(images: Tensor) -> tuple[Tensor, ...]:
 
 
 def features_of(network: nn.Module) -> Psi:
-    """Return the ψ that gives a network's maps, a tensor [N, F, h, w] or several of them."""
+    """Return the ψ of a network's feature maps, a tensor [N, F, h, w] or several of them."""
 
     def features(images: Tensor) -> tuple[Tensor, ...]:
         maps = network(images)
@@ -57,10 +57,10 @@ def features_of(network: nn.Module) -> Psi:
 
 
 class SelfRegularization:
-    """The weighted sum λ‖ψ(refined) − ψ(synthetic)‖₁ over the ψ whose λ is not 0."""
+    """Weighted sum λ‖ψ(refined) − ψ(synthetic)‖₁ over all ψ whose λ is not 0."""
 
     def __init__(self, config: RegularizationConfig, network: nn.Module | None = None) -> None:
-        """Hold what `config` says; `network`, frozen, is what its `features` are of."""
+        """Choose the terms by `config`; `network` is the frozen one of the term `features`."""
         terms: dict[Psi, float] = {
             identity: config.identity,
             gradient: config.gradient,
@@ -74,9 +74,9 @@ class SelfRegularization:
     def __call__(
         self, refined: Tensor, synthetic: Tensor, emphasis: Tensor | None = None
     ) -> Tensor:
-        """Compare two [N, C, H, W]; each norm is a mean per pixel.
+        """Return the loss of refined against synthetic images [N, C, H, W], means per pixel.
 
-        `emphasis` [N, 1, H, W], 1 in the mean of each image, says how much its places count.
+        `emphasis` [N, 1, H, W] weights the pixels; its mean over each image is 1.
         """
         total = refined.new_zeros(())
         for psi, weight in self._terms.items():
@@ -91,10 +91,10 @@ class SelfRegularization:
 
 
 def emphasis_on_iris(pupil_px: Tensor, height: int, width: int, times: float) -> Tensor:
-    """Return how much each place counts [N, 1, H, W]: `times` as much about the pupil's centre.
+    """Return pixel weights [N, 1, H, W], `times` as large round the pupil's centre.
 
-    Centres [N, 2] are x, y in pixels; an image of which it is not known (NaN) counts evenly. The
-    mean of each image is 1, so that λ means the same with and without.
+    Centres [N, 2] are x, y in pixels; where one is not known (NaN) the image is weighted evenly.
+    The mean over each image is 1, so that λ means the same with and without.
     """
     row = torch.arange(height, device=pupil_px.device)[:, None] + 0.5
     column = torch.arange(width, device=pupil_px.device) + 0.5

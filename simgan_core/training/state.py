@@ -20,11 +20,11 @@ from simgan_core.training.history import History
 from simgan_core.training.update_ratio import UpdateRatio
 
 _HISTORY, _AUGMENTATION = 2, 4
-"""Streams of random numbers under the one seed of a training; the trainer has the others."""
+"""Streams of random numbers of a training's seed; the trainer has the others."""
 
 
 class TrainingState:
-    """Networks, optimisers, the averaged and the best refiner, the history, and where all is."""
+    """Networks, optimisers, EMA and best refiner, history buffer, samplers and counters."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class TrainingState:
         device: torch.device,
         distributed: DistributedContext,
     ) -> None:
-        """Begin a training on these decks of images of one shape (H, W, C)."""
+        """Initialise a training on samplers of images of one shape (H, W, C)."""
         _, width, channels = image_shape
         self.step = 0
         # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
@@ -65,7 +65,7 @@ class TrainingState:
         self.running_means = RunningMeans()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is the same on every rank, as tensors, numbers and plain containers."""
+        """Return the state that all ranks share, as tensors, numbers and plain containers."""
         return {
             "step": self.step,
             "refiner": self.refiner.state_dict(),
@@ -82,7 +82,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what `state_dict` returned, on the device of this state."""
+        """Restore what `state_dict` returned, on the device of this state."""
         self.step = state["step"]
         self.refiner.load_state_dict(state["refiner"])
         self.averaged_refiner.load_state_dict(state["averaged_refiner"])
@@ -99,7 +99,7 @@ class TrainingState:
         self.running_means.load_state_dict(state["figures"], self._device)
 
     def rank_state_dict(self) -> dict[str, Any]:
-        """Return what is this rank's own, likewise."""
+        """Return the state of this rank alone: history buffer and random generators."""
         return {
             "history": self.history.images(),
             "history_generator": self.history_generator.get_state(),
@@ -107,7 +107,7 @@ class TrainingState:
         }
 
     def load_rank_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what `rank_state_dict` returned, on the device of this state."""
+        """Restore what `rank_state_dict` returned, on the device of this state."""
         self.history.restore(_moved(state["history"], self._device))
         self.history_generator.set_state(state["history_generator"])
         self.augmentation_generator.set_state(state["augmentation_generator"])
@@ -118,21 +118,21 @@ class TrainingState:
 
 
 class RunningMeans:
-    """Means of figures over the steps since they were last read, kept on the device until then."""
+    """Means of metrics over the steps since they were last read, kept on the device until then."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, prefix: str, metrics: dict[str, Tensor]) -> None:
-        """Take a step's scalars, to be read as `prefix/name`."""
+        """Add a step's scalars, to be read as `prefix/name`."""
         for name, value in metrics.items():
             key = f"{prefix}/{name}"
             self._sums[key] = self._sums[key] + value if key in self._sums else value
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def read(self) -> dict[str, float]:
-        """Return the means by name and begin anew; waits once for the device."""
+        """Return the means by name and reset them; waits once for the device."""
         if not self._sums:
             return {}
         sums = torch.stack(list(self._sums.values())).tolist()
@@ -147,13 +147,13 @@ class RunningMeans:
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Become what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._sums = {key: value.to(device) for key, value in state["sums"].items()}
         self._counts = dict(state["counts"])
 
 
 def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float) -> Optimizer:
-    # The trainer changes the rate from step to step, as a share of the one that it begins with.
+    # The learning-rate schedule sets the rate of each step, as a factor of the initial one.
     weights = [{"params": list(network.parameters()), "initial_lr": learning_rate}]
     optimizer: Optimizer
     # Fused: fewer passes over the weights, and the switch that NonFiniteGuard needs.
@@ -166,9 +166,9 @@ def _optimizer(config: TrainingConfig, network: nn.Module, learning_rate: float)
 
 
 def _suit_device(optimizer: Optimizer, device: torch.device) -> None:
-    """Let a GPU record the optimiser's steps, also of one that was saved on a CPU, or the reverse.
+    """Make an optimiser's steps capturable as a CUDA graph on a GPU; the reverse on a CPU.
 
-    A recorded step reads its learning rate on the device; elsewhere it is a number.
+    A captured step reads its learning rate on the device; elsewhere it is a number.
     """
     on_gpu = device.type == "cuda"
     for group in optimizer.param_groups:

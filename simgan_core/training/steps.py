@@ -1,8 +1,8 @@
 """Training steps: one update of the refiner or the discriminator.
 
-Every step takes whole batches of pixels [N, H, W, C] and computes them in micro-batches, whose
-gradients add up to the batch's. What it returns are scalars on the device: nothing waits for it.
-Nothing in a step looks at a number or draws one, so that a GPU can record it: see `recorded`.
+Every step takes whole batches of pixels [N, H, W, C] and accumulates gradients over micro-batches.
+It returns scalars on the device without waiting for it. No step reads a number back from the device
+or draws a random one, so that it can be captured as a CUDA graph (`simgan_core.training.updates`).
 """
 
 import itertools
@@ -29,7 +29,7 @@ from simgan_core.training.losses import (
 from simgan_core.training.self_regularization import SelfRegularization
 
 Metrics = dict[str, Tensor]
-"""What a step measured, by name: scalars on the device; `loss` is what the network minimises."""
+"""Metrics of a step by name: scalars on the device; `loss` is what the network minimises."""
 
 
 def refiner_step(
@@ -45,9 +45,10 @@ def refiner_step(
     compute: ComputeSettings,
     guard: NonFiniteGuard,
 ) -> Metrics:
-    """Update the refiner to look real and stay near the synthetic images (SimGAN, eq. 1, 4).
+    """Update the refiner by adversarial loss and self-regularization (SimGAN, eq. 1, 4).
 
-    `emphasis` [N, 1, H, W] says where to stay nearer, `draws` are the augmentation's, of N images.
+    `emphasis` [N, 1, H, W] weights the pixels of self-regularization; `draws` are the random
+    numbers of the augmentation of N images.
     """
 
     def measure(
@@ -82,7 +83,7 @@ def refiner_pretraining_step(
     compute: ComputeSettings,
     guard: NonFiniteGuard,
 ) -> Metrics:
-    """Update the refiner towards returning the synthetic images as they are."""
+    """Update the refiner by self-regularization alone, towards returning its input."""
 
     def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Metrics:
         images = to_network(pixels)
@@ -107,9 +108,9 @@ def discriminator_step(
 ) -> Metrics:
     """Update the discriminator on as many refined as real images (SimGAN, eq. 2).
 
-    Both are N images' pixels, which carry no gradient: this step cannot reach the refiner. `draws`
-    are the augmentation's, of 2·N images. `accuracy_…` is the share of patches taken for what they
-    are; 0.5 of each is chance.
+    Both are pixels of N images, which carry no gradient: this step cannot reach the refiner.
+    `draws` are the random numbers of the augmentation of 2·N images. `accuracy_…` is the share of
+    patches that are classified right; 0.5 of each is chance.
     """
     config = discriminator.config
     of_refined_draws, of_real_draws = (None, None) if draws is None else draws.chunk(2)
@@ -148,7 +149,7 @@ def discriminator_step(
         "of_refined_draws": of_refined_draws,
         "of_real_draws": of_real_draws,
     }
-    # Of batch and of spectral normalisation; what the first saw differs from rank to rank.
+    # Of batch and of spectral normalisation; batch statistics differ from rank to rank.
     statistics = [buffer for buffer in discriminator.buffers() if buffer.is_floating_point()]
     in_turn = bool(statistics)
     metrics = _update(optimizer, guard, compute, batches, measure, in_turn=in_turn)
@@ -166,9 +167,9 @@ def _update(
     *,
     in_turn: bool = False,
 ) -> Metrics:
-    """Move along the gradient of the batch's mean `loss`; returns the batch's mean metrics.
+    """Take an optimiser step on the batch's mean `loss`; returns the batch's mean metrics.
 
-    Micro-batches are measured side by side, `in_turn` where measuring one changes the network.
+    Micro-batches are computed in parallel, `in_turn` where computing one changes the network.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     names, whole = zip(*((name, x) for name, x in batches.items() if x is not None), strict=True)
@@ -201,10 +202,9 @@ def _update(
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through the network, which nothing changes meanwhile.
+    """Freeze the network: gradients pass through it, but nothing in it changes.
 
-    Neither its weights' gradients are computed nor the statistics of its normalisation moved: it
-    judges as it was left by its own last step.
+    It is in eval mode: the statistics of its normalisation stay as its own last step left them.
     """
     network.requires_grad_(False).eval()
     try:

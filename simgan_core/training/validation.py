@@ -11,11 +11,11 @@ from simgan_core.quality.label_drift import classifier_accuracy, gaze_change_deg
 Metrics = dict[str, float]
 
 _CLASSIFIER_STEPS = 60
-"""A short training of the classifier, which costs most of an examination."""
+"""Training steps of the classifier, which costs most of a validation."""
 
 
 class Validator:
-    """Examines how synthetic images come out of a refiner, always the same ones.
+    """Validates refiners on a fixed validation set of synthetic and real images.
 
     The metrics: `realism/kid` (0 is perfect, see `simgan_core.quality.kid`),
     `realism/classifier_accuracy` (0.5 is perfect, 1 the worst), `change/mean_levels` (the mean
@@ -23,7 +23,8 @@ class Validator:
     images as a share of that among synthetic ones), and where pupils are known
     `labels/pupil_shift_px.mean`, `.sd`, `.median` and `labels/pupils_kept`, the share of those
     found in synthetic images that is found in refined ones; with an estimator
-    `labels/gaze_change_deg`, by how much its answers change.
+    `labels/gaze_change_deg`, the mean change of its
+    predictions in degrees.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Validator:
         seed: int,
         estimator: Estimator | None = None,
     ) -> None:
-        """Take pixels [N, H, W, C] of both domains, and the pupils' centres [N, 2] where known."""
+        """Hold the validation set: pixels [N, H, W, C] of both domains, pupil centres [N, 2]."""
         self.synthetic = synthetic
         self._real = real.cpu()
         self._distance = KernelDistance(real)

@@ -28,9 +28,19 @@ MethodName = Literal["knn", "forest", "svr", "ridge"]
 ProtocolName = Literal["cross-domain", "leave-one-person-out", "fine-tuning"]
 
 ARMS: tuple[ArmName, ...] = (
-    *("synthetic_unmatched", "synthetic", "tone_matched", "fourier", "synthetic_augmented"),
-    *("refined", "refined_augmented", "synthetic_refined", "adapted", "adapted_refined"),
-    *("real", "real_synthetic", "real_refined"),
+    "synthetic_unmatched",
+    "synthetic",
+    "tone_matched",
+    "fourier",
+    "synthetic_augmented",
+    "refined",
+    "refined_augmented",
+    "synthetic_refined",
+    "adapted",
+    "adapted_refined",
+    "real",
+    "real_synthetic",
+    "real_refined",
 )
 METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
 

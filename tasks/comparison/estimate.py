@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from prefect import task
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.fourier import swap_amplitudes
 from simgan_core.data.histogram_matching import match_histograms
@@ -197,14 +198,17 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
     )
     path = estimate_file(estimate_id)
     weights = weights_file(trained)
-    key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{person and '-' + person}"
+    suffix = f"-{person}" if person else ""
+    key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{suffix}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
         _say_what_runs(run, job, comparison)
         if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
             answers = _answers(job, comparison, trained, datasets)
-            _write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
+            with atomic_write(path) as file:
+                arrays = answers | {"compute": np.array(json.dumps(compute))}
+                np.savez(file, allow_pickle=False, **arrays)
         run.artifact(path, PREDICTIONS)
         if weights.exists():
             run.artifact(weights, WEIGHTS)
@@ -571,14 +575,6 @@ def _part(info: DatasetInfo, job: Job, comparison: Comparison, datasets: Dataset
         weights = load_label_prior(prior_file(prior)).weights(gaze_deg)
         lessons = replace(lessons, weights=weights)
     return lessons
-
-
-def _write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:

@@ -18,18 +18,18 @@ TIMEOUT_S = 3.0
 
 
 class Finding(BaseModel):
-    """One thing looked at."""
+    """Result of one check."""
 
     model_config = ConfigDict(frozen=True)
 
     what: str
     found: str
     remedy: str | None = None
-    """What to do about it; empty where all is well."""
+    """Remedy; None where nothing is wrong."""
 
 
 class Diagnosis(BaseModel):
-    """All that was looked at."""
+    """Results of all checks."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ class Diagnosis(BaseModel):
     findings: tuple[Finding, ...]
 
     def text(self) -> str:
-        """A line a finding, what is wrong marked and followed by its remedy."""
+        """Return one line for each finding; what is wrong is marked and followed by its remedy."""
         lines = []
         for finding in self.findings:
             mark = "wrong" if finding.remedy else "ok   "
@@ -48,7 +48,7 @@ class Diagnosis(BaseModel):
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything a run needs."""
+    """Check everything that a run needs."""
     findings = (_packages(), _device(), _home(), _prefect(), _mlflow(), _s3())
     return Diagnosis(healthy=not any(f.remedy for f in findings), findings=findings)
 

@@ -50,7 +50,7 @@ _SERVICES_OFF = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "TRIGGERS", "PAUSE_EXPIRAT
 
 
 class LocalServer:
-    """The Prefect server of one SIMGAN_HOME, as its commands see it."""
+    """Prefect server of one SIMGAN_HOME, shared by its commands."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "prefect"
@@ -73,7 +73,7 @@ class LocalServer:
 
     @property
     def url(self) -> str | None:
-        """The address of the server that runs, or None."""
+        """URL of the running server, or None."""
         found = self._read()
         return found[0] if found and _answers(f"{found[0]}/api/health") else None
 

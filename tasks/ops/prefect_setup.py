@@ -41,7 +41,7 @@ TAG = "simgan"  # of every deployment of ours
 
 
 def connect(api: str) -> PrefectClient:
-    """A client of the server at `api`, with the password that Prefect's own variable holds."""
+    """Return a client of the server at `api`, with the password of Prefect's own variable."""
     return PrefectClient(api, auth_string=os.environ.get("PREFECT_API_AUTH_STRING"))
 
 
@@ -66,12 +66,12 @@ async def prepare_server(api: str, num_gpus: int) -> None:
 
 
 def work_pools(num_gpus: int) -> list[str]:
-    """The pools that this machine's workers serve."""
+    """Return the names of the work pools that this machine's workers serve."""
     return [CPU_POOL, GPU_POOL] if num_gpus else [CPU_POOL]
 
 
 def deploy(api: str, num_gpus: int, version: str) -> None:
-    """Put every deployment of `prefect.yaml` on the server, as `prefect deploy --all` does.
+    """Create every deployment of `prefect.yaml` on the server by `prefect deploy --all`.
 
     Raises RuntimeError with what Prefect said when it refuses one.
     """
@@ -104,7 +104,7 @@ def deploy(api: str, num_gpus: int, version: str) -> None:
 
 
 def code_digest() -> str:
-    """What the forms follow from, as 12 hexadecimal digits: `prefect.yaml` and the code."""
+    """Return 12 hexadecimal digits of all that forms depend on: `prefect.yaml` and the code."""
     files = [DEPLOYMENTS]
     for package in ("flows", "tasks", "simgan_core", "storage"):
         files += sorted((CODE / package).rglob("*.py"))

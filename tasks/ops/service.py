@@ -16,7 +16,7 @@ FILE = "services.json"
 
 
 class Service(NamedTuple):
-    """A process to keep running."""
+    """Process to keep running."""
 
     name: str
     command: list[str]
@@ -41,7 +41,7 @@ def write_services(services: Iterable[Service], folder: Path, directory: Path) -
 
 
 def main(name: str) -> None:
-    """Become the service; the working directory holds its description."""
+    """Replace this process by the service that the working directory describes."""
     service = json.loads(Path(FILE).read_text(encoding="ascii"))[name]
     os.chdir(service["directory"])
     command = service["command"]

@@ -67,10 +67,10 @@ stdout_logfile_backups=3
 
 
 class Supervisor:
-    """The processes of one folder, whoever started them."""
+    """Supervisor of the processes of one folder, whichever command started it."""
 
     def __init__(self, folder: Path) -> None:
-        """Look after `folder`, which is made if it is not there.
+        """Supervise the processes of `folder`, which is created if missing.
 
         Raises InputError where it cannot be written to, or is too deep for a socket's path.
         """
@@ -92,7 +92,7 @@ class Supervisor:
 
     @contextmanager
     def starting(self, timeout_s: float) -> Iterator[None]:
-        """Hold the right to start: of two that start at once, one waits and finds what runs.
+        """Hold the start lock: of two commands at once, one waits and finds what runs.
 
         The system frees the lock of a process that died, so that it never goes stale.
         """
@@ -107,7 +107,7 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The supervisor that answers, None where none does."""
+        """Process id of the running supervisor, None without one."""
         try:
             return cast("int", self._ask("supervisor.getPID"))
         except (OSError, xmlrpc.client.Error):
@@ -155,7 +155,7 @@ class Supervisor:
             self._ask("supervisor.startProcess", name, False)
 
     def states(self) -> dict[str, str]:
-        """What supervisor says of each process: STOPPED, STARTING, RUNNING, BACKOFF, FATAL."""
+        """Return each process' state: STOPPED, STARTING, RUNNING, BACKOFF or FATAL."""
         try:
             found = cast("list[dict[str, Any]]", self._ask("supervisor.getAllProcessInfo"))
         except (OSError, xmlrpc.client.Error):
@@ -194,7 +194,7 @@ class Supervisor:
                     yield process
 
     def _ended(self) -> bool:
-        """Whether the supervisor that this process started is no more; its parent has to ask."""
+        """Return true where the supervisor that this process started has ended; reaps it."""
         return self._process is not None and self._process.poll() is not None
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -221,7 +221,7 @@ def _alive(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look twice a second whether it is so; False when the time is over."""
+    """Poll a condition twice a second; returns False after the timeout."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -231,7 +231,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Whether a server says that it is well."""
+    """Return true where a server's health check succeeds."""
     try:
         with urllib.request.urlopen(url, timeout=3):
             return True

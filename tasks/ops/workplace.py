@@ -33,7 +33,7 @@ WORKER_LOOKS_EVERY_S = 2
 
 
 class Addresses(BaseModel):
-    """Where the servers are, for whoever else works in the same SIMGAN_HOME."""
+    """URLs of the servers, for other commands in the same SIMGAN_HOME."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,24 +46,24 @@ class Addresses(BaseModel):
 
     @classmethod
     def read(cls, services: Path) -> Self | None:
-        """What the last `simgan up` wrote, None where there is none."""
+        """Read the record of the last `simgan up`, None where there is none."""
         try:
             return cls.model_validate_json((services / "addresses.json").read_bytes())
         except FileNotFoundError:
             return None
 
     def write(self, services: Path) -> None:
-        """Tell other commands."""
+        """Write the record for other commands."""
         with atomic_write(services / "addresses.json") as file:
             file.write(self.model_dump_json().encode())
 
 
 class Workplace(NamedTuple):
-    """What `simgan up` is asked for."""
+    """Settings of `simgan up`."""
 
     home: Path
     directory: Path
-    """Where runs work: relative paths in forms start here."""
+    """Working directory of runs: relative paths in forms start here."""
     host: str
     prefect_port: int
     mlflow_port: int
@@ -74,7 +74,7 @@ class Workplace(NamedTuple):
     """False where MLFLOW_TRACKING_URI names a server of the user's."""
 
     def addresses(self) -> Addresses:
-        """What to open in a browser on this machine."""
+        """Return the URLs to open in a browser on this machine."""
         host = "127.0.0.1" if self.host in (*LOOPBACK, "0.0.0.0") else self.host
         prefect, mlflow = f"http://{host}:{self.prefect_port}", f"http://{host}:{self.mlflow_port}"
         return Addresses(
@@ -109,7 +109,7 @@ def require_password(host: str) -> None:
 
 
 def passwords(place: Workplace) -> dict[str, str]:
-    """What makes the servers ask for the passwords that their clients' variables hold.
+    """Return server settings for the passwords in the clients' environment variables.
 
     They reach the servers through the environment alone and are in no file and no command line.
     """
@@ -143,7 +143,7 @@ def _write_mlflow_auth(home: Path) -> Path:
 
 
 def services(place: Workplace) -> list[Service]:
-    """The processes that this place needs, in the order in which they start."""
+    """Return the services of this workplace in starting order."""
     found = []
     if place.own_prefect:
         found.append(_prefect(place))

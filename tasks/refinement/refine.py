@@ -1,7 +1,7 @@
 """Bulk refinement: every valid row of a dataset through a refiner, shard by shard.
 
-While a shard is computed, the next one is read, and those before it are inspected and written; no
-more than a few are in memory, however many there are.
+While a shard is computed, the next one is read, and those before it are inspected and written. A
+constant number of shards is in memory.
 """
 
 import logging
@@ -54,11 +54,11 @@ Precision = Literal["fp32", "bf16"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
 SHARDS_FINISHING = 2
-"""Shards that are inspected and written while another is computed."""
+"""Shards inspected and written while another is computed."""
 
 
 class RefinementPlan(NamedTuple):
-    """What is left to refine, in groups of shards, and when that began."""
+    """Shards left to refine, in groups, and the start time."""
 
     groups: list[list[int]]
     num_rows: int
@@ -83,7 +83,7 @@ def plan_refinement(
     runner: Runner = Runner(),
     append: bool = False,
 ) -> RefinementPlan:
-    """Open the refined dataset, new or where an earlier run left it: groups of shards to do."""
+    """Create or resume the refined dataset; returns the groups of shards left to refine."""
     began = time.time()
     require_runner(runner)
     synthetic = open_dataset(dataset)
@@ -103,7 +103,7 @@ def plan_refinement(
     pending = [] if writer.complete else writer.pending_shards()
     num_rows = sum(len(writer.shard_rows(shard)) for shard in pending)
     logger.info("%s: %d of %d rows to refine", dataset, num_rows, parent.spec.num_rows)
-    # In one process one group, so that reading and writing overlap from end to end.
+    # One group in one process, so that reading and writing overlap from end to end.
     groups = groups_of_shards(pending) if runner.kind == "dask" else [pending] if pending else []
     return RefinementPlan(groups, num_rows, began)
 
@@ -116,7 +116,7 @@ def plan_refinement(
     retry_condition_fn=retry_on_io,
 )
 def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int:
-    """Refine, inspect and write those of these shards that are not done; returns how many rows."""
+    """Refine, inspect and write the pending ones of these shards; returns their number of rows."""
     return_freed_blocks()
     parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
     _require_parent(dataset, parent, writer.spec)
@@ -125,7 +125,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     pending = sorted(set(shards) & set(writer.pending_shards()))
     with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
         finishing = deque[Future[ShardRecord]]()
-        # Closed also where an error's traceback keeps it: it holds the GPU.
+        # Closed even while a traceback refers to it, since it holds the GPU.
         with closing(_refined(parent, writer, bulk, pending)) as computed:
             for shard, block, refined in computed:
                 while len(finishing) >= SHARDS_FINISHING:
@@ -136,7 +136,7 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
         while finishing:
             _say_done(finishing.popleft().result())
     if pending:
-        # What was read meanwhile was of the dataset that is at the place now.
+        # The dataset may have been replaced while it was read.
         _require_parent(dataset, open_dataset(dataset), writer.spec)
     return sum(len(writer.shard_rows(shard)) for shard in pending)
 
@@ -149,14 +149,14 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     retry_condition_fn=retry_on_io,
 )
 def finish_refinement(to: str) -> DatasetInfo:
-    """Close the refined dataset, which every reader then accepts."""
+    """Mark the refined dataset complete, so that readers accept it."""
     info = DatasetWriter.attach(to).finish(code_version()._asdict())
     logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
     return info
 
 
 def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> bool:
-    """Whether `to` holds what the synthetic dataset was before rows were added, refined alike."""
+    """Return true where `to` is the dataset as it was before rows were added, refined alike."""
     try:
         found = open_dataset(to).info.spec
     except (DatasetNotFoundError, DatasetIncompleteError):
@@ -175,9 +175,9 @@ def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> 
 
 
 def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
-    """Raise InputError where the dataset is another one than that which `spec` is refined from.
+    """Raise InputError where the dataset is not the parent of `spec`.
 
-    Rows that were added since change nothing: those before them stay as they are.
+    Rows appended since then are no difference: those before them stay as they are.
     """
     digest = str(spec.provenance["parent_digest"])
     if found.info.digest != digest and num_rows_when(found, digest) != spec.num_rows:
@@ -189,7 +189,7 @@ def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
 
 
 class _Made(NamedTuple):
-    """By what a refined dataset is made, as its provenance says."""
+    """Refinement settings in a refined dataset's provenance."""
 
     weights_digest: str
     dtype: Precision
@@ -260,7 +260,7 @@ def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:
 def _read_ahead(
     parent: Dataset, writer: DatasetWriter, shards: list[int]
 ) -> Iterator[tuple[int, SampleBlock]]:
-    """Yield the parent's rows of each shard, the next one being read meanwhile."""
+    """Yield the parent's rows of each shard; a thread reads the next shard meanwhile."""
 
     def read(shard: int) -> SampleBlock:
         rows = writer.shard_rows(shard)
@@ -278,7 +278,7 @@ def _read_ahead(
 def _refined(
     parent: Dataset, writer: DatasetWriter, bulk: BulkRefiner, shards: list[int]
 ) -> Generator[tuple[int, SampleBlock, RefinedImages], None, None]:
-    """Yield each shard with its rows and its valid rows refined; a GPU has begun the next."""
+    """Yield each shard with its rows and its refined valid rows; a GPU has begun the next."""
     under_way = deque[tuple[int, SampleBlock]]()
 
     def valid_images() -> Iterator[NDArray[np.uint8]]:
@@ -300,9 +300,9 @@ def _finish_shard(
     refined: RefinedImages,
     gate_shift_px: float | None,
 ) -> ShardRecord:
-    """Inspect a shard's valid rows where they were refined, mark what the gate refuses, write it.
+    """Inspect a shard's refined rows, apply the label gate and write the shard.
 
-    Rows that are not valid, labels and ids stay as they are.
+    Invalid rows, labels and ids stay as they are.
     """
     all_valid = bool(block.valid.all())
     pupil_px = block.labels.get(PUPIL_PX.name)
@@ -327,7 +327,7 @@ def _say_done(record: ShardRecord) -> None:
 def _gated(
     refined: SampleBlock, inspection: Inspection, gate_shift_px: float, first_row: int
 ) -> SampleBlock:
-    """Mark the rows that did not pass as not valid, with the reason; their pixels stay."""
+    """Mark the rows that the label gate rejects as invalid, with the reason; pixels stay."""
     valid = refined.valid.copy()
     rejections = list(refined.rejections)
     reasons = inspection.reasons(gate_shift_px)

@@ -29,22 +29,22 @@ BAR_LENGTH = 30
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished refinement."""
+    """Summary of a finished refinement."""
 
     dataset: DatasetInfo
     num_refined: int
-    """Rows that this run refined; the others were done by an earlier one."""
+    """Rows refined by this run; an earlier run did the others."""
     seconds: float
-    """From planning to the end."""
+    """Duration from planning to the end."""
     reasons: dict[str, int]
-    """Why rows are not valid, most frequent first."""
+    """Number of invalid rows by reason, most frequent first."""
     figures: list[tuple[int, dict[str, float | None]]]
-    """Valid rows and figures of every shard."""
+    """Number of valid rows and metrics of every shard."""
 
 
 @task(name="show-refinement", cache_policy=CACHE)
 def show_refinement(dataset: str, to: str, plan: RefinementPlan) -> None:
-    """Put what was done and a picture of it on the flow run's page in Prefect."""
+    """Create Prefect artifacts: a summary of the refinement and images before and after."""
     refined = open_dataset(to)
     reasons = Counter(r.reason for record in refined.records() for r in record.rejections)
     summary = Summary(
@@ -64,7 +64,7 @@ def show_refinement(dataset: str, to: str, plan: RefinementPlan) -> None:
 
 
 def _link(refined: DatasetInfo) -> None:
-    """Lead to the dataset and to the training of its refiner, where MLflow has pages for them."""
+    """Create links to the dataset and to its refiner's training, where MLflow is a server."""
     if not has_pages():
         return
     made = refined.spec.provenance
@@ -78,7 +78,7 @@ def _link(refined: DatasetInfo) -> None:
 
 
 def markdown(summary: Summary) -> str:
-    """Return counts, rate, reasons and the histogram of shifts."""
+    """Return the summary as markdown: counts, rate, reasons and histogram of pupil shifts."""
     info = summary.dataset
     made = info.spec.provenance
     gate = made["gate_shift_px"]
@@ -102,7 +102,7 @@ def markdown(summary: Summary) -> str:
 
 
 def before_after(synthetic: Dataset, refined: Dataset) -> Pixels:
-    """Return pairs of rows of the first images: synthetic above, the same images refined below."""
+    """Return the first images in pairs of rows: synthetic above, the same ones refined below."""
     shown = min(len(synthetic), PAIRS_SHOWN)
     before, after = (
         as_uint8(dataset.read(0, shown).images, dataset.info) for dataset in (synthetic, refined)
@@ -114,7 +114,7 @@ def before_after(synthetic: Dataset, refined: Dataset) -> Pixels:
 
 
 def _shifts(summary: Summary) -> list[str]:
-    """Return the mean and the histogram of the shifts as lines; none where nothing was measured."""
+    """Return mean and histogram of the pupil shifts as lines; empty without measurements."""
     counts = [_total(summary, f"pupil_shift_px.from_{edge:.2f}") for edge in HISTOGRAM_EDGES_PX]
     if not any(counts):
         return []

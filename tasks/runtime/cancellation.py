@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 128 + signal.SIGTERM
-"""What a shell says of a process that SIGTERM ended."""
+"""Exit code that a shell reports for a process that SIGTERM ended."""
 
 
 @contextmanager
 def termination_noticed() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether SIGTERM has come; within the body it ends nothing else.
+    """Yield a function that returns true once SIGTERM has come; in the body it ends nothing else.
 
-    Python lets only the main thread handle signals: in another one the answer is always no, and
-    SIGTERM does what it did.
+    Python handles signals in the main thread only. In another thread the function always returns
+    false, and the handling of SIGTERM is unchanged.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -40,7 +40,7 @@ class CodeReader:
         self._described: dict[ast.stmt, tuple[str, set[str]]] = {}
 
     def digest(self, entries: Iterable[str]) -> str:
-        """Return 16 hexadecimal digits for what the entries (`module:name`) reach.
+        """Return 16 hexadecimal digits for all code that the entries (`module:name`) reach.
 
         Raises ValueError where an entry does not exist.
         """
@@ -80,7 +80,7 @@ class CodeReader:
     def _followed(
         self, local: str, module: str, name: str | None, found: set[str]
     ) -> list[tuple[str, str]]:
-        """Return the definitions that an imported name stands for; note one of another project."""
+        """Return the definitions of an imported name; add another project's to `found`."""
         if module.partition(".")[0] not in PACKAGES:
             found.add(f"import {module} {name} as {local}")
             return []
@@ -141,7 +141,7 @@ def _defined_by(statement: ast.stmt) -> Iterator[str]:
 
 
 def _is_left_out(node: object) -> bool:
-    """Whether a statement is a docstring, or an import, which is followed instead."""
+    """Return true for docstrings, and for imports, which are followed instead."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
     return (

@@ -1,7 +1,7 @@
-"""Version, commit and state of the code that is running: what runs and results are marked with.
+"""Version, commit and dirty state of the running code, for the provenance of results.
 
-Recipe versions (`tasks.runtime.recipes`) decide whether results are found again; these say only
-where they come from.
+Recipe versions (`tasks.runtime.recipes`) decide whether results are reused; these only record where
+they come from.
 """
 
 import re
@@ -19,7 +19,7 @@ _PACKAGES = ("flows", "tasks", "simgan_core", "storage")
 
 
 class CodeVersion(NamedTuple):
-    """Which code."""
+    """Version of the code."""
 
     version: str
     """Of the installed package, from the tags; "unknown" where it is not installed."""
@@ -29,7 +29,7 @@ class CodeVersion(NamedTuple):
     """Whether tracked files of the packages differ from the commit; None without a commit."""
 
     def tags(self) -> dict[str, str]:
-        """Return the tags that MLflow's runs bear."""
+        """Return the version as tags of an MLflow run."""
         tags = {"simgan.version": self.version}
         if self.commit is not None:
             tags["mlflow.source.git.commit"] = self.commit
@@ -39,12 +39,12 @@ class CodeVersion(NamedTuple):
 
 @cache
 def code_version() -> CodeVersion:
-    """Return version, commit and state, as they were when this process first asked."""
+    """Return the code version, read once in each process."""
     return read_code_version(_ROOT)
 
 
 def read_code_version(root: Path) -> CodeVersion:
-    """Ask git where `root` is a checkout, else the package's own record."""
+    """Read the version from git where `root` is a checkout, else from the package's record."""
     try:
         installed = version("simgan")
     except PackageNotFoundError:
@@ -62,7 +62,7 @@ def read_code_version(root: Path) -> CodeVersion:
 
 
 def _of_build(version: str, commit: str) -> CodeVersion:
-    """Read setuptools-scm's words: commits begin with g, versions of changed files end in a day."""
+    """Parse setuptools-scm's record: commits begin with g, dirty versions end in a date."""
     if commit == "None":
         return CodeVersion(version, None, None)
     is_dirty = re.search(r"[.+]d\d{8}$", version) is not None
@@ -70,7 +70,7 @@ def _of_build(version: str, commit: str) -> CodeVersion:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git says about a checkout; None where it cannot tell, or is not installed."""
+    """Return the output of a git command; None where it fails or git is not installed."""
     try:
         return subprocess.run(
             ["git", "-C", str(root), *arguments],

@@ -12,7 +12,7 @@ def default_device() -> str:
 
 
 def describe_compute(precision: str) -> dict[str, str]:
-    """Return what computes here, for a run's parameters: device, number format, CPU threads."""
+    """Return device, precision and CPU threads, for a run's parameters."""
     if default_device() == "cuda":
         device = f"cuda ({torch.cuda.get_device_name()})"
     else:
@@ -21,7 +21,7 @@ def describe_compute(precision: str) -> dict[str, str]:
 
 
 def take_device_of_worker() -> None:
-    """Let Dask's worker number n on a machine with several GPUs compute on GPU n.
+    """Set GPU n as the device of Dask's worker number n, on a machine with several GPUs.
 
     Workers that were given CUDA_VISIBLE_DEVICES of their own see one GPU, and take that.
     """
@@ -37,5 +37,5 @@ def take_device_of_worker() -> None:
 
 
 def num_gpus() -> int:
-    """How many GPUs PyTorch sees."""
+    """Return the number of GPUs that PyTorch sees."""
     return torch.cuda.device_count()

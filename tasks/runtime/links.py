@@ -6,7 +6,7 @@ from tasks.runtime.tracking import page_of_run
 
 
 def link_to_mlflow(key: str, mlflow_run_id: str, words: str) -> None:
-    """Put a link to a run's page in MLflow on the flow run; none where MLflow has no server."""
+    """Create a link artifact to a run in MLflow's UI; none where MLflow is a file."""
     page = page_of_run(mlflow_run_id)
     if page is not None:
         create_link_artifact(page, link_text=words, key=key, description=words)

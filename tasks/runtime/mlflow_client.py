@@ -1,4 +1,4 @@
-"""MLflow's client, whose failures are sentences: one boundary for the server and the database."""
+"""MLflow client whose errors name the failure and the remedy, for server and database alike."""
 
 import errno
 import re
@@ -18,13 +18,13 @@ from tasks.runtime.servers import mlflow_remedy, require_mlflow
 from tasks.runtime.sqlite_schema import MLFLOW, named_error, sqlite_file
 
 _NO_ANSWER = re.compile(r"API request to .*(failed with .*exception|error code 5\d\d)", re.DOTALL)
-"""MLflow's messages of a server that could not be reached, or that failed itself."""
+"""MLflow's messages about a server that cannot be reached or that failed."""
 
 _NO_ROOM_OR_NO_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of a server that answers, or of a database that is whole.
+    """Return a client, after checking that the server answers or the database is intact.
 
     Its methods raise UnavailableError where the server or the disk fails, InputError where the
     database is damaged or a run was deleted meanwhile, and MlflowException for the rest. Raises
@@ -39,7 +39,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 class _Client:
-    """The methods of MlflowClient, within the boundary."""
+    """MlflowClient whose methods raise this project's errors."""
 
     def __init__(self, client: MlflowClient, uri: str, file: Path | None) -> None:
         self._client, self._uri, self._file = client, uri, file
@@ -80,7 +80,7 @@ def _sentences(uri: str, file: Path | None) -> Iterator[None]:
 
 
 def _is_of_the_server(error: MlflowException) -> bool:
-    """Whether another call would fail too: the server or the database is what does not work."""
+    """Return true for failures of the server or the database itself, which would recur."""
     if isinstance(error, RestException) and error.error_code == "INTERNAL_ERROR":
         return True
     if error.error_code == "TEMPORARILY_UNAVAILABLE" or _NO_ANSWER.search(error.message):

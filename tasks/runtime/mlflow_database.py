@@ -1,8 +1,8 @@
 """MLflow's SQLite database: made and upgraded under another name, then renamed into place.
 
 MLflow's migrations are neither transactional nor repeatable: a first start that is killed, or that
-fills the disk, leaves a database that no later start can open. Here it is there whole or not at
-all. Two commands that begin at once take turns.
+fills the disk, leaves a database that no later start can open. A file lock serialises commands that
+start at once.
 """
 
 import logging
@@ -115,6 +115,7 @@ def _copy(path: Path, partial: Path, schema: AlembicSchema) -> None:
 
 
 def _put_in_place(partial: Path, path: Path) -> None:
+    # Like `atomic_write`, but SQLite wrote the file, and journals are removed in between.
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     # A journal of the former database would be rolled back into the new one.

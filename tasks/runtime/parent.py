@@ -1,8 +1,8 @@
-"""Child processes that end when their parent is gone, `kill -9` included.
+"""Child processes that end when their parent ends, `kill -9` included.
 
 The parent starts them with `stdin=subprocess.PIPE` and PARENT_PIPE in their environment, and writes
-nothing. The system closes its end of the pipe when it ends, in whatever way, and the child reads
-the end of the file.
+nothing. The operating system closes the parent's end of the pipe when it ends, and the child reads
+end of file.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import threading
 
 PARENT_PIPE = {"SIMGAN_STDIN_IS_PARENT": "1"}
-"""Variable that tells a child what its stdin is; one started by hand may have any."""
+"""Environment variable that marks a child whose stdin is its parent's pipe."""
 
 SECONDS_TO_END = 30.0
 

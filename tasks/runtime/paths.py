@@ -18,12 +18,12 @@ def mlflow_database(home: Path) -> str:
 
 
 def refiner_folder(refiner_id: str) -> Path:
-    """Where a refiner's checkpoint and finished weights are kept."""
+    """Return the folder of a refiner's checkpoint and finished weights."""
     return home() / "refiners" / refiner_id
 
 
 def comparison_folder(comparison_id: str) -> Path:
-    """Where a comparison's per-image errors, pictures and report are kept."""
+    """Return the folder of a comparison's per-image errors, pictures and report."""
     return home() / "comparisons" / comparison_id
 
 
@@ -57,9 +57,9 @@ _REFUSALS = frozenset(
 
 
 def refused_place(error: BaseException) -> str | None:
-    """Return in a sentence that a path cannot be used as it is given, None for another error.
+    """Return a message for a path that cannot be used as given, None for any other error.
 
-    The operating system refuses such a path today as tomorrow, unlike a full disk.
+    The operating system always refuses such a path, unlike a full disk: a retry would not help.
     """
     if not isinstance(error, OSError) or error.errno not in _REFUSALS or error.filename is None:
         return None

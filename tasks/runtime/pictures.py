@@ -15,7 +15,7 @@ PAPER = 255
 
 
 def as_8_bits(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Pixels:
-    """Return images of 8 or 16 bits as 8 bits, to look at: one fixed map, the same for all."""
+    """Return images of 8 or 16 bits as 8 bits for display, by one fixed map."""
     return (images >> 8).astype(np.uint8) if images.dtype == np.uint16 else images.astype(np.uint8)
 
 
@@ -41,7 +41,7 @@ def columns(rows: Sequence[Pixels], num_columns: int, zoom: int = 2) -> Pixels:
 
 
 def before_after(synthetic: Pixels, refined: Pixels, real: Pixels, num_columns: int = 10) -> Pixels:
-    """Pairs of rows, synthetic above the same images refined, and unpaired real ones below."""
+    """Lay out pairs of rows, synthetic above the same images refined, and real ones below."""
     rows: list[Pixels] = []
     for start in range(0, min(len(synthetic), 3 * num_columns), num_columns):
         rows += [synthetic[start : start + num_columns], refined[start : start + num_columns]]
@@ -50,7 +50,7 @@ def before_after(synthetic: Pixels, refined: Pixels, real: Pixels, num_columns: 
 
 
 def refinement_progress(samples: Mapping[int, Pixels], num_columns: int = 10) -> Pixels:
-    """The same images, a row for each step at which they were refined, first step on top."""
+    """Lay out the same images as refined at each step, one row a step, first step on top."""
     return columns([samples[step][:num_columns] for step in sorted(samples)], num_columns)
 
 
@@ -62,5 +62,5 @@ def png(pixels: Pixels) -> bytes:
 
 
 def data_uri(png_bytes: bytes) -> str:
-    """A PNG as an address that carries it, for pages that must stand alone."""
+    """Return a PNG as a data URI, for self-contained pages."""
     return "data:image/png;base64," + base64.b64encode(png_bytes).decode()

@@ -32,11 +32,11 @@ MAX_GROUPS = 200
 
 # The name of the slots, one a GPU, that `simgan up` makes.
 GPU_SLOT = "gpu"
-# Of a holder that died without a word the server takes the slot back after this time, at least 60.
+# The server takes the slot of a dead holder back after this time, at least 60.
 SLOT_LEASE_S = 60
 
-# A run says every so often that it lives; three silences make it crashed (30 s is the least
-# that Prefect takes).
+# Heartbeat of a run; after three missed ones it counts as crashed (30 s is the least that Prefect
+# takes).
 HEARTBEAT_S = 30
 
 # The event of a comparison that found refined images worse than synthetic ones.
@@ -49,12 +49,12 @@ _STOP = threading.Event()
 
 
 class Runner(Config):
-    """Where bulk work is done."""
+    """Runner of bulk work: this process or a Dask cluster."""
 
     kind: Literal["local", "dask"] = "local"
     """local: in this process, on all its cores or its GPU; dask: by a Dask cluster's workers."""
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """With dask: start so many workers on this machine; the cores are shared out among them."""
+    """With dask: number of workers to start on this machine, which share its cores."""
     dask_address: str | None = Field(default=None, pattern=r"^(tcp|tls|ucx|ws|wss)://.+:\d+$")
     """With dask: the scheduler of a running cluster, such as tcp://10.0.0.1:8786."""
 
@@ -72,7 +72,7 @@ class Runner(Config):
 
 
 def retry_on_io(_task: object, _run: object, state: object) -> bool:
-    """Whether a failed task is worth another try: only where the operating system failed."""
+    """Return true for failures worth a retry: errors of the operating system alone."""
     try:
         state.result()  # type: ignore[attr-defined]
     except OSError as error:
@@ -84,10 +84,10 @@ def retry_on_io(_task: object, _run: object, state: object) -> bool:
 
 @contextmanager
 def gpu_slot() -> Iterator[None]:
-    """Hold a GPU, or the processor where there is none, alone while a flow computes on it.
+    """Hold the concurrency slot of a GPU, or of the processor, while a flow computes.
 
-    One slot for a whole stage: taken by every task, it cost seconds a task on a busy server.
-    Commands without a server of their own have nobody to wait for.
+    One slot for a whole stage: taken for every task, it cost seconds a task on a busy server.
+    Commands without a Prefect server have no other run to wait for.
     """
     if "PREFECT_API_URL" not in os.environ:
         yield
@@ -97,16 +97,16 @@ def gpu_slot() -> Iterator[None]:
 
 
 class StoppedError(Exception):
-    """A task ended early because its flow was told to."""
+    """Task ended early because its flow was cancelled."""
 
 
 @contextmanager
 def tasks_stop_too() -> Iterator[None]:
-    """Tell tasks in threads of this process to stop when the flow that waits for them is stopped.
+    """Stop tasks in threads of this process when the flow that waits for them is cancelled.
 
-    A signal reaches the main thread alone; the others would go on to the end of their work. A
+    A signal reaches only the main thread; the others would go on to the end of their work. A
     cancelled run whose tasks are still busy after STOP_GRACE_S ends as by `kill -9`, which loses
-    at most what is under way.
+    only unfinished shards.
     """
     _STOP.clear()
     try:
@@ -123,18 +123,18 @@ def tasks_stop_too() -> Iterator[None]:
 
 
 def stop_if_told() -> None:
-    """End a task between two pieces of its work; raises StoppedError."""
+    """Raise StoppedError if the flow was cancelled; call it between two pieces of work."""
     if _STOP.is_set():
         raise StoppedError("stopped with its flow")
 
 
 def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:
-    """Run a flow's mapped tasks in so many threads of its own process."""
+    """Return a task runner for mapped tasks in threads of the flow's process."""
     return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=max_workers))
 
 
 def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
-    """Return what runs a flow's mapped tasks there."""
+    """Return the task runner for a flow's mapped tasks."""
     if runner.kind == "local":
         # One group at a time: PyTorch already uses every core within one.
         return threads(1)
@@ -182,9 +182,9 @@ def placed(tasks: TaskRunner[PrefectFuture[Any]], on: Literal["gpu", "cpu"]) -> 
 
 
 def require_runner(runner: Runner) -> None:
-    """Refuse a cluster whose workers could not reach Prefect's server.
+    """Raise InputError for a cluster whose workers could not reach Prefect's server.
 
-    The embedded one listens on this machine alone, while the command runs.
+    A command's local server listens on this machine only.
     """
     if runner.dask_address is not None and get_current_settings().api.url is None:
         raise InputError(
@@ -195,6 +195,6 @@ def require_runner(runner: Runner) -> None:
 
 
 def groups_of_shards(shards: list[int]) -> list[list[int]]:
-    """Cut the shards to do into at most MAX_GROUPS runs of neighbours of nearly equal length."""
+    """Split shards into at most MAX_GROUPS groups of neighbours of nearly equal size."""
     size = max(1, -(-len(shards) // MAX_GROUPS))
     return [shards[start : start + size] for start in range(0, len(shards), size)]

@@ -1,6 +1,6 @@
 """Progress of bulk work: images done, rate and time left, in the log and as a Prefect artifact.
 
-Finished shards are counted where they are kept, so it does not matter who refines them.
+Finished shards are counted in the dataset itself, whichever process wrote them.
 """
 
 import logging
@@ -25,9 +25,9 @@ SECONDS_BETWEEN_REPORTS = 5.0
 
 @contextmanager
 def reported_progress(to: str) -> Iterator[None]:
-    """Say every few seconds how much of the dataset that is being made is done.
+    """Report the progress of a dataset's writing every few seconds, until the block ends.
 
-    The reports end with the block; a server that does not answer costs a report, not the work.
+    Where Prefect's server does not answer, a report is lost; the work goes on.
     """
     writer = DatasetWriter.attach(to)
     progress = _Progress(writer)
@@ -45,20 +45,20 @@ def reported_progress(to: str) -> Iterator[None]:
 
 
 class ProgressBar:
-    """A bar on the run's page in Prefect; a server that does not answer costs a report alone."""
+    """Progress artifact on the run's page in Prefect; a failed update is only logged."""
 
     def __init__(self, artifact: UUID) -> None:
-        """Go on with a bar that is there."""
+        """Wrap an existing progress artifact."""
         self._artifact = artifact
 
     @classmethod
     def begin(cls, key: str, percent: float, words: str) -> Self:
-        """Put a new bar on the page of the run whose code this is."""
+        """Create a progress artifact of the current run."""
         # A coroutine only where the caller is one.
         return cls(cast("UUID", create_progress_artifact(percent, key, words)))
 
     def update(self, percent: float, words: str) -> None:
-        """Move the bar; the words stand below it."""
+        """Update percentage and description."""
         try:
             update_progress_artifact(self._artifact, percent, words)
         except Exception as error:  # noqa: BLE001  the next report may get through
@@ -66,7 +66,7 @@ class ProgressBar:
 
 
 class _Progress:
-    """Rows done of a dataset, and since when they are counted."""
+    """Number of finished rows of a dataset, and the rate since this counter was made."""
 
     def __init__(self, writer: DatasetWriter) -> None:
         self._writer = writer
@@ -75,7 +75,7 @@ class _Progress:
         self._done_before = self._done = writer.num_rows_done()
 
     def update(self) -> bool:
-        """Count anew; whether there are more."""
+        """Count again; returns true where there are more."""
         before, self._done = self._done, self._writer.num_rows_done()
         return self._done > before
 

@@ -77,11 +77,11 @@ _BOUNDARIES = (
 
 
 class Recipe(NamedTuple):
-    """A stage's recipe as recorded."""
+    """Recorded recipe of a stage."""
 
     version: int
     digest: str
-    """Of the code when the version was recorded."""
+    """Digest of the code when the version was recorded."""
 
 
 def recipe_version(stage: Stage) -> int:
@@ -160,7 +160,7 @@ def main() -> int:
 
 
 def explain(changed: list[Stage]) -> str:
-    """Say what to do about stages whose code has changed."""
+    """Return a message with what to do about stages whose code has changed."""
     return (
         f"the code that decides the results of {', '.join(changed)} has changed since its recipe "
         f"version was recorded; run `{_COMMAND} results-changed` if results differ (their ids then "

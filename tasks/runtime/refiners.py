@@ -10,7 +10,7 @@ from tasks.runtime.tracking import UnknownModelError, download_refiner
 
 
 def open_refiner(refiner: str) -> LoadedRefiner:
-    """Load the refiner that `train` printed, that MLflow knows, or that a path holds."""
+    """Load a refiner by its id, MLflow model URI or path."""
     if refiner.startswith(("models:/", "runs:/")):
         with tempfile.TemporaryDirectory() as folder:
             try:

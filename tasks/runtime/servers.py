@@ -1,4 +1,4 @@
-"""Health of the servers that the environment names, asked before anything waits for them."""
+"""Health checks of the servers that the environment names, before anything waits for them."""
 
 import urllib.error
 import urllib.request
@@ -16,7 +16,7 @@ _NOT_READY = {502, 503, 504}
 def require_prefect(api: str) -> None:
     """Raise unless Prefect's API answers at `api`, the value of PREFECT_API_URL.
 
-    InputError where that is no URL or another program's, UnavailableError where nobody answers.
+    InputError where that is no URL or another program's, UnavailableError without an answer.
     """
     _require_http("PREFECT_API_URL", api, "http://127.0.0.1:4200/api")
     remedy = (
@@ -32,7 +32,7 @@ def require_prefect(api: str) -> None:
 
 
 def require_mlflow(uri: str) -> None:
-    """Raise UnavailableError unless somebody answers at an HTTP tracking URI; other URIs pass."""
+    """Raise UnavailableError unless an HTTP tracking URI answers; other URIs pass."""
     if not uri.startswith(("http://", "https://")):
         return
     _require_http("MLFLOW_TRACKING_URI", uri, "http://127.0.0.1:5000")
@@ -40,7 +40,7 @@ def require_mlflow(uri: str) -> None:
 
 
 def mlflow_remedy() -> str:
-    """What to do when MLflow's server does not answer."""
+    """Return the remedy for an MLflow server that does not answer."""
     return (
         "start it (`simgan up`, or `mlflow server`), or unset MLFLOW_TRACKING_URI to use the "
         "database under SIMGAN_HOME; then run the same command again: it goes on where it was"
@@ -59,7 +59,7 @@ def _require_http(name: str, url: str, example: str) -> None:
 
 
 def _status(url: str, what: str, remedy: str) -> int:
-    """Return the HTTP status of a server that answers; a slow one is asked twice."""
+    """Return the HTTP status of a server; a slow one is probed twice."""
     reason = ""
     for _ in range(PROBES):
         try:

@@ -38,7 +38,7 @@ SQLITE_REASONS = (
 """SQLite's messages, as the log of a program that could not use its database has them."""
 
 _SIDE_FILES = ("-journal", "-wal", "-shm")
-"""What SQLite keeps beside a database; without the database that it belongs to it does harm."""
+"""Suffixes of SQLite's journals; one that outlives its database damages the next."""
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 _REVISION = re.compile(r"^(down_)?revision(?::[^=]+)? = \(?(.*?)\)?$", re.MULTILINE)
@@ -46,17 +46,17 @@ _REVISION = re.compile(r"^(down_)?revision(?::[^=]+)? = \(?(.*?)\)?$", re.MULTIL
 
 @dataclass(frozen=True)
 class AlembicSchema:
-    """Where a package keeps its migrations, and what tells a used database from an empty one."""
+    """Alembic migrations of a package, and the tables by which a database is recognised."""
 
     owner: str
-    """Name of the package for people."""
+    """Display name of the package."""
     package: str
     versions: str
     """Folder of the migrations, relative to the package."""
     first_row: str
-    """Table that has a row from the moment the owner's first start has finished."""
+    """Table with a row as soon as the owner's first start has finished."""
     setting: str
-    """What to set to use another database."""
+    """Remedy: the setting of another database."""
     version_table: str = "alembic_version"
 
     def state(self, path: Path) -> State:
@@ -150,19 +150,19 @@ PREFECT = AlembicSchema(
 
 
 def prefect_database() -> Path:
-    """File of Prefect's database where nothing else is set."""
+    """Return the file of Prefect's default database."""
     return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "prefect.db"
 
 
 def has_prefect_database_of_its_own() -> bool:
-    """Whether Prefect's settings name another database than that file."""
+    """Return true where Prefect's settings name another database than that file."""
     names = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
     return any(os.environ.get(name) for name in names)
 
 
 @contextmanager
 def reading(path: Path, schema: AlembicSchema) -> Iterator[sqlite3.Connection]:
-    """Open a database for reading; SQLite's errors become ours, with a remedy.
+    """Open a database for reading; SQLite's errors become this project's, with a remedy.
 
     Raises InputError where the file is damaged or no database, else UnavailableError.
     """
@@ -221,6 +221,6 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def remove_side_files(path: Path) -> None:
-    """Delete the journals beside a database that is not there any more."""
+    """Delete the journals of a removed database."""
     for suffix in _SIDE_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -39,23 +39,23 @@ from tasks.runtime.paths import home, mlflow_database
 
 logger = logging.getLogger(__name__)
 
-# MLflow on SQLite takes about 8 ms a call whatever it carries, so points go in batches.
+# MLflow on SQLite takes about 8 ms a call of any size, so points are sent in batches.
 POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
 REGISTERED_REFINER = "refiner"
 _WARNING_TAG = "simgan.worse_than_synthetic."
-"""On a refiner's model version, with the comparison's id: what it showed."""
+"""Prefix of a tag of a refiner's model version, followed by a comparison's id."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
 def tracking_uri() -> str:
-    """Where MLflow is: MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
+    """Return MLFLOW_TRACKING_URI, by default a SQLite file under SIMGAN_HOME."""
     return os.environ.get("MLFLOW_TRACKING_URI") or mlflow_database(home())
 
 
 class KeptRun(NamedTuple):
-    """A run as MLflow keeps it."""
+    """Run read from MLflow."""
 
     run_id: str
     status: str
@@ -64,20 +64,20 @@ class KeptRun(NamedTuple):
 
 
 class UnknownExperimentError(ValueError):
-    """MLflow holds no experiment of the given name."""
+    """Experiment that MLflow does not have."""
 
 
 class MissingArtifactError(ValueError):
-    """A run lacks a file that it should have."""
+    """Artifact that a run does not have."""
 
 
 class UnknownModelError(ValueError):
-    """MLflow holds no refiner under the given URI."""
+    """Model URI under which MLflow has no refiner."""
 
 
 @dataclass
 class TrackedRun:
-    """One MLflow run being written; made by `tracked_run`."""
+    """Open MLflow run; made by `tracked_run`."""
 
     client: MlflowClient
     run_id: str
@@ -85,15 +85,15 @@ class TrackedRun:
     _points: list[Metric] = field(default_factory=list)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record settings; nested ones under dotted names. Saying the same again is harmless."""
+        """Log hyperparameters, nested ones under dotted names; repetition is harmless."""
         params = [Param(name, str(value)) for name, value in _flatten(values)]
         for start in range(0, len(params), 100):
             self.client.log_batch(self.run_id, params=params[start : start + 100])
 
     def computed_by(self, values: Mapping[str, str]) -> None:
-        """Record as `compute.…` what computed; of a repetition elsewhere, as tags beside it.
+        """Log compute settings as parameters `compute.…`; those of a repetition as tags.
 
-        MLflow refuses to change a parameter, and the first computation's stay true of its metrics.
+        MLflow refuses to change a parameter, and those of the first computation fit its metrics.
         """
         named = {f"compute.{name}": value for name, value in values.items()}
         known = self.client.get_run(self.run_id).data.params
@@ -102,11 +102,11 @@ class TrackedRun:
         self.tags({f"simgan.repeated.{name}": value for name, value in differing.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags, over whatever they were."""
+        """Set tags, replacing former values."""
         self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
 
     def datasets(self, infos: Mapping[str, DatasetInfo]) -> None:
-        """Record datasets as the run's inputs, by the part that each plays."""
+        """Log datasets as the run's inputs, by role."""
         inputs = [
             DatasetInput(
                 Dataset(
@@ -122,14 +122,14 @@ class TrackedRun:
         self.client.log_inputs(self.run_id, inputs)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Add a point to each named curve; sent in batches and when the run ends."""
+        """Log a point of each metric; points are sent in batches and when the run ends."""
         now = int(time.time() * 1000)
         self._points += [Metric(name, float(value), now, step) for name, value in values.items()]
         if len(self._points) >= POINTS_PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Send the points that wait."""
+        """Send the buffered points."""
         for start in range(0, len(self._points), POINTS_PER_BATCH):
             batch = self._points[start : start + POINTS_PER_BATCH]
             self.client.log_batch(self.run_id, metrics=batch)
@@ -143,7 +143,7 @@ class TrackedRun:
             self.client.log_image(self.run_id, pixels, key=name, step=step)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Log a file, or a folder with all that is in it."""
+        """Log a file, or a folder and its content."""
         if path.is_dir():
             self.client.log_artifacts(self.run_id, str(path), folder)
         else:
@@ -154,9 +154,9 @@ class TrackedRun:
         self.client.log_text(self.run_id, content, name)
 
     def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
-        """Log a model that plain MLflow loads: exported by torch.export, no pickled code.
+        """Log a model for MLflow's own loader, exported by torch.export, without pickled code.
 
-        `example` has at least two rows, so that the exporter keeps the batch axis free.
+        `example` has at least two rows, so that the exporter keeps the batch axis dynamic.
         """
         with tempfile.TemporaryDirectory() as made:
             mlflow.pytorch.save_model(
@@ -172,10 +172,10 @@ class TrackedRun:
     def register_model(
         self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
     ) -> str:
-        """Make the model logged under `folder` the next version of `name`, with an alias if given.
+        """Register the model logged under `folder` as the next version of `name`.
 
-        Returns the version. One that is registered already keeps its version, and the alias may
-        have gone to another since.
+        Returns the version. A model that is registered already keeps its version, and the alias
+        may have moved to another since.
         """
         for known in self.client.search_model_versions(f"name='{name}'"):
             if known.run_id == self.run_id:
@@ -199,9 +199,9 @@ def begin_run(
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
 ) -> TrackedRun:
-    """Open the run known by `key` in the experiment, making it if it is not there.
+    """Open the experiment's run with this key, or create it.
 
-    A killed run that is started again thus goes on in its own MLflow run.
+    A killed training that is started again thus continues its own MLflow run.
     """
     home().mkdir(parents=True, exist_ok=True)
     client = connect(tracking_uri())
@@ -211,7 +211,7 @@ def begin_run(
         all_tags["mlflow.parentRunId"] = parent_run_id
     found = find_run(client, experiment_id, key)
     if found is None:
-        # A finished run that is opened again keeps the code that made its results.
+        # A finished run that is opened again keeps the code version that made its results.
         all_tags |= code_version().tags()
         found = client.create_run(experiment_id, run_name=name, tags=all_tags)
     else:
@@ -228,9 +228,9 @@ def tracked_run(
     tags: Mapping[str, str] | None = None,
     parent_run_id: str | None = None,
 ) -> Iterator[TrackedRun]:
-    """Begin a run for the length of a `with` body.
+    """Open a run for a `with` block.
 
-    It ends FINISHED, FAILED when the body raises, KILLED when it is interrupted.
+    The run ends FINISHED, FAILED when the block raises, KILLED when it is interrupted.
     """
     run = begin_run(experiment, name, key, tags, parent_run_id)
     try:
@@ -243,7 +243,7 @@ def tracked_run(
 
 
 def _record_failure(run: TrackedRun, error: BaseException) -> None:
-    """End the run as failed or killed; where MLflow itself failed it stays RUNNING."""
+    """End the run as failed or killed; it stays RUNNING where MLflow itself failed."""
     if isinstance(error, UnavailableError):
         # Each further call would wait for the same server.
         return
@@ -257,7 +257,7 @@ def _record_failure(run: TrackedRun, error: BaseException) -> None:
 
 
 def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
-    """Return all runs of an experiment that have these tags, oldest first.
+    """Return all runs of an experiment with these tags, oldest first.
 
     Raises UnknownExperimentError where MLflow has no such experiment.
     """
@@ -290,9 +290,9 @@ def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
 
 
 def fetch(run_id: str, path: str, to: Path) -> Path:
-    """Download a file or folder of a run's artifacts; returns where it is.
+    """Download a file or folder of a run's artifacts; returns its path.
 
-    Raises MissingArtifactError where the run has none of that name.
+    Raises MissingArtifactError where the run has no such artifact.
     """
     try:
         return Path(connect(tracking_uri()).download_artifacts(run_id, path, str(to)))
@@ -301,7 +301,7 @@ def fetch(run_id: str, path: str, to: Path) -> Path:
 
 
 def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
-    """Return the curves of a run whose names begin so: points of step and value, by step."""
+    """Return a run's metrics whose names begin with `prefix`, as (step, value) by step."""
     client = connect(tracking_uri())
     names = [name for name in client.get_run(run_id).data.metrics if name.startswith(prefix)]
     return {
@@ -311,12 +311,12 @@ def metric_curves(run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]
 
 
 def has_pages() -> bool:
-    """Whether MLflow is a server, with pages to look at, and not a file."""
+    """Return true where MLflow is a server with a UI, and not a file."""
     return tracking_uri().startswith("http")
 
 
 def page_of_run(run_id: str) -> str | None:
-    """The address of a run's page in MLflow's UI, None where MLflow is a file and no server."""
+    """Return the URL of a run in MLflow's UI, None where MLflow is a file."""
     if not has_pages():
         return None
     run = connect(tracking_uri()).get_run(run_id)
@@ -324,9 +324,9 @@ def page_of_run(run_id: str) -> str | None:
 
 
 def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
-    """Set tags on the dataset itself: on the one run of experiment `datasets` that stands for it.
+    """Set tags on a dataset, on the run of experiment `datasets` that represents it.
 
-    Returns that run's id. MLflow's own dataset entity has no tags that could be changed later.
+    Returns that run's id. MLflow's own dataset entity has no tags that can be changed later.
     """
     known = {"digest": info.digest, "url": info.url, "domain": info.spec.domain}
     run = begin_run(DATASETS, Path(info.url).name, info.digest, {**known, **tags})
@@ -336,7 +336,7 @@ def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
 
 
 def warn_of_refiner(refiner_id: str, comparison_id: str, warning: str) -> None:
-    """Tag a refiner's model versions with what a comparison on real images holds against it."""
+    """Tag a refiner's model versions with a warning from a comparison on real images."""
     client = MlflowClient(tracking_uri())
     for version in _versions_of(client, refiner_id):
         client.set_model_version_tag(
@@ -345,9 +345,9 @@ def warn_of_refiner(refiner_id: str, comparison_id: str, warning: str) -> None:
 
 
 def warnings_of_refiner(refiner_id: str) -> list[str]:
-    """Return what comparisons on real images hold against a refiner.
+    """Return the warnings of comparisons on real images about a refiner.
 
-    Empty where MLflow does not know it; a missing SQLite file is not made for that.
+    Empty where MLflow does not know it; a missing SQLite file is not created.
     """
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -366,7 +366,7 @@ def _versions_of(client: MlflowClient, refiner_id: str) -> list[ModelVersion]:
 
 
 def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
-    """The newest run of the experiment with this key, if there is one."""
+    """Return the newest run of the experiment with this key, or None."""
     found: Sequence[Run] = client.search_runs(
         [experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
     )
@@ -374,9 +374,9 @@ def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
 
 
 def download_refiner(uri: str, to: Path) -> Path:
-    """Fetch the refiner's weights file of `models:/name@alias`, `models:/name/3` or `runs:/id`.
+    """Download a refiner's weights by `models:/name@alias`, `models:/name/3` or `runs:/id`.
 
-    Raises UnknownModelError when MLflow does not know the URI, or no refiner is kept there.
+    Raises UnknownModelError where MLflow has no refiner under the URI.
     """
     client = connect(tracking_uri())
     try:
@@ -406,7 +406,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             )
             client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    # The default artifact root would be a folder in whatever directory the command runs in.
+    # The default artifact root would be a folder in the current directory.
     local = tracking_uri().startswith("sqlite:")
     location = (home() / "mlartifacts" / name).as_uri() if local else None
     try:

@@ -19,11 +19,11 @@ from simgan_core.models.feature_network import load_feature_network
 from storage.reader import Dataset
 
 SHARE_OF_MEMORY = 0.3
-"""What one domain's images may take of the memory that is free."""
+"""Share of the free memory that one domain's images may take."""
 
 
 class TrainingData(NamedTuple):
-    """All that a `Trainer` is given beside its configuration."""
+    """Inputs of a `Trainer` beside its configuration."""
 
     synthetic: Tensor | ImageShards
     real: Tensor | ImageShards
@@ -33,16 +33,16 @@ class TrainingData(NamedTuple):
 
 
 class DatasetShards:
-    """The valid images of a dataset, a shard at a time."""
+    """Valid images of a dataset, read shard by shard."""
 
     def __init__(self, dataset: Dataset, drawn: NDArray[np.int64] | None = None) -> None:
-        """Read `drawn` rows, ascending among the valid ones, of a dataset; all where None."""
+        """Select the rows `drawn`, ascending indices among the valid ones; None: all of them."""
         valid = dataset.read_valid()
         self._dataset = dataset
         self.digest = dataset.info.digest
         first = 0
         self._parts: list[tuple[range, NDArray[np.int64]]] = []
-        """Rows of each shard, and which of its valid ones are drawn."""
+        """Rows of each shard, and the indices of the drawn ones among its valid rows."""
         for shard in range(dataset.num_shards):
             rows = dataset.shard_rows(shard)
             stop = first + int(valid[rows.start : rows.stop].sum())
@@ -55,7 +55,7 @@ class DatasetShards:
         self.shard_sizes = [len(own) for _, own in self._parts]
 
     def read(self, shard: int) -> Tensor:
-        """Return the valid images of a shard that are drawn, pixels [n, H, W, C]."""
+        """Return the drawn images of a shard, pixels [n, H, W, C]."""
         rows, drawn = self._parts[shard]
         block = self._dataset.read(rows.start, rows.stop)
         return torch.from_numpy(block.images[block.valid][drawn])
@@ -64,7 +64,7 @@ class DatasetShards:
 def open_training_data(
     synthetic: Dataset, real: Dataset, config: TrainingConfig, device: torch.device
 ) -> TrainingData:
-    """Read what fits into memory, and make ready what does not."""
+    """Load images, labels and frozen networks; images that do not fit stay in their shards."""
     drawn = _matched_rows(synthetic, config)
     return TrainingData(
         synthetic=images_of(synthetic, device, drawn=drawn),
@@ -81,11 +81,10 @@ def images_of(
     budget_bytes: float | None = None,
     drawn: NDArray[np.int64] | None = None,
 ) -> Tensor | ImageShards:
-    """Return a dataset's valid images: whole if they fit the budget, else in shards.
+    """Return a dataset's valid images: in memory if they fit the budget, else in shards.
 
-    `drawn` are rows among the valid ones, ascending, as often as they are to be there; all once
-    where None. The budget left open is a share of what is free on the device and in this
-    machine's memory.
+    `drawn` are ascending indices among the valid rows, with repetitions; None: each row once. The
+    default budget is a share of the free memory of this machine and the device.
     """
     spec = dataset.info.spec
     size = np.dtype(spec.dtype).itemsize * spec.height * spec.width * spec.channels
@@ -98,7 +97,7 @@ def images_of(
 
 
 def paths_of_networks(config: TrainingConfig) -> list[Path]:
-    """Return the files of networks that a training's outcome depends on."""
+    """Return the files of networks that a training's result depends on."""
     given = (config.regularization.features_from, config.stopping.estimator, config.match_labels_by)
     return [Path(path) for path in given if path is not None]
 
@@ -111,7 +110,7 @@ def _free_bytes(device: torch.device) -> float:
 
 
 def _matched_rows(synthetic: Dataset, config: TrainingConfig) -> NDArray[np.int64] | None:
-    """Draw synthetic rows, ascending, as often as their labels occur under the label prior."""
+    """Resample synthetic rows, ascending, in proportion to the label prior."""
     if config.match_labels_by is None:
         return None
     gaze = synthetic.read_labels().get("gaze")

@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def num_processes(config: TrainingConfig) -> int:
-    """Return how many processes train: as many as set, else one for each GPU."""
+    """Return the number of training processes: as configured, else one for each GPU."""
     return config.processes or max(1, torch.cuda.device_count())
 
 
@@ -37,7 +37,7 @@ def train_in_processes(
     config: TrainingConfig,
     may_lead: bool,
 ) -> None:
-    """Run `count` processes of this file until the refiner is there; SIGTERM is passed on."""
+    """Run `count` processes of this module under torchrun; SIGTERM is passed on."""
     settings = refiner_folder(refiner_id) / "training.json"
     settings.write_text(config.model_dump_json())
     command = [sys.executable, "-P", "-m", "tasks.training.torchrun", f"--nproc-per-node={count}"]
@@ -58,14 +58,14 @@ def train_in_processes(
             raise SystemExit(EXIT_CODE)
     if process.returncode != 0:
         raise RuntimeError(
-            f"training in {count} processes failed with exit code {process.returncode}; what they "
-            "said is above. The same command goes on from the last checkpoint"
+            f"training in {count} processes failed with exit code {process.returncode}; their "
+            "output is above. The same command resumes from the last checkpoint"
         )
 
 
 def main(synthetic: str, real: str, refiner_id: str, settings: str, may_lead: str) -> None:
-    """Be one of the processes."""
-    end_with_parent()  # torchrun hands its stdin on, so that its parent is meant
+    """Train as one of the processes."""
+    end_with_parent()  # torchrun passes its stdin on, so this is its parent
     config = TrainingConfig.model_validate_json(Path(settings).read_text())
     distributed = join_process_group(torch.device(default_device()))
     if torch.cuda.is_available():

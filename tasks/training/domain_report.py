@@ -1,4 +1,4 @@
-"""Domain alignment report: both datasets side by side, before a training begins."""
+"""Domain alignment report: mean images and label statistics, before a training begins."""
 
 import json
 import logging
@@ -17,13 +17,13 @@ from tasks.runtime.tracking import TrackedRun
 logger = logging.getLogger(__name__)
 
 MAX_IMAGES = 4096
-"""Images of either domain that the mean is of: its noise is below a grey level then."""
+"""Images of a domain in its mean image: its noise is then below a grey level."""
 MIN_IMAGES_TO_WARN = 200
-"""With fewer of either domain, where a mean eye is says little about where eyes are."""
+"""With fewer images the position of the mean eye says little about the crops."""
 
 
 def report_domains(run: TrackedRun, synthetic: Dataset, real: Dataset) -> None:
-    """Put the report on the run, and warn where the crops do not match."""
+    """Log the report to the MLflow run; warn where the crops do not match."""
     means = [
         mean_image(torch.from_numpy(dataset.load(max_rows=MAX_IMAGES).images))
         for dataset in (synthetic, real)
@@ -60,7 +60,7 @@ def report_domains(run: TrackedRun, synthetic: Dataset, real: Dataset) -> None:
 
 
 def _label_figures(dataset: Dataset, name: str) -> dict[str, float]:
-    """Return means and spreads of gaze and pupil centres, as far as the dataset has them."""
+    """Return mean and standard deviation of gaze and pupil centres, where there are labels."""
     labels = dataset.read_labels()
     valid = dataset.read_valid()
     found: dict[str, NDArray[np.floating]] = {}

@@ -1,4 +1,4 @@
-"""One process of a training: from two datasets to the refiner's checkpoint."""
+"""One training process: from two datasets to the refiner's weights file and MLflow run."""
 
 import logging
 from pathlib import Path
@@ -40,9 +40,9 @@ def fit(
     distributed: DistributedContext = ALONE,
     may_lead: bool = True,
 ) -> None:
-    """Train, or go on, until the refiner is at `weights`; raises SystemExit after SIGTERM.
+    """Train or resume until the refiner is at `weights`; raises SystemExit after SIGTERM.
 
-    Only with `may_lead` may the refiner become the champion.
+    Only with `may_lead` can the refiner become the champion.
     """
     device = torch.device(default_device())
     data = open_training_data(synthetic, real, config, device)
@@ -63,7 +63,7 @@ def fit(
     with termination_noticed() as should_stop:
         trained = trainer.run(weights.with_name("training.ckpt"), should_stop)
     if not trained.finished:
-        logger.warning("told to stop at step %d; the checkpoint is written", trained.step)
+        logger.warning("stopped by SIGTERM at step %d; the checkpoint is written", trained.step)
         raise SystemExit(EXIT_CODE)
     if not distributed.is_first:
         return
@@ -83,7 +83,7 @@ def fit(
 
 
 def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tuple[str, str]:
-    """Say whether the refiner is to be the champion or a candidate, and why."""
+    """Return the refiner's alias in the registry, champion or candidate, and the reason."""
     if trained.best_step is None:
         return "candidate", trained.verdict
     champion = _champion()

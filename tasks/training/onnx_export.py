@@ -18,11 +18,11 @@ from simgan_core.models.refiner import Refiner
 
 _OPSET = 17
 _IR_VERSION = 8
-"""Both of 2022: every runtime since reads them."""
+"""Both versions are of 2022: every runtime since then reads them."""
 
 
 def save_onnx(path: Path, loaded: LoadedRefiner) -> None:
-    """Write a refiner that takes and gives `images` → `refined`, pixels [N, H, W, C], any N."""
+    """Write a refiner as a graph `images` → `refined`, pixels [N, H, W, C], any N."""
     graph = _Graph()
     kind = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16}[loaded.pixels]
     white = {"uint8": 255.0, "uint16": 65535.0}[loaded.pixels]
@@ -54,7 +54,7 @@ def save_onnx(path: Path, loaded: LoadedRefiner) -> None:
 
 
 class _Graph:
-    """Nodes and weights, named by number as they come."""
+    """Nodes and weights of an ONNX graph, named by number in order."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

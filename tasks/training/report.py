@@ -7,8 +7,7 @@ from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner
 from storage.reader import Dataset
 from tasks.runtime.links import link_to_mlflow
-from tasks.runtime.pictures import before_after, data_uri, png
-from tasks.training.sink import as_8_bit
+from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 
 IMAGES_SHOWN = 30
 
@@ -16,12 +15,12 @@ IMAGES_SHOWN = 30
 def show_training(
     refiner_id: str, mlflow_run_id: str, loaded: LoadedRefiner, synthetic: Dataset, real: Dataset
 ) -> None:
-    """Put a picture of what the refiner does, and a link to its training, on the flow run."""
+    """Create Prefect artifacts: images before and after refinement, link to the MLflow run."""
     before, wanted = (each.load(max_rows=IMAGES_SHOWN).images for each in (synthetic, real))
     with torch.inference_mode():
         after = UInt8Refiner(loaded.refiner)(torch.tensor(before)).numpy()
     create_image_artifact(
-        data_uri(png(before_after(as_8_bit(before), as_8_bit(after), as_8_bit(wanted)))),
+        data_uri(png(before_after(as_8_bits(before), as_8_bits(after), as_8_bits(wanted)))),
         key="refined-samples",
         description="Rows in pairs: synthetic, and the same images refined; below, real images.",
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from prefect.context import TaskRunContext
 from torch import Tensor
 
-from tasks.runtime.pictures import grid, refinement_progress
+from tasks.runtime.pictures import as_8_bits, grid, refinement_progress
 from tasks.runtime.progress import ProgressBar
 from tasks.runtime.tracking import TrackedRun
 
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_PROGRESS = 10.0
 
 
 class TrackedSink:
-    """Takes what a training tells and gives it to MLflow, the log and the run's page in Prefect."""
+    """Sink that logs to MLflow, to the log and to the run's progress artifact in Prefect."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
@@ -26,21 +26,21 @@ class TrackedSink:
         self._started = time.monotonic()
         self._first_step: int | None = None
         self._last_said = 0.0
-        # Of several processes that train, none is a task's own.
+        # Training processes under torchrun are no task runs.
         self._has_page = TaskRunContext.get() is not None
         self._bar: ProgressBar | None = None
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Pass on the losses: the article's Figure 7."""
+        """Log the losses, the article's Figure 7, to MLflow."""
         self._run.metrics(values, step)
 
     def samples(self, step: int, images: Tensor) -> None:
-        """Keep the same synthetic images as refined at this step: the article's Figure 6."""
-        self._samples[step] = as_8_bit(images.cpu().numpy())
+        """Log the same synthetic images as refined at this step, the article's Figure 6."""
+        self._samples[step] = as_8_bits(images.cpu().numpy())
         self._run.image("refined", grid(self._samples[step]), step=step)
 
     def progress(self, step: int, total: int) -> None:
-        """Say how far the training is and how long it will take."""
+        """Report progress and the time left, at most every SECONDS_BETWEEN_PROGRESS."""
         now = time.monotonic()
         if self._first_step is None:
             self._first_step, self._started = step, now
@@ -61,10 +61,5 @@ class TrackedSink:
             self._bar.update(percent, words)
 
     def progress_picture(self) -> NDArray[np.uint8]:
-        """The kept samples in one picture, a row a step."""
+        """Return the samples of all steps in one picture, one row for each step."""
         return refinement_progress(self._samples)
-
-
-def as_8_bit(images: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
-    """For people to look at: of 16-bit pixels the upper half."""
-    return (images >> 8).astype(np.uint8) if images.dtype == np.uint16 else images.astype(np.uint8)

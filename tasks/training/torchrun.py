@@ -1,7 +1,7 @@
-"""torchrun that ends with the process that started it, and its workers with it.
+"""torchrun that ends with its parent process, and its workers with it.
 
-A training goes on under torchrun when its command is killed, and a second command would train the
-same refiner beside it.
+Without this, a training under torchrun outlives a killed command, and a second command would train
+the same refiner beside it.
 """
 
 from torch.distributed.run import main

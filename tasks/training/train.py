@@ -30,7 +30,7 @@ from tasks.training.report import show_training
 
 
 class RefinerRef(NamedTuple):
-    """A trained refiner, by name."""
+    """Reference to a trained refiner: ids, digest and path."""
 
     refiner: str
     weights_digest: str
@@ -43,15 +43,15 @@ class RefinerRef(NamedTuple):
 def train_refiner(
     synthetic: str, real: str, config: TrainingConfig, may_lead: bool = True
 ) -> RefinerRef:
-    """Train, or go on with, the refiner that these datasets and settings name.
+    """Train, or resume training, the refiner of these datasets and hyperparameters.
 
-    A killed training continues from its last checkpoint and ends in the same bits (on CPU); one
-    that is finished is returned at once. SIGTERM saves a checkpoint and then exits (code 143).
-    Without `may_lead` the refiner is registered as a candidate, however good it is.
+    A killed training resumes from its last checkpoint and ends in the same bits (on CPU); a
+    finished one is returned at once. SIGTERM saves a checkpoint and then exits (code 143). Without
+    `may_lead` the refiner is registered as a candidate, however good it is.
     """
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
     require_distinct({"synthetic": synthetic_set.info, "real": real_set.info})
-    # What was refined already may be refined further.
+    # A refined dataset can be refined again.
     require_domain(synthetic_set.info, "synthetic", "synthetic", "refined")
     require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
@@ -116,7 +116,7 @@ def _train(
 
 
 def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
-    """Log the refiner, for us as weights and for others as models, and give it a version."""
+    """Log the refiner as weights, PyTorch model and ONNX graph; returns its model version."""
     run.artifact(weights, "checkpoint")
     size = (2, loaded.image_height, loaded.image_width, loaded.channels)
     run.pytorch_model("model", UInt8Refiner(loaded.refiner), np.zeros(size, loaded.pixels))

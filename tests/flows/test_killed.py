@@ -135,4 +135,4 @@ def test_sigterm_saves_the_training_and_exits(simgan: Any, datasets: Path) -> No
     assert process.returncode == 128 + signal.SIGTERM
     (checkpoint,) = begun
     step = load_checkpoint(checkpoint)["state"]["step"]
-    assert f"told to stop at step {step}; the checkpoint is written" in said
+    assert f"stopped by SIGTERM at step {step}; the checkpoint is written" in said

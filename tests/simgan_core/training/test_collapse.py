@@ -12,7 +12,7 @@ def test_refined_images_that_stay_the_synthetic_ones_are_a_collapse() -> None:
     watch, unchanged = CollapseWatch(), {"change/spread": 1.0, "change/mean_levels": 0.1}
     for step in range(9):
         watch.require_alive(step, unchanged)
-    with pytest.raises(CollapsedError, match=r"up to step 9 .* 10 examinations in a row"):
+    with pytest.raises(CollapsedError, match=r"up to step 9 .* 10 validations in a row"):
         watch.require_alive(9, unchanged)
 
 

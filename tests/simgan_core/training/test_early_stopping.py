@@ -8,7 +8,7 @@ from simgan_core.training.validation import Metrics
 CONFIG = StoppingConfig(patience=3, max_pupil_shift_px=1.0)
 
 
-def examined(kid: float, shift_px: float = 0.5, kept: float = 1.0) -> Metrics:
+def validated(kid: float, shift_px: float = 0.5, kept: float = 1.0) -> Metrics:
     return {
         "realism/kid": kid,
         "labels/pupil_shift_px.mean": shift_px,
@@ -22,7 +22,7 @@ def refiner(bias: float) -> Refiner:
     return made
 
 
-def judged(*figures: Metrics, image_width: int = 55) -> EarlyStopping:
+def updated(*figures: Metrics, image_width: int = 55) -> EarlyStopping:
     stopping = EarlyStopping(CONFIG, image_width)
     for step, found in enumerate(figures, start=1):
         stopping.update(step, found, refiner(bias=step))
@@ -30,7 +30,7 @@ def judged(*figures: Metrics, image_width: int = 55) -> EarlyStopping:
 
 
 def test_the_candidate_of_least_kid_is_kept_with_its_weights() -> None:
-    stopping = judged(examined(3.0), examined(1.0), examined(2.0))
+    stopping = updated(validated(3.0), validated(1.0), validated(2.0))
     assert stopping.best_step == 2
     assert stopping.best_weights["last.bias"].item() == 2
     assert "step 2: the least KID, 1.0000" in stopping.verdict()
@@ -38,32 +38,32 @@ def test_the_candidate_of_least_kid_is_kept_with_its_weights() -> None:
 
 def test_weights_that_train_on_do_not_change_the_kept_ones() -> None:
     stopping, training = EarlyStopping(CONFIG, 55), refiner(bias=1.0)
-    stopping.update(1, examined(1.0), training)
+    stopping.update(1, validated(1.0), training)
     torch.nn.init.zeros_(training.last.bias)
     assert stopping.best_weights["last.bias"].item() == 1
 
 
 def test_a_refiner_that_moves_labels_is_no_candidate_however_real() -> None:
-    stopping = judged(examined(3.0), examined(0.1, shift_px=1.2))
+    stopping = updated(validated(3.0), validated(0.1, shift_px=1.2))
     assert stopping.best_step == 1
 
 
 def test_a_refiner_that_hides_pupils_is_no_candidate() -> None:
-    stopping = judged(examined(0.1, shift_px=0.0, kept=0.5))
+    stopping = updated(validated(0.1, shift_px=0.0, kept=0.5))
     assert stopping.best_step is None
     assert "no candidate: only 50% of the pupils" in stopping.verdict()
 
 
 def test_the_gate_is_as_wide_as_the_images() -> None:
-    assert judged(examined(1.0, shift_px=1.9), image_width=110).best_step == 1
+    assert updated(validated(1.0, shift_px=1.9), image_width=110).best_step == 1
 
 
 def test_without_known_pupils_realism_alone_decides() -> None:
-    assert judged({"realism/kid": 2.0}, {"realism/kid": 1.0}).best_step == 2
+    assert updated({"realism/kid": 2.0}, {"realism/kid": 1.0}).best_step == 2
 
 
 def test_training_ends_when_patience_does() -> None:
-    assert not judged(*map(examined, (3.0, 4.0, 4.0, 2.0, 3.0, 3.0))).ended
-    ended = judged(*map(examined, (3.0, 2.0, 4.0, 4.0, 4.0)))
+    assert not updated(*map(validated, (3.0, 4.0, 4.0, 2.0, 3.0, 3.0))).ended
+    ended = updated(*map(validated, (3.0, 2.0, 4.0, 4.0, 4.0)))
     assert ended.ended
-    assert ended.verdict().endswith("3 later examinations found none better")
+    assert ended.verdict().endswith("3 later validations found none better")

@@ -3,12 +3,11 @@
 import logging
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tasks.training import sink
-from tasks.training.sink import TrackedSink, as_8_bit
+from tasks.training.sink import TrackedSink
 
 
 class Run:
@@ -57,7 +56,3 @@ def test_progress_is_said_every_few_seconds_with_rate_and_time_left(
     assert said[0] == "training: step 20 of 100, 2.5 a second, 32 s left"
     assert said[-1].startswith("training: step 100 of 100")
     assert len(said) == 4
-
-
-def test_16_bits_are_shown_by_their_upper_half() -> None:
-    assert as_8_bit(np.array([256, 65535], np.uint16)).tolist() == [1, 255]
