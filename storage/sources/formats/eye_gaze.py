@@ -19,6 +19,7 @@ from storage.samples import SampleBlock
 from storage.schema import GAZE, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
+from storage.sources.h5_file import opened_h5
 from storage.sources.options import SizedOptions
 from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
@@ -66,9 +67,11 @@ class EyeGazeSource:
         if not self._path.is_file():
             raise SourceError(f"there is no file {file}")
         try:
-            with h5py.File(self._path, "r") as opened:
+            with opened_h5(self._path) as opened:
                 groups = {name for name in opened if isinstance(opened.get(name), h5py.Group)}
                 keys = list(opened["image"]) if "image" in groups else []
+        except SourceError:
+            raise
         except _UNREADABLE as error:
             raise SourceError(f"{file} is damaged, or no .h5 file: {error}") from error
         if not keys:
@@ -103,7 +106,7 @@ class EyeGazeSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return samples start to stop − 1."""
-        with h5py.File(self._path, "r") as file:
+        with opened_h5(self._path) as file:
             return read_rows(self, start, stop, lambda key: self._read_one(file, key))
 
     def _read_one(self, file: Any, key: str) -> Sample:
