@@ -43,9 +43,10 @@ from storage.layout import create_arrays, open_arrays
 from storage.location import locate
 from storage.reader import open_dataset
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec
-from storage.sources.formats.unityeyes import write_unityeyes_pair
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.unityeyes import UnityEyesOptions, write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
-from tasks.ingestion.inputs import ArraysInput, SourceInput, UnityEyesInput
+from storage.sources.options import SourceOptions
 
 NUM_FRAMES = 10_000
 HEIGHT, WIDTH = 600, 800
@@ -87,7 +88,7 @@ def frames(folder: Path) -> None:
     """Print pairs a second of the plain loop, of our reading and writing, and of the command."""
     pairs = folder / "frames"
     draw_frames(pairs, NUM_FRAMES, HEIGHT, WIDTH)
-    source = UnityEyesInput(folder=str(pairs))
+    source = UnityEyesOptions(folder=str(pairs))
     size = statistics.mean(path.stat().st_size for path in pairs.glob("1*.jpg")) / 1000
     print(f"{NUM_FRAMES} frames of {WIDTH}×{HEIGHT} in colour, {size:.0f} KB each")
     _compare(
@@ -155,7 +156,7 @@ def _points(vectors: list[str]) -> np.ndarray:
     return np.array([[float(x) for x in text[1:-1].split(",")[:2]] for text in vectors])
 
 
-def ingest(source: SourceInput, to: Path, rows_per_shard: int = 16384) -> str:
+def ingest(source: SourceOptions, to: Path, rows_per_shard: int = 16384) -> str:
     """Ingest as the flow does, without an orchestrator; returns the digest."""
     # Prefect reads its settings when it is imported, so only after `prepare`.
     from tasks.ingestion.ingest import (  # noqa: PLC0415
@@ -222,7 +223,7 @@ def arrays(folder: Path) -> None:
         ),
     }
     for kind, place in places.items():
-        source = ArraysInput(file=str(place), images="image", gaze="gaze", pupil="pupil")
+        source = ArraysOptions(file=str(place), images="image", gaze="gaze", pupil="pupil")
         cases[f"ours, from {kind}"] = partial(ingest, source, folder / "ours.zarr")
     _compare(cases, NUM_ROWS)
 
@@ -301,7 +302,7 @@ def peak(pairs: Path, to: Path) -> None:
     sizes, over = [(0, 0)], threading.Event()
     sampler = threading.Thread(target=_sample_memory, args=(sizes, over))
     sampler.start()
-    ingest(UnityEyesInput(folder=str(pairs)), to)
+    ingest(UnityEyesOptions(folder=str(pairs)), to)
     over.set()
     sampler.join()
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -336,7 +337,7 @@ def link_pairs(folder: Path, count: int) -> Path:
 
 def kills(folder: Path) -> None:
     """Kill the command at NUM_KILLS random moments; print whether the digest is the same."""
-    source = UnityEyesInput(folder=str(link_pairs(folder, FEW)))
+    source = UnityEyesOptions(folder=str(link_pairs(folder, FEW)))
     undisturbed = ingest(source, folder / "undisturbed.zarr", KILLED_SHARD)
     to, draw = folder / "killed.zarr", random.Random(0)
     shutil.rmtree(to, ignore_errors=True)

@@ -10,9 +10,10 @@ from flows.pipeline import pipeline
 from flows.run_names import named
 from flows.simulate import simulate
 from simgan_core.config import PRESETS, EstimatorConfig
+from storage.sources.formats.mpiigaze import MPIIGazeOptions
+from storage.sources.formats.unityeyes import UnityEyesOptions
 from tasks.comparison.arms import DEMO
 from tasks.comparison.results import ComparisonResult
-from tasks.ingestion.inputs import MPIIGazeInput, UnityEyesInput
 
 NUM_SYNTHETIC = 4500
 NUM_REAL = 4500
@@ -35,9 +36,9 @@ def demo(out: str, seed: int = 0) -> ComparisonResult:
     simulate("real", f"{out}/simulated/real", NUM_REAL, 2 * seed + 2, len(PEOPLE))
     real_folder = f"{out}/simulated/real"
     return pipeline(
-        synthetic=UnityEyesInput(folder=f"{out}/simulated/synthetic"),
-        real=MPIIGazeInput(folder=real_folder, people=REAL_PEOPLE),
-        test=MPIIGazeInput(folder=real_folder, people=TEST_PEOPLE),
+        synthetic=UnityEyesOptions(folder=f"{out}/simulated/synthetic"),
+        real=MPIIGazeOptions(folder=real_folder, people=REAL_PEOPLE),
+        test=MPIIGazeOptions(folder=real_folder, people=TEST_PEOPLE),
         out=out,
         training=PRESETS["demo"].model_copy(update={"seed": seed}),
         estimator=ESTIMATOR,

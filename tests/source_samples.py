@@ -21,18 +21,18 @@ import pyarrow.parquet
 import zarr
 from PIL import Image
 
-from storage.sources.formats.arrays import ArraysSource
-from storage.sources.formats.eye_gaze import EyeGazeSource
-from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.eye_gaze import EyeGazeOptions
+from storage.sources.formats.folder import FolderOptions
 from storage.sources.formats.mpiigaze import (
     EyeArrays,
-    MPIIGazeSource,
+    MPIIGazeOptions,
     write_evaluation_list,
     write_mpiigaze_day,
 )
-from storage.sources.formats.nyu_hand import NyuHandSource
-from storage.sources.formats.syntheseyes import SynthesEyesSource
-from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
+from storage.sources.formats.nyu_hand import NyuHandOptions
+from storage.sources.formats.syntheseyes import SynthesEyesOptions
+from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesOptions, write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
 from storage.sources.source import Source
 
@@ -252,75 +252,89 @@ class Sample:
 
 
 SAMPLES = {
-    "unityeyes": Sample(unityeyes, UnityEyesSource, _other_labels, "do not belong together"),
+    "unityeyes": Sample(
+        unityeyes,
+        lambda folder: UnityEyesOptions(folder=folder).open(),
+        _other_labels,
+        "do not belong together",
+    ),
     "syntheseyes": Sample(
         syntheseyes,
-        SynthesEyesSource,
+        lambda folder: SynthesEyesOptions(folder=folder).open(),
         cut_short("f01/f01_2_0.2_0.1.pkl"),
         "no pickle",
     ),
     "mpiigaze": Sample(
         mpiigaze,
-        lambda folder: MPIIGazeSource(folder, subset="all"),
+        lambda folder: MPIIGazeOptions(folder=folder, subset="all").open(),
         cut_short("Data/Normalized/p00/day02.mat"),
         "cannot be read",
     ),
-    "mpiigaze-lists": Sample(mpiigaze_lists, MPIIGazeSource, _stray_line, "the list's line is not"),
+    "mpiigaze-lists": Sample(
+        mpiigaze_lists,
+        lambda folder: MPIIGazeOptions(folder=folder).open(),
+        _stray_line,
+        "the list's line is not",
+    ),
     "eye-gaze": Sample(
         eye_gaze,
-        lambda folder: EyeGazeSource(folder / "gaze.h5"),
+        lambda folder: EyeGazeOptions(file=folder / "gaze.h5").open(),
         _drop("look_vec/2"),
         "look_vec has no array",
     ),
     "arrays-h5": Sample(
         arrays_h5,
-        lambda folder: ArraysSource(folder / "eyes.h5", images="image", gaze="gaze", pupil="pupil"),
+        lambda folder: ArraysOptions(
+            file=str(folder / "eyes.h5"), images="image", gaze="gaze", pupil="pupil"
+        ).open(),
         _no_gaze,
         "no direction",
     ),
     "arrays-npy": Sample(
         arrays_npy,
-        lambda folder: ArraysSource(folder, images="image", gaze="gaze", pupil="pupil"),
+        lambda folder: ArraysOptions(
+            file=str(folder), images="image", gaze="gaze", pupil="pupil"
+        ).open(),
         _no_gaze_npy,
         "no direction",
     ),
     "arrays-npz": Sample(
         arrays_npz,
-        lambda folder: ArraysSource(
-            folder / "eyes.npz", images="image", gaze="gaze", pupil="pupil"
-        ),
+        lambda folder: ArraysOptions(
+            file=str(folder / "eyes.npz"), images="image", gaze="gaze", pupil="pupil"
+        ).open(),
         _no_gaze_npz,
         "no direction",
     ),
     "arrays-zarr": Sample(
         arrays_zarr,
-        lambda folder: ArraysSource(
-            folder / "eyes.zarr", images="image", gaze="gaze", pupil="labels/pupil"
-        ),
+        lambda folder: ArraysOptions(
+            file=str(folder / "eyes.zarr"), images="image", gaze="gaze", pupil="labels/pupil"
+        ).open(),
         _no_gaze_zarr,
         "no direction",
     ),
     "folder-csv": Sample(
         folder_with_labels,
-        FolderSource,
+        lambda folder: FolderOptions(folder=folder).open(),
         cut_short("2.png"),
         "does not decode",
     ),
     "folder-colour": Sample(
         folder_in_colour,
-        lambda folder: FolderSource(folder, channels=3),
+        lambda folder: FolderOptions(folder=folder, channels=3).open(),
         cut_short("bmp/2.bmp"),
         "does not decode",
     ),
     "folder-unlabelled": Sample(
         folder_unlabelled,
-        FolderSource,
+        lambda folder: FolderOptions(folder=folder).open(),
         cut_short("2.tiff"),
         "does not decode",
     ),
     "nyu-hand": Sample(
         nyu_hand,
-        lambda folder: NyuHandSource(folder, labels=folder / "labels.txt"),
+        lambda folder: NyuHandOptions(folder=folder, labels=folder / "labels.txt").open(),
         cut_short("depth_1_0000003.png"),
         "does not decode",
     ),

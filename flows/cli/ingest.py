@@ -1,37 +1,35 @@
-"""`simgan ingest`: one command a source format.
+"""`simgan ingest`: one command per source format, made from the format's options.
 
-Everything heavy is imported inside the command, so that help answers at once.
+A format's module is imported when its command is used, and everything else that is heavy inside
+the command, so that help answers at once.
 """
 
 # ruff: noqa: PLC0415
 
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from inspect import Parameter as Argument
+from inspect import Signature
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import App, Parameter, validators
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from flows.cli.outcome import Outcome, dataset_outcome
 from simgan_core.config import Config
 from simgan_core.errors import InputError
-from tasks.ingestion.inputs import (
-    ArraysInput,
-    EyeGazeInput,
-    FolderInput,
-    MPIIGazeInput,
-    NyuHandInput,
-    SynthesEyesInput,
-    UnityEyesInput,
-)
+from storage.sources.registry import describe_format, format_names, options_of
 
 _SIDE = re.compile(r"[0-9]{1,9}")
-
-app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
+_UNIT = re.compile(r"_(deg|px|mm|s)$")
+_COMMAND = "ingest_"
+_BOUNDS = {"ge": "gte", "gt": "gt", "le": "lte", "lt": "lt"}
+"""pydantic's names of a number's bounds, and cyclopts'."""
 
 
 class Storing(Config):
-    """What the formats have in common: where the samples go, and how."""
+    """Destination of the samples, and how they are stored: the same for every format."""
 
     to: str
     """Path or URL of the dataset."""
@@ -47,206 +45,101 @@ class Storing(Config):
     """Replace another dataset that is there."""
 
 
-Stored = Annotated[Storing, Parameter(name="*")]
-Folder = Annotated[Path, Parameter(help="The folder; nested folders are read too.")]
-Channels = Annotated[Literal[1, 3], Parameter(help="1: grey, 3: colour.")]
-Size = Annotated[str, Parameter(help="Height x width of the stored images, in pixels.")]
-CropSize = Annotated[
-    str | None,
-    Parameter(help="Height x width to crop and resize to, such as 35x55; as most are without."),
-]
-Domain = Annotated[
-    Literal["synthetic", "real"], Parameter(help="Which domain the images belong to.")
-]
+def ingest_app() -> App:
+    """Return the command with one subcommand per format, imported on use."""
+    app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
+    for name in format_names():
+        app.command(f"{__name__}:{_COMMAND}{name}", name=name, help=describe_format(name))
+    return app
 
 
-@app.command(name="unityeyes")
-def unityeyes(
-    folder: Folder,
-    *,
-    crop: Literal["eye-width", "margin"] = "eye-width",
-    channels: Channels = 1,
-    head_limit: Annotated[
-        float | None, Parameter(validator=validators.Number(gt=0, lte=180))
-    ] = None,
-    size: Size = "35x55",
-    storing: Stored,
-) -> Outcome:
-    """Read a folder of N.jpg + N.json.
+def __getattr__(name: str) -> Callable[..., Outcome]:
+    """Return the command `ingest_FORMAT`, which cyclopts looks up when it is used."""
+    if not name.startswith(_COMMAND):
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return _command(name.removeprefix(_COMMAND))
 
-    Parameters
-    ----------
-    crop
-        How the eye is cut out of the frame.
-    head_limit
-        Leave out eyes of heads turned by more, in pitch or yaw, in degrees.
+
+def _command(name: str) -> Callable[..., Outcome]:
+    """Make a format's command; its options are the fields of the format's options model.
+
+    The first required field is an argument. Height and width, or a pair, are --size HEIGHTxWIDTH;
+    names of units are left out (head_limit_deg is --head-limit).
     """
-    height, width = height_and_width(size)
-    source = UnityEyesInput(
-        folder=str(folder),
-        crop=crop,
-        channels=channels,
-        head_limit_deg=head_limit,
-        height=height,
-        width=width,
+    options = options_of(name)
+    fields = {name: field for name, field in options.model_fields.items() if name != "format"}
+    place = next(name for name, field in fields.items() if field.is_required())
+
+    def command(first: Any, *, storing: Storing, **given: Any) -> Outcome:
+        values = {place: first, **given}
+        if isinstance(values.get("size"), str):
+            height, width = height_and_width(values.pop("size"))
+            values |= (
+                {"size": (height, width)}
+                if "size" in fields
+                else {"height": height, "width": width}
+            )
+        for key, value in values.items():
+            if isinstance(value, str) and _is_list(fields[key]):
+                values[key] = tuple(filter(None, map(str.strip, value.split(","))))
+        return _ingest(options.model_validate(values), storing)
+
+    arguments = [
+        Argument(
+            name,
+            Argument.POSITIONAL_OR_KEYWORD if name == place else Argument.KEYWORD_ONLY,
+            default=Argument.empty if field.is_required() else field.default,
+            annotation=_annotation(name, field),
+        )
+        for name, field in fields.items()
+        if name not in ("height", "width")
+    ]
+    if "height" in fields:
+        default = f"{fields['height'].default}x{fields['width'].default}"
+        shown = Parameter(help="Height x width of the stored images, in pixels.")
+        arguments.append(
+            Argument(
+                "size", Argument.KEYWORD_ONLY, default=default, annotation=Annotated[str, shown]
+            )
+        )
+    arguments.append(
+        Argument(
+            "storing", Argument.KEYWORD_ONLY, annotation=Annotated[Storing, Parameter(name="*")]
+        )
     )
-    return _ingest(source, storing)
+    arguments.sort(key=lambda argument: argument.name != place)
+    command.__annotations__.clear()
+    command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
+    command.__doc__ = options.__doc__
+    return command
 
 
-@app.command(name="syntheseyes")
-def syntheseyes(
-    folder: Folder, *, channels: Channels = 1, size: Size = "35x55", storing: Stored
-) -> Outcome:
-    """Read a folder of X.png + X.pkl; the pickles are read without running anything in them."""
-    height, width = height_and_width(size)
-    source = SynthesEyesInput(folder=str(folder), channels=channels, height=height, width=width)
-    return _ingest(source, storing)
+def _annotation(name: str, field: FieldInfo) -> Any:
+    """Return an option's type on the command line, with its name, help and bounds."""
+    hint, text = field.annotation, " ".join((field.description or "").split())
+    if name == "size":
+        hint, text = str | None, f"{text} As HEIGHTxWIDTH, such as 35x55."
+    elif _is_list(field):
+        hint, text = str | None, f"{text} Separated by commas."
+    bounds = {
+        known: getattr(bound, ours)
+        for bound in field.metadata
+        for ours, known in _BOUNDS.items()
+        if hasattr(bound, ours)
+    }
+    validator = validators.Number(**bounds) if bounds else None
+    return Annotated[hint, Parameter(name=_option(name), help=text, validator=validator)]
 
 
-@app.command(name="mpiigaze")
-def mpiigaze(
-    folder: Path,
-    *,
-    subset: Literal["evaluation", "all"] = "evaluation",
-    people: str | None = None,
-    size: Size = "35x55",
-    storing: Stored,
-) -> Outcome:
-    """Read the folder of MPIIGaze; its images are histogram-equalised and recorded so.
+def _option(name: str) -> str:
+    return f"--{_UNIT.sub('', name).replace('_', '-')}"
 
-    Parameters
-    ----------
-    folder
-        The folder that holds `Data` and `Evaluation Subset`.
-    subset
-        The official evaluation lists (right eyes mirrored), or every eye there is.
-    people
-        Only these, separated by commas: p00,p03.
-    """
-    height, width = height_and_width(size)
-    chosen = None if people is None else tuple(filter(None, map(str.strip, people.split(","))))
-    source = MPIIGazeInput(
-        folder=str(folder), subset=subset, people=chosen, height=height, width=width
+
+def _is_list(field: FieldInfo) -> bool:
+    """Whether the field is a tuple of any length, or None."""
+    return any(
+        Ellipsis in get_args(each) for each in (field.annotation, *get_args(field.annotation))
     )
-    return _ingest(source, storing)
-
-
-@app.command(name="eye-gaze")
-def eye_gaze(file: Path, *, size: Size = "35x55", storing: Stored) -> Outcome:
-    """Read gaze.h5 or real_gaze.h5 of Kaggle's 4quant/eye-gaze.
-
-    Parameters
-    ----------
-    file
-        The file.
-    """
-    height, width = height_and_width(size)
-    return _ingest(EyeGazeInput(file=str(file), height=height, width=width), storing)
-
-
-@app.command(name="folder")
-def folder(
-    folder: Folder,
-    *,
-    channels: Channels = 1,
-    domain: Domain = "real",
-    size: CropSize = None,
-    storing: Stored,
-) -> Outcome:
-    """Read a folder of images: png, jpg, bmp, tiff; 8 or 16 bits; labels.csv or labels.parquet."""
-    source = FolderInput(
-        folder=str(folder),
-        channels=channels,
-        domain=domain,
-        size=None if size is None else height_and_width(size),
-    )
-    return _ingest(source, storing)
-
-
-@app.command(name="nyu-hand")
-def nyu_hand(
-    folder: Path,
-    *,
-    labels: Path | None = None,
-    domain: Literal["synthetic", "real"] = "real",
-    view: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=3))] = 1,
-    size: Size = "224x224",
-    storing: Stored,
-) -> Outcome:
-    """Read depth frames of NYU Hand Pose, cut to a cube of 300 mm round the hand.
-
-    Parameters
-    ----------
-    folder
-        The folder with depth_1_0000001.png and so on.
-    labels
-        Text file whose line n has u v d of each joint of frame n.
-    domain
-        real: the frames depth_…, synthetic: synthdepth_….
-    view
-        Which of the three cameras.
-    """
-    height, width = height_and_width(size)
-    source = NyuHandInput(
-        folder=str(folder),
-        labels=None if labels is None else str(labels),
-        domain=domain,
-        view=view,
-        height=height,
-        width=width,
-    )
-    return _ingest(source, storing)
-
-
-@app.command(name="arrays")
-def arrays(
-    file: str,
-    *,
-    images: str,
-    gaze: str | None = None,
-    gaze_pitchyaw: str | None = None,
-    y_up: bool = False,
-    pupil: str | None = None,
-    id: str | None = None,
-    person: str | None = None,
-    domain: Domain = "synthetic",
-    size: CropSize = None,
-    storing: Stored,
-) -> Outcome:
-    """Read named arrays: h5, npz, npy or zarr.
-
-    Parameters
-    ----------
-    file
-        An .h5 or .npz file, a folder of .npy files, or a zarr group (a folder or s3:// URL).
-    images
-        Name of the images, [N, H, W] or [N, H, W, C].
-    gaze
-        Name of the gaze vectors, [N, 3].
-    gaze_pitchyaw
-        Name of the gaze angles in radians, [N, 2].
-    y_up
-        The gaze vectors' y points up, as UnityEyes has it.
-    pupil
-        Name of the pupil centres in pixels from the top left, [N, 2].
-    id
-        Name of the samples' names; the row number when not given.
-    person
-        Name of whose images they are, [N]: comparisons group and leave out by it.
-    """
-    source = ArraysInput(
-        file=file,
-        images=images,
-        gaze=gaze,
-        gaze_pitchyaw=gaze_pitchyaw,
-        y_up=y_up,
-        pupil=pupil,
-        id=id,
-        person=person,
-        domain=domain,
-        size=None if size is None else height_and_width(size),
-    )
-    return _ingest(source, storing)
 
 
 def _ingest(source: Any, storing: Storing) -> Outcome:

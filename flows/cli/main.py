@@ -26,7 +26,7 @@ from flows.cli.arguments import (
 )
 from flows.cli.environment import prepare
 from flows.cli.gallery import app as gallery_app
-from flows.cli.ingest import app as ingest_app
+from flows.cli.ingest import ingest_app
 from flows.cli.inspect import inspect_app, verify_app
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
@@ -76,7 +76,7 @@ simulate_app = App(
 )
 simulate_app.command(simulate_unityeyes, name="unityeyes")
 app.command(simulate_app)
-app.command(ingest_app)
+app.command(ingest_app())
 app.command(inspect_app)
 app.command(verify_app)
 app.command(turing_app)
@@ -407,12 +407,13 @@ def pipeline(
         Estimators trained for each training set.
     """
     from flows.pipeline import pipeline as pipeline_flow
-    from tasks.ingestion.inputs import MPIIGazeInput, UnityEyesInput
+    from storage.sources.formats.mpiigaze import MPIIGazeOptions
+    from storage.sources.formats.unityeyes import UnityEyesOptions
 
     result = pipeline_flow(
-        synthetic=UnityEyesInput(folder=str(synthetic)),
-        real=MPIIGazeInput(folder=str(real), people=_names(real_people)),
-        test=MPIIGazeInput(folder=str(real), people=_names(test_people)),
+        synthetic=UnityEyesOptions(folder=synthetic),
+        real=MPIIGazeOptions(folder=real, people=_names(real_people)),
+        test=MPIIGazeOptions(folder=real, people=_names(test_people)),
         out=out,
         preprocess=preprocess,
         training=with_preset(preset, training),

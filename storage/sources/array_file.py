@@ -22,6 +22,7 @@ from zarr.errors import ZarrUserWarning
 
 from storage.errors import SourceError
 from storage.location import locate
+from storage.sources.h5_file import opened_h5
 
 _UNREADABLE = (
     ArithmeticError,
@@ -124,7 +125,7 @@ class H5File(ArrayFile):
     @override
     def _keys(self) -> list[str]:
         keys: list[str] = []
-        with h5py.File(self.path, "r") as file:
+        with opened_h5(self.path) as file:
             file.visititems(
                 lambda key, node: keys.append(key) if isinstance(node, h5py.Dataset) else None
             )
@@ -132,13 +133,13 @@ class H5File(ArrayFile):
 
     @override
     def _look(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        with h5py.File(self.path, "r") as file:
+        with opened_h5(self.path) as file:
             node = file.get(key)
             return (node.shape, node.dtype) if isinstance(node, h5py.Dataset) else None
 
     @override
     def _rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
-        with h5py.File(self.path, "r") as file:
+        with opened_h5(self.path) as file:
             array = file[key]
             if h5py.check_string_dtype(array.dtype) is not None:
                 array = array.asstr("utf-8", errors="backslashreplace")

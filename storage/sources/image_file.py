@@ -105,7 +105,9 @@ def opened_image(path: Path) -> Iterator[OpenImage]:
     if not path.is_file():  # opening a pipe waits until somebody writes to it
         raise BadSampleError("the image file is missing")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Of a file object, not a path: Pillow maps uncompressed files that it opens itself, and
+        # where a mapped file is cut, the operating system ends the process.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if max(image.size) > MAX_SIDE_PX:
                 raise BadSampleError(f"the image claims to be over {MAX_SIDE_PX} pixels a side")
             if min(image.size) < 1:
@@ -150,7 +152,7 @@ def _read_deep(image: Image.Image, path: Path, channels: Channels) -> NDArray[np
         raise BadSampleError("grey images of 16 bits with transparency are not read")
     high = np.asarray(image)[..., :3].astype(np.uint16)
     again: Any  # `tile` is no attribute that Pillow declares for all images
-    with Image.open(path, formats=FORMATS) as again:
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as again:
         # Read in the other order of bytes, the low one of the two is taken for the high one.
         again.tile = [tile._replace(args=_swapped(tile.args)) for tile in again.tile]
         colour: NDArray[np.uint16] = high << 8 | np.asarray(again)[..., :3]

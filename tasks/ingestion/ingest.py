@@ -25,7 +25,6 @@ from storage.sources.source import Source
 from storage.writer import DatasetWriter
 from tasks.ingestion.inputs import SourceInput
 from tasks.ingestion.reading import Reader
-from tasks.ingestion.sources import open_source
 from tasks.runtime.code_version import code_version
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.policies import (
@@ -185,7 +184,7 @@ _OPEN: dict[tuple[object, ...], tuple[Reader, DatasetWriter]] = {}
 
 
 def _list(source: SourceInput) -> Source:
-    opened = open_source(source)
+    opened = source.open()
     with _OPENING:
         _close_all()
         _LISTED[source] = opened
@@ -202,7 +201,7 @@ def _opened(
     key = (source, listing_digest, to, preprocess, num_kept)
     with _OPENING:
         if key not in _OPEN:
-            opened = _LISTED.get(source) or open_source(source)
+            opened = _LISTED.get(source) or source.open()
             _close_all()
             if opened.content_digest() != listing_digest:
                 raise ValueError(

@@ -2,26 +2,36 @@
 
 import json
 from collections.abc import Iterator
+from inspect import isabstract
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import flows.cli.ingest  # noqa: F401  the configurations of this module and the next one
+import tasks.ingestion.inputs
 import tasks.nightly  # noqa: F401
 from simgan_core.config import Config, TrainingConfig
+from storage.sources.options import SourceOptions
 
 
-def configurations(base: type[Config] = Config) -> Iterator[type[Config]]:
+def configurations(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Every configuration that the commands and flows have."""
     for model in base.__subclasses__():
-        yield model
+        if not isabstract(model):
+            yield model
         yield from configurations(model)
 
 
-MODELS = sorted(set(configurations()), key=lambda model: (model.__module__, model.__qualname__))
+MODELS = sorted(
+    {*configurations(Config), *configurations(SourceOptions)},
+    key=lambda model: (model.__module__, model.__qualname__),
+)
+TEXT = st.text(st.characters(), max_size=8)  # lone surrogates too, as in names that are not UTF-8
+st.register_type_strategy(Path, TEXT.map(Path))
 ODD = st.one_of(
     st.none(),
     st.booleans(),
@@ -29,7 +39,7 @@ ODD = st.one_of(
     st.integers(),
     st.integers(-(10**5000), 10**5000),
     st.sampled_from([0, -1, 1, 2**31, 2**63, 2**64, 1e308, 5e-324, -0.0, "inf", "nan", "1e999"]),
-    st.text(st.characters(), max_size=8),  # lone surrogates too, as in names that are not UTF-8
+    TEXT,
     st.binary(max_size=4),
     st.lists(st.floats(), max_size=3),
     st.lists(st.text(st.characters(), max_size=3), max_size=3),
@@ -37,7 +47,7 @@ ODD = st.one_of(
 )
 
 
-def documents(model: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
+def documents(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     """What somebody might give: fitting values, some of them replaced by odd ones."""
     fields = model.model_fields
     fitting = {name: values(field.annotation) for name, field in fields.items()}
@@ -50,10 +60,10 @@ def documents(model: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
 
 def values(annotation: Any) -> st.SearchStrategy[Any]:
     """Values of a field's type."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return documents(annotation)
     nested = [each for each in get_args(annotation) if isinstance(each, type)]
-    if any(issubclass(each, Config) for each in nested):
+    if any(issubclass(each, BaseModel) for each in nested):
         return st.one_of(*map(values, nested))
     return st.from_type(annotation)
 
@@ -61,13 +71,13 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
 def test_all_configurations_are_tried() -> None:
     names = {model.__name__ for model in MODELS}
     assert names >= {"TrainingConfig", "EstimatorConfig", "ComparisonConfig", "Runner", "Storing"}
-    assert names >= {"FolderInput", "UnityEyesInput", "RetrainRule", "Appearance"}
+    assert names >= {"FolderOptions", "UnityEyesOptions", "RetrainRule", "Appearance"}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_what_is_accepted_is_written_and_read_again(model: type[Config], data: Any) -> None:
+def test_what_is_accepted_is_written_and_read_again(model: type[BaseModel], data: Any) -> None:
     try:
         accepted = model.model_validate(data.draw(documents(model)))
     except ValidationError:

@@ -12,8 +12,10 @@ import pytest
 
 from simgan_core.models.checkpoint import load_checkpoint
 from storage.reader import open_dataset
+from storage.sources.formats.mpiigaze import MPIIGazeOptions
+from storage.sources.formats.unityeyes import UnityEyesOptions
+from storage.sources.options import SourceOptions
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
-from tasks.ingestion.inputs import MPIIGazeInput, SourceInput, UnityEyesInput
 from tasks.simulate import simulate_real, simulate_synthetic
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
@@ -33,12 +35,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def datasets(files: Path) -> Path:
     """Both domains as datasets."""
-    ingested(UnityEyesInput(folder=str(files / "synthetic")), files / "synthetic.zarr")
-    ingested(MPIIGazeInput(folder=str(files / "real")), files / "real.zarr")
+    ingested(UnityEyesOptions(folder=str(files / "synthetic")), files / "synthetic.zarr")
+    ingested(MPIIGazeOptions(folder=str(files / "real")), files / "real.zarr")
     return files
 
 
-def ingested(source: SourceInput, to: Path, append: bool = False) -> str:
+def ingested(source: SourceOptions, to: Path, append: bool = False) -> str:
     """Ingest as INGESTION has it, without any disturbance; returns the digest."""
     plan = plan_ingestion.fn(source, str(to), "equalize", 8, append=append)
     for group in plan.groups:
@@ -80,7 +82,7 @@ def test_an_addition_goes_on_to_the_same_digest(
 ) -> None:
     """Pairs 1 to 180, then the other 60 in a run that is killed and another one, or in one."""
     pairs, killed, undisturbed = tmp_path / "pairs", tmp_path / "k.zarr", tmp_path / "u.zarr"
-    source = UnityEyesInput(folder=str(pairs))
+    source = UnityEyesOptions(folder=str(pairs))
     pairs.mkdir()
     _link(datasets / "synthetic", pairs, range(1, 181))
     before = ingested(source, killed)

@@ -12,7 +12,7 @@ from storage.location import locate
 from storage.reader import open_dataset
 from storage.samples import SampleBlock, concatenated
 from storage.schema import DatasetInfo, DatasetSpec
-from storage.sources.formats.arrays import ArraysSource
+from storage.sources.formats.arrays import ArraysOptions, ArraysSource
 from storage.writer import DatasetWriter
 
 
@@ -22,7 +22,7 @@ def eyes(folder: Path, numbers: list[int]) -> ArraysSource:
     gaze = np.array([[0, 0, 0.0 if number == 13 else -1] for number in numbers])
     path = folder / f"{'-'.join(map(str, numbers))}.npz"
     np.savez(path, image=images, gaze=gaze, id=np.array(numbers))
-    return ArraysSource(path, images="image", gaze="gaze", id="id")
+    return ArraysOptions(file=str(path), images="image", gaze="gaze", id="id").open()
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_what_is_there_is_not_read_again(url: str, tmp_path: Path) -> None:
     other = eyes(tmp_path, [2, 4, 6, 8, 10, 12])
     images = np.full((6, 4, 6), 99, np.uint8)
     np.savez(other._file.path, image=images, gaze=np.full((6, 3), -1.0), id=np.arange(2, 13, 2))
-    append(url, ArraysSource(other._file.path, images="image", gaze="gaze", id="id"))
+    append(
+        url, ArraysOptions(file=str(other._file.path), images="image", gaze="gaze", id="id").open()
+    )
     assert list(rows_of(url).values()) == [2, 4, 6, 8, 10, 99]
 
 

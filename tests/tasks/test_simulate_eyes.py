@@ -7,13 +7,13 @@ import pytest
 
 from simgan_core.errors import InputError
 from simgan_core.simulator.eyes import sample_scenes
-from storage.sources.formats.mpiigaze import MPIIGazeSource
+from storage.sources.formats.mpiigaze import MPIIGazeOptions
 from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 
 
 def test_files_show_as_many_people_as_asked_for_in_turn(tmp_path: Path) -> None:
     folder = simulate_real.fn(str(tmp_path / "r"), 24, seed=2, num_people=4)
-    source = MPIIGazeSource(Path(folder))
+    source = MPIIGazeOptions(folder=Path(folder)).open()
     block = source.read(0, 24)
     assert {name.split("/")[0] for name in block.ids} == {"p00", "p01", "p02", "p03"}
     scenes = sample_scenes("real", 24, seed=2, num_people=4)

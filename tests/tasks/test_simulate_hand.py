@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from storage.sources.formats.nyu_hand import NyuHandSource
+from storage.sources.formats.nyu_hand import NyuHandOptions
 from tasks.simulate import simulate_hand
 
 
 @pytest.mark.parametrize("domain", ["synthetic", "real"])
 def test_joints_lie_in_the_hand_that_is_seen(tmp_path: Path, domain: str) -> None:
     folder = simulate_hand.fn(str(tmp_path / "h"), domain, 4, seed=1)
-    source = NyuHandSource(folder, labels=f"{folder}/labels.txt", size=(128, 128), domain=domain)
+    source = NyuHandOptions(
+        folder=folder, labels=f"{folder}/labels.txt", height=128, width=128, domain=domain
+    ).open()
     block = source.read(0, 4)
     assert block.valid.all()
     joints, centre = block.labels["joints_uvd"], block.labels["cube_centre_mm"]

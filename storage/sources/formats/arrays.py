@@ -1,14 +1,13 @@
 """Named arrays of images and labels: h5, npz, npy or zarr."""
 
 import hashlib
-import os
 import re
 from collections import Counter
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import Floats, Images, Rejection, SampleBlock
@@ -17,6 +16,8 @@ from storage.sources.array_file import open_array_file
 from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
 from storage.sources.gaze_angles import directions, directions_of_angles
 from storage.sources.image_file import MAX_SIDE_PX
+from storage.sources.options import Side, SourceOptions
+from storage.sources.registry import register
 from storage.sources.rows import read_together
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
@@ -26,23 +27,49 @@ PIECE_ROWS = 512
 """The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
 
 
+@register
+class ArraysOptions(SourceOptions):
+    """Named arrays: h5, npz, npy or zarr."""
+
+    format: Literal["arrays"] = "arrays"
+    file: str
+    """The .h5 or .npz file, the folder of .npy files, or the zarr group (a folder or s3:// URL)."""
+    images: str
+    """Name of the images: uint8 or uint16 [N, H, W] or [N, H, W, C], C = 1 or 3."""
+    gaze: str | None = None
+    """Name of the gaze vectors [N, 3], of any length: x right, y down, z into the scene."""
+    gaze_pitchyaw: str | None = None
+    """Name of the gaze angles [N, 2] in radians, positive up and to the image's left."""
+    y_up: bool = False
+    """The gaze vectors' y points up, as UnityEyes has it."""
+    pupil: str | None = None
+    """Name of the pupil centres [N, 2], x and y in pixels from the top left."""
+    id: str | None = None
+    """Name of the samples' names [N], text or whole numbers; the row number when empty."""
+    person: str | None = None
+    """Name of the people [N], text or whole numbers, by whom comparisons group and leave out; ids
+    begin with them, 7 as p07/… and anna as person-anna/…."""
+    domain: Literal["synthetic", "real"] = "synthetic"
+    """Domain of the images."""
+    size: tuple[Side, Side] | None = None
+    """Height and width to crop (from the middle) and resize to, in pixels; as they are when
+    empty."""
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> Self:
+        if self.gaze is not None and self.gaze_pitchyaw is not None:
+            raise ValueError("give gaze or gaze_pitchyaw, not both")
+        if self.y_up and self.gaze is None:
+            raise ValueError("y_up says how gaze vectors point; give their key as gaze")
+        return self
+
+    @override
+    def open(self) -> "ArraysSource":
+        return ArraysSource(self)
+
+
 class ArraysSource:
     """The rows of named arrays of equal length.
-
-    Args:
-        file: An .h5 or .npz file, a folder of .npy files or one of them, or a zarr group (also
-            at an s3:// URL).
-        images: Key of uint8 or uint16 [N, H, W] or [N, H, W, C], C = 1 or 3.
-        gaze: Key of gaze vectors [N, 3] of any length, x right, y down, z into the scene.
-        gaze_pitchyaw: Key of gaze angles [N, 2] in radians instead, positive where it goes up and
-            to the image's left.
-        y_up: The gaze vectors have y up.
-        pupil: Key of pupil centres [N, 2], x, y in pixels from the top left.
-        id: Key of the samples' names [N], text or whole numbers; the row number without one.
-        person: Key of whose images they are [N], text or whole numbers: ids begin with it, 7 as
-            `p07/…`, anna as `person-anna/…`.
-        domain: Which domain the images belong to.
-        size: Height and width to cut (from the middle) and resize to; as they are without one.
 
     A row whose gaze is no direction is not valid; a pupil that is not known is NaN.
 
@@ -53,41 +80,25 @@ class ArraysSource:
     preprocess: Preprocess = "none"
     decodes = False
 
-    def __init__(
-        self,
-        file: Path | str,
-        *,
-        images: str,
-        gaze: str | None = None,
-        gaze_pitchyaw: str | None = None,
-        y_up: bool = False,
-        pupil: str | None = None,
-        id: str | None = None,
-        person: str | None = None,
-        domain: Literal["synthetic", "real"] = "synthetic",
-        size: tuple[int, int] | None = None,
-    ) -> None:
-        if gaze is not None and gaze_pitchyaw is not None:
-            raise SourceError("give gaze or gaze_pitchyaw, not both")
-        if y_up and gaze is None:
-            raise SourceError("y_up says how gaze vectors point; give their key as gaze")
-        self._file = open_array_file(os.fspath(file))
-        self._images, self._gaze, self._angles = images, gaze, gaze_pitchyaw
-        self._y_up, self._pupil, self._id, self._person = y_up, pupil, id, person
-        self.domain: Domain = domain
+    def __init__(self, given: ArraysOptions) -> None:
+        self._file = open_array_file(given.file)
+        self._images, self._gaze, self._angles = given.images, given.gaze, given.gaze_pitchyaw
+        self._y_up, self._pupil = given.y_up, given.pupil
+        self._id, self._person = given.id, given.person
+        self.domain: Domain = given.domain
         self._num_rows, self._frame, channels, self.dtype = self._look_at_images()
-        self._size = self._frame if size is None else Size(*size)
+        self._size = self._frame if given.size is None else Size(*given.size)
         self.image_shape = (*self._size, channels)
         self.labels = self._look_at_labels()
         self._require_distinct_names()
         self.options: dict[str, JsonValue] = {
-            "images": images,
-            "gaze": gaze,
-            "gaze_pitchyaw": gaze_pitchyaw,
-            "y_up": y_up,
-            "pupil": pupil,
-            "id": id,
-            "person": person,
+            "images": given.images,
+            "gaze": given.gaze,
+            "gaze_pitchyaw": given.gaze_pitchyaw,
+            "y_up": given.y_up,
+            "pupil": given.pupil,
+            "id": given.id,
+            "person": given.person,
             "size": [*self._size],
         }
         self._digest = self._digest_of_pieces()

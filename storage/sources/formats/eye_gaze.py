@@ -1,23 +1,27 @@
-"""Kaggle's 4quant/eye-gaze: gaze.h5 and real_gaze.h5, a dataset a sample in groups.
+"""Kaggle's 4quant/eye-gaze: gaze.h5 and real_gaze.h5.
 
-gaze.h5 has the groups `image` and `look_vec` (UnityEyes renders: y up), real_gaze.h5 `image` alone;
-a sample has the same key in each. Keys sort as text.
+The files have one HDF5 dataset per sample. gaze.h5 has the groups `image` and `look_vec` (UnityEyes
+renders: y up), real_gaze.h5 `image` alone; a sample has the same key in each. Keys sort as text.
 """
 
 import hashlib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 from pydantic import JsonValue
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import GAZE, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
+from storage.sources.h5_file import opened_h5
+from storage.sources.options import SizedOptions
+from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 MAX_SIDE_PX = 8192
@@ -27,6 +31,19 @@ PIECE_BYTES = 1 << 16
 
 _UNREADABLE = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
 """What h5py raises on damaged files; OSErrors of the operating system itself bear its number."""
+
+
+@register
+class EyeGazeOptions(SizedOptions):
+    """`gaze.h5` or `real_gaze.h5` of Kaggle's 4quant/eye-gaze."""
+
+    format: Literal["eye-gaze"] = "eye-gaze"
+    file: Path
+    """The file."""
+
+    @override
+    def open(self) -> "EyeGazeSource":
+        return EyeGazeSource(self)
 
 
 class EyeGazeSource:
@@ -43,16 +60,18 @@ class EyeGazeSource:
     dtype: PixelType = "uint8"
     decodes = True
 
-    def __init__(self, file: Path | str, *, size: tuple[int, int] = (35, 55)) -> None:
-        self._path = Path(file)
-        self._size = Size(*size)
+    def __init__(self, given: EyeGazeOptions) -> None:
+        self._path = file = given.file
+        self._size = Size(given.height, given.width)
         self.image_shape = (*self._size, 1)
         if not self._path.is_file():
             raise SourceError(f"there is no file {file}")
         try:
-            with h5py.File(self._path, "r") as opened:
+            with opened_h5(self._path) as opened:
                 groups = {name for name in opened if isinstance(opened.get(name), h5py.Group)}
                 keys = list(opened["image"]) if "image" in groups else []
+        except SourceError:
+            raise
         except _UNREADABLE as error:
             raise SourceError(f"{file} is damaged, or no .h5 file: {error}") from error
         if not keys:
@@ -66,7 +85,7 @@ class EyeGazeSource:
         labelled = "look_vec" in groups
         self.labels: tuple[LabelSpec, ...] = (GAZE,) if labelled else ()
         self.domain: Domain = "synthetic" if labelled else "real"
-        self.options: dict[str, JsonValue] = {"size": [*size]}
+        self.options: dict[str, JsonValue] = {"size": [*self._size]}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -87,7 +106,7 @@ class EyeGazeSource:
 
     def read(self, start: int, stop: int) -> SampleBlock:
         """Return samples start to stop − 1."""
-        with h5py.File(self._path, "r") as file:
+        with opened_h5(self._path) as file:
             return read_rows(self, start, stop, lambda key: self._read_one(file, key))
 
     def _read_one(self, file: Any, key: str) -> Sample:

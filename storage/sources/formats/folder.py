@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
@@ -13,12 +14,33 @@ from storage.sources.crop import Size, centre_box, crop_and_resize, scaled, suff
 from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image
 from storage.sources.label_table import LabelTable
 from storage.sources.listing import Listing
+from storage.sources.options import Side, SourceOptions
+from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows, rejected
 
 FIRST_IMAGES = 100
 """What most of so many are like, the others are taken to be."""
 
 TABLES = ("labels.csv", "labels.parquet")
+
+
+@register
+class FolderOptions(SourceOptions):
+    """A folder of png, jpg, bmp or tiff images, unlabelled or with labels.csv or labels.parquet."""
+
+    format: Literal["folder"] = "folder"
+    folder: Path
+    """The folder; nested folders are read too."""
+    channels: Channels = 1
+    """1: grey, 3: colour."""
+    domain: Literal["synthetic", "real"] = "real"
+    """Domain of the images."""
+    size: tuple[Side, Side] | None = None
+    """Height and width to crop and resize to, in pixels; those of most images when empty."""
+
+    @override
+    def open(self) -> "FolderSource":
+        return FolderSource(self)
 
 
 class FolderSource:
@@ -34,29 +56,22 @@ class FolderSource:
     preprocess: Preprocess = "none"
     decodes = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        size: tuple[int, int] | None = None,
-        channels: Channels = 1,
-        domain: Literal["synthetic", "real"] = "real",
-    ) -> None:
-        self._folder = Path(folder)
-        self._channels: Channels = channels
-        self.domain: Domain = domain
+    def __init__(self, given: FolderOptions) -> None:
+        self._folder = given.folder
+        self._channels: Channels = given.channels
+        self.domain: Domain = given.domain
         self._files = Listing(self._folder, _split_name)
         if not len(self._files):
             raise SourceError(
-                f"folder {folder} holds no image; expected {', '.join(sorted(SUFFIXES))}"
+                f"folder {self._folder} holds no image; expected {', '.join(sorted(SUFFIXES))}"
             )
         usual, self._bits = self._look_at_first()
-        self._size = usual if size is None else Size(*size)
-        self.image_shape = (*self._size, channels)
+        self._size = usual if given.size is None else Size(*given.size)
+        self.image_shape = (*self._size, given.channels)
         self.dtype: PixelType = "uint16" if self._bits == 16 else "uint8"
         self._table = self._open_table()
         self.labels = () if self._table is None else self._table.labels
-        self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": channels}
+        self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": given.channels}
         if self._table is not None:
             self.options["labels"] = [label.name for label in self.labels]
         self._digest = self._files.digest()

@@ -1,4 +1,4 @@
-"""MPIIGaze (Zhang et al., CVPR 2015): normalised eyes in day files, read and written.
+"""MPIIGaze (Zhang et al., CVPR 2015): normalised eyes in day files.
 
     Data/Normalized/p00/day01.mat                              filenames, data.{left,right}
     Evaluation Subset/sample list for eye image/p00.txt        lines "day01/0005.jpg left"
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import Rejection, SampleBlock
@@ -32,6 +33,8 @@ from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
 from storage.sources.head_pose import from_rotation_vectors, mirrored
+from storage.sources.options import SizedOptions
+from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, read_together, rejected
 
 logger = logging.getLogger(__name__)
@@ -67,6 +70,23 @@ class EyeArrays(NamedTuple):
     """Rotation vectors [N, 3] of the head (axis times radians); NaN where not known."""
 
 
+@register
+class MPIIGazeOptions(SizedOptions):
+    """The folder of MPIIGaze; its images are histogram-equalised and recorded so."""
+
+    format: Literal["mpiigaze"] = "mpiigaze"
+    folder: Path
+    """The folder that holds `Data` and `Evaluation Subset`."""
+    subset: Subset = "evaluation"
+    """The official evaluation lists (right eyes mirrored), or every eye there is."""
+    people: tuple[str, ...] | None = None
+    """Only these people, such as p00 and p03; all when empty."""
+
+    @override
+    def open(self) -> "MPIIGazeSource":
+        return MPIIGazeSource(self)
+
+
 class MPIIGazeSource:
     """The eyes of the evaluation subset, or all there are, named "p00/day01/0005/left".
 
@@ -85,24 +105,17 @@ class MPIIGazeSource:
     # Neighbouring rows share a day's file: cut into pieces, it would be read again for each.
     decodes = False
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        size: tuple[int, int] = (35, 55),
-        subset: Subset = "evaluation",
-        people: Sequence[str] | None = None,
-    ) -> None:
-        self._root = Path(folder)
-        self._size = Size(*size)
-        self.options: dict[str, JsonValue] = {"size": [*size], "subset": subset}
+    def __init__(self, given: MPIIGazeOptions) -> None:
+        self._root = given.folder
+        self._size = Size(given.height, given.width)
+        self.options: dict[str, JsonValue] = {"size": [*self._size], "subset": given.subset}
         self.image_shape = (*self._size, 1)
         found = _list_people(self._root)
-        chosen = found if people is None else _choose(people, found)
-        if people is not None:
+        chosen = _choose(given.people, found) if given.people else found
+        if given.people:
             self.options["people"] = [*chosen]
         days = _list_days(self._root, chosen)
-        evaluated = subset == "evaluation"
+        evaluated = given.subset == "evaluation"
         rows = _listed_rows(self._root, chosen, days) if evaluated else _all_rows(days)
         self._rows = _with_distinct_names(rows)
         if all(row.reason for row in self._rows):

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
@@ -21,6 +22,8 @@ from storage.schema import Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.crop import Box, Size, to_crop
 from storage.sources.image_file import opened_image
 from storage.sources.listing import Listing
+from storage.sources.options import SizedOptions
+from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 FX, FY, U0, V0 = 588.03, 587.07, 320.0, 240.0
@@ -47,6 +50,29 @@ CUBE_CENTRE_MM = LabelSpec(
 )
 
 
+@register
+class NyuHandOptions(SizedOptions):
+    """A folder of NYU Hand Pose's depth frames, cut to a cube of 300 mm round the hand."""
+
+    format: Literal["nyu-hand"] = "nyu-hand"
+    folder: Path
+    """The folder with depth_1_0000001.png and so on."""
+    labels: Path | None = None
+    """Text file whose line n has u v d of each joint of frame n; unlabelled when empty."""
+    domain: Literal["synthetic", "real"] = "real"
+    """real: the frames depth_…, synthetic: synthdepth_…."""
+    view: int = Field(default=1, ge=1, le=3)
+    """Number of the camera, 1 to 3."""
+    height: int = Field(default=224, ge=8, le=1024)
+    """Height of the stored images, in pixels."""
+    width: int = Field(default=224, ge=8, le=1024)
+    """Width of the stored images, in pixels."""
+
+    @override
+    def open(self) -> "NyuHandSource":
+        return NyuHandSource(self)
+
+
 class NyuHandSource:
     """The depth frames of a folder, cut to a cube of 300 mm round the hand, named by their stem.
 
@@ -54,13 +80,6 @@ class NyuHandSource:
     and what has no depth at 65535. Depths are picked, not averaged: between hand and background
     lies nothing. The cube's centre is the mean of the joints; without labels, the hand is taken
     for what is nearest to the camera.
-
-    Args:
-        folder: Where the depth frames are.
-        labels: A text file; its line n belongs to the frame numbered n.
-        size: Height and width of the images.
-        domain: "real" reads depth_…, "synthetic" synthdepth_….
-        view: Which of the three cameras.
 
     A frame that does not decode, has no line of labels or no hand in its cube is not valid.
     """
@@ -70,31 +89,27 @@ class NyuHandSource:
     dtype: PixelType = "uint16"
     decodes = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        labels: Path | str | None = None,
-        size: tuple[int, int] = (224, 224),
-        domain: Literal["synthetic", "real"] = "real",
-        view: int = 1,
-    ) -> None:
-        self._folder = Path(folder)
-        self._size = Size(*size)
-        self.domain: Domain = domain
-        prefix = _prefix(domain, view)
+    def __init__(self, given: NyuHandOptions) -> None:
+        self._folder = given.folder
+        self._size = Size(given.height, given.width)
+        self.domain: Domain = given.domain
+        prefix = _prefix(given.domain, given.view)
         pattern = re.compile(rf"({prefix}\d{{1,9}})\.png")
         self._files = Listing(self._folder, _Split(pattern))
         if not len(self._files):
-            raise SourceError(f"folder {folder} holds no frame; expected {prefix}0000001.png")
-        self._joints = None if labels is None else _read_joints(Path(labels))
+            raise SourceError(f"folder {self._folder} holds no frame; expected {prefix}0000001.png")
+        self._joints = None if given.labels is None else _read_joints(given.labels)
         joints = b"" if self._joints is None else self._joints.tobytes()
         self._digest = f"{self._files.digest()} {hashlib.sha256(joints).hexdigest()}"
         self.labels: tuple[LabelSpec, ...] = (CUBE_CENTRE_MM,)
         if self._joints is not None:
             self.labels = (_joints_spec(self._joints.shape[1]), CUBE_CENTRE_MM)
         self.image_shape = (*self._size, 1)
-        self.options: dict[str, JsonValue] = {"size": [*size], "view": view, "cube_mm": CUBE_MM}
+        self.options: dict[str, JsonValue] = {
+            "size": [*self._size],
+            "view": given.view,
+            "cube_mm": CUBE_MM,
+        }
 
     def __len__(self) -> int:
         return len(self._files)

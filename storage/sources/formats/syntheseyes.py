@@ -6,11 +6,12 @@ the files settles.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
@@ -18,13 +19,30 @@ from storage.schema import GAZE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, P
 from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
 from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
+from storage.sources.options import SizedOptions
 from storage.sources.plain_pickle import NotPlainError, load_plain
+from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
 MAX_LABEL_BYTES = 1 << 16
 
 IRIS_8_PX = IRIS_PX.model_copy(update={"shape": (8, 2)})
 LID_12_PX = LID_PX.model_copy(update={"shape": (12, 2)})
+
+
+@register
+class SynthesEyesOptions(SizedOptions):
+    """A folder of `X.png` + `X.pkl`; the pickles are read without running anything in them."""
+
+    format: Literal["syntheseyes"] = "syntheseyes"
+    folder: Path
+    """The folder; nested folders are read too."""
+    channels: Channels = 1
+    """1: grey, 3: colour."""
+
+    @override
+    def open(self) -> "SynthesEyesSource":
+        return SynthesEyesSource(self)
 
 
 class SynthesEyesSource:
@@ -41,23 +59,17 @@ class SynthesEyesSource:
     dtype: PixelType = "uint8"
     decodes = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        size: tuple[int, int] = (35, 55),
-        channels: Channels = 1,
-    ) -> None:
-        self._folder = Path(folder)
-        self._size = Size(*size)
-        self._channels: Channels = channels
-        self.options: dict[str, JsonValue] = {"size": [*size], "channels": channels}
-        self.image_shape = (*self._size, channels)
+    def __init__(self, given: SynthesEyesOptions) -> None:
+        self._folder = given.folder
+        self._size = Size(given.height, given.width)
+        self._channels: Channels = given.channels
+        self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": given.channels}
+        self.image_shape = (*self._size, given.channels)
         self._files = Listing(self._folder, _split_name, num_files=2)
         if not len(self._files):
             raise SourceError(
-                f"folder {folder} holds no SynthesEyes pair; expected f01/f01_1_0.0_0.0.png with "
-                "f01/f01_1_0.0_0.0.pkl and so on"
+                f"folder {self._folder} holds no SynthesEyes pair; expected "
+                "f01/f01_1_0.0_0.0.png with f01/f01_1_0.0_0.0.pkl and so on"
             )
         self._digest = self._files.digest()
 

@@ -1,4 +1,4 @@
-"""UnityEyes (Wood et al., ETRA 2016): folders of N.jpg with N.json, read and written.
+"""UnityEyes (Wood et al., ETRA 2016): folders of N.jpg with N.json.
 
 In the files every number is text, vectors are "(x, y, z)", points have their origin at the bottom
 left, and `look_vec` has y up.
@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
+from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
@@ -33,6 +34,8 @@ from storage.sources.crop import (
 from storage.sources.head_pose import from_unityeyes
 from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
+from storage.sources.options import SizedOptions
+from storage.sources.registry import register
 from storage.sources.rows import (
     BadSampleError,
     LeftOutError,
@@ -63,6 +66,26 @@ MAX_NUMBER = 1e6
 _VECTORS = re.compile(r"\([^()\n]*\)(\n\([^()\n]*\))*")
 
 
+@register
+class UnityEyesOptions(SizedOptions):
+    """A folder of `N.jpg` + `N.json`, as UnityEyes writes it."""
+
+    format: Literal["unityeyes"] = "unityeyes"
+    folder: Path
+    """The folder; nested folders are read too."""
+    crop: Crop = "eye-width"
+    """Crop of the eye: 1.5 eye widths wide, or a fixed share of the frame; both domains of a
+    training want the same rule."""
+    channels: Channels = 1
+    """1: grey, 3: colour."""
+    head_limit_deg: float | None = Field(default=None, gt=0, le=180)
+    """Leave out eyes of heads turned by more, in pitch or yaw, in degrees."""
+
+    @override
+    def open(self) -> "UnityEyesSource":
+        return UnityEyesSource(self)
+
+
 class UnityEyesSource:
     """The pairs in a folder and the folders in it, named by their relative stem ("12", "a/12").
 
@@ -85,30 +108,23 @@ class UnityEyesSource:
     dtype: PixelType = "uint8"
     decodes = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        size: tuple[int, int] = (35, 55),
-        crop: Crop = "eye-width",
-        channels: Channels = 1,
-        head_limit_deg: float | None = None,
-    ) -> None:
-        self._folder = Path(folder)
-        self._size = Size(*size)
-        self._crop = crop
-        self._channels: Channels = channels
-        self._head_limit_deg = head_limit_deg
-        self.options: dict[str, JsonValue] = {"size": [*size], "crop": crop}
-        if channels != 1:
-            self.options["channels"] = channels
-        if head_limit_deg is not None:
-            self.options["head_limit_deg"] = head_limit_deg
-        self.image_shape = (*self._size, channels)
+    def __init__(self, given: UnityEyesOptions) -> None:
+        self._folder = given.folder
+        self._size = Size(given.height, given.width)
+        self._crop = given.crop
+        self._channels: Channels = given.channels
+        self._head_limit_deg = given.head_limit_deg
+        self.options: dict[str, JsonValue] = {"size": [*self._size], "crop": given.crop}
+        if given.channels != 1:
+            self.options["channels"] = given.channels
+        if given.head_limit_deg is not None:
+            self.options["head_limit_deg"] = given.head_limit_deg
+        self.image_shape = (*self._size, given.channels)
         self._files = Listing(self._folder, _split_name, num_files=2, by_number=True)
         if not len(self._files):
             raise SourceError(
-                f"folder {folder} holds no UnityEyes pair; expected 1.jpg with 1.json and so on"
+                f"folder {self._folder} holds no UnityEyes pair; expected 1.jpg with 1.json and "
+                "so on"
             )
         self._digest = self._files.digest()
 

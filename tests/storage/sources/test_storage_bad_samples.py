@@ -15,9 +15,9 @@ from source_samples import LOOKS, SAMPLES, mpiigaze
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
-from storage.sources.formats.arrays import ArraysSource
-from storage.sources.formats.folder import FolderSource
-from storage.sources.formats.mpiigaze import EyeArrays, MPIIGazeSource, write_mpiigaze_day
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.folder import FolderOptions
+from storage.sources.formats.mpiigaze import EyeArrays, MPIIGazeOptions, write_mpiigaze_day
 from storage.sources.source import Source
 
 
@@ -99,7 +99,7 @@ def test_what_the_machine_does_is_no_rejection(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_of_images(tmp_path)
-    source = FolderSource(tmp_path)
+    source = FolderOptions(folder=tmp_path).open()
 
     def failing(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -121,7 +121,7 @@ def reasons(source: Source) -> dict[str, str]:
 def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
     folder_of_images(tmp_path)
     (tmp_path / "loop.png").symlink_to("loop.png")
-    assert reasons(FolderSource(tmp_path)).keys() == {"loop.png"}
+    assert reasons(FolderOptions(folder=tmp_path).open()).keys() == {"loop.png"}
 
 
 def test_a_name_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_name_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((tmp_path / "1.png").read_bytes())
-    found = reasons(FolderSource(tmp_path))
+    found = reasons(FolderOptions(folder=tmp_path).open())
     assert len(found) == 3
     assert set(found.values()) == {"the file's name is not UTF-8; rename it"}
     assert all(name.encode() for name in found)
@@ -140,7 +140,7 @@ def test_a_pipe_with_an_images_name_is_no_sample(tmp_path: Path) -> None:
     """Opening one waits until somebody writes to it."""
     folder_of_images(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    assert len(FolderSource(tmp_path)) == 3
+    assert len(FolderOptions(folder=tmp_path).open()) == 3
 
 
 def test_an_image_of_height_0_is_rejected(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_an_image_of_height_0_is_rejected(tmp_path: Path) -> None:
     whole = bytearray((tmp_path / "0.bmp").read_bytes())
     whole[22:26] = bytes(4)
     (tmp_path / "0.bmp").write_bytes(whole)
-    assert reasons(FolderSource(tmp_path)).keys() == {"0.bmp"}
+    assert reasons(FolderOptions(folder=tmp_path).open()).keys() == {"0.bmp"}
 
 
 @pytest.mark.parametrize("subset", ["all", "evaluation"])
@@ -160,7 +160,7 @@ def test_a_day_file_that_names_more_frames_than_it_has_loses_these_alone(
     eyes = EyeArrays(np.zeros((2, 36, 60), np.uint8), np.stack(LOOKS[:2]), np.zeros((2, 3)))
     names = [f"{n:04d}.jpg" for n in range(5)]
     write_mpiigaze_day(tmp_path, person="p00", day=1, filenames=names, left=eyes, right=eyes)
-    source = MPIIGazeSource(tmp_path, subset=subset)
+    source = MPIIGazeOptions(folder=tmp_path, subset=subset).open()
     found = reasons(source)
     assert len(found) == 6
     assert set(found.values()) == {"the day file has a name and no image of it"}
@@ -169,7 +169,7 @@ def test_a_day_file_that_names_more_frames_than_it_has_loses_these_alone(
 def test_a_day_file_that_is_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
     mpiigaze(tmp_path)
     (tmp_path / "Data/Normalized/p00/day03.mat").symlink_to("day03.mat")
-    assert reasons(MPIIGazeSource(tmp_path, subset="all")).keys() == {"p00/day03"}
+    assert reasons(MPIIGazeOptions(folder=tmp_path, subset="all").open()).keys() == {"p00/day03"}
 
 
 def test_a_damaged_chunk_of_an_h5_file_rejects_its_rows(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_damaged_chunk_of_an_h5_file_rejects_its_rows(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("images", data=images, chunks=(4, 8, 10), fletcher32=True)
         offset = file["images"].id.get_chunk_info(2).byte_offset
-    source = ArraysSource(tmp_path / "a.h5", images="images")
+    source = ArraysOptions(file=str(tmp_path / "a.h5"), images="images").open()
     whole = bytearray((tmp_path / "a.h5").read_bytes())
     whole[offset] ^= 1
     (tmp_path / "a.h5").write_bytes(whole)
@@ -190,7 +190,7 @@ def test_a_damaged_chunk_of_an_h5_file_rejects_its_rows(tmp_path: Path) -> None:
 def test_an_npy_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     """Mapped, it ended the process (SIGBUS)."""
     np.save(tmp_path / "images.npy", np.zeros((200, 64, 64), np.uint8))
-    source = ArraysSource(tmp_path, images="images")
+    source = ArraysOptions(file=str(tmp_path), images="images").open()
     os.truncate(tmp_path / "images.npy", 100 * 64 * 64)
     with pytest.raises(SourceError, match="ends before"):
         source.read(0, 200)

@@ -15,8 +15,8 @@ from damage import damage, read_damaged
 from PIL import Image
 from source_samples import SAMPLES
 
-from storage.sources.formats.folder import FolderSource
-from storage.sources.formats.mpiigaze import MPIIGazeSource
+from storage.sources.formats.folder import FolderOptions
+from storage.sources.formats.mpiigaze import MPIIGazeOptions
 
 NUM_DAMAGED = 15
 
@@ -44,7 +44,7 @@ def test_an_absurd_head_is_rejected_and_does_not_decide_the_size(tmp_path: Path)
         head = struct.pack(">II", side, side) + first[24:29]
         crc = struct.pack(">I", zlib.crc32(b"IHDR" + head))
         (tmp_path / "0.png").write_bytes(first[:16] + head + crc + first[33:])
-        source = FolderSource(tmp_path)
+        source = FolderOptions(folder=tmp_path).open()
         assert source.image_shape == (8, 10, 1)
         assert source.read(0, 3).valid.tolist() == [False, True, True]
 
@@ -60,6 +60,6 @@ def test_lists_name_no_files_elsewhere(tmp_path: Path) -> None:
         "day02/../0001.jpg left",
     ]
     path.write_text("\n".join(["day01/0001.jpg left", *tricks]))
-    block = MPIIGazeSource(tmp_path).read(0, 10)
+    block = MPIIGazeOptions(folder=tmp_path).open().read(0, 10)
     assert block.ids == ["p00/day01/0001/left", *(f"p00/line-{n}" for n in range(2, 6))]
     assert block.valid.tolist() == [True, *[False] * 4]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from storage.errors import SourceError
-from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.folder import FolderOptions
 
 GREY = np.arange(80, dtype=np.uint8).reshape(8, 10) * 3
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=2)
@@ -31,7 +31,7 @@ def deep_png(path: Path, image: np.ndarray) -> None:
 
 
 def read_all(folder: Path, channels: int = 1) -> np.ndarray:
-    source = FolderSource(folder, channels=channels)
+    source = FolderOptions(folder=folder, channels=channels).open()
     block = source.read(0, len(source))
     assert block.valid.all()
     return block.images
@@ -77,7 +77,7 @@ def test_of_two_depths_the_rarer_is_rejected(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "0.png")
     for number in (1, 2):
         Image.fromarray(GREY).save(tmp_path / f"{number}.png")
-    block = FolderSource(tmp_path).read(0, 3)
+    block = FolderOptions(folder=tmp_path).open().read(0, 3)
     assert block.valid.tolist() == [False, True, True]
     assert block.rejections[0].reason == "the image has 16 bits a grey level, most have 8"
 
@@ -97,7 +97,7 @@ def test_a_table_that_does_not_fit_is_an_error(tmp_path: Path, table: str, messa
     Image.fromarray(GREY).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(SourceError, match=message):
-        FolderSource(tmp_path)
+        FolderOptions(folder=tmp_path).open()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_table_that_does_not_fit_is_an_error(tmp_path: Path, table: str, messa
 def test_a_row_is_read_or_rejected(tmp_path: Path, row: str, reason: str | None) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text(f"file,gaze_x,gaze_y,gaze_z\n{row}\n")
-    block = FolderSource(tmp_path).read(0, 1)
+    block = FolderOptions(folder=tmp_path).open().read(0, 1)
     assert [r.reason for r in block.rejections] == ([] if reason is None else [reason])
     if reason is None:
         assert block.labels["gaze"][0] == pytest.approx(np.full(3, 3**-0.5))

@@ -12,14 +12,15 @@ import zarr
 from PIL import Image
 
 from storage.errors import SourceError
-from storage.sources.formats.arrays import ArraysSource
-from storage.sources.formats.eye_gaze import EyeGazeSource
-from storage.sources.formats.folder import FolderSource
-from storage.sources.formats.mpiigaze import EyeArrays, MPIIGazeSource, write_mpiigaze_day
-from storage.sources.formats.nyu_hand import NyuHandSource
-from storage.sources.formats.syntheseyes import SynthesEyesSource
-from storage.sources.formats.unityeyes import UnityEyesSource
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.eye_gaze import EyeGazeOptions
+from storage.sources.formats.folder import FolderOptions
+from storage.sources.formats.mpiigaze import EyeArrays, MPIIGazeOptions, write_mpiigaze_day
+from storage.sources.formats.nyu_hand import NyuHandOptions
+from storage.sources.formats.syntheseyes import SynthesEyesOptions
+from storage.sources.formats.unityeyes import UnityEyesOptions
 from storage.sources.listing import Listing
+from storage.sources.options import SourceOptions
 from storage.sources.selection import new_places
 from storage.sources.source import Source
 
@@ -38,14 +39,14 @@ def grey(number: int) -> np.ndarray:
 def folder_of_images(folder: Path) -> Source:
     for number, name in enumerate(NAMES):
         Image.fromarray(grey(number)).save(folder / f"{name}.png")
-    return FolderSource(folder)
+    return FolderOptions(folder=folder).open()
 
 
 def labelled_csv(folder: Path) -> Source:
     folder_of_images(folder)
     rows = "".join(f"{name}.png,{n / 1000},0.0\n" for n, name in enumerate(NAMES))
     (folder / "labels.csv").write_text(f"file,gaze_pitch,gaze_yaw\n{rows}")
-    return FolderSource(folder)
+    return FolderOptions(folder=folder).open()
 
 
 def labelled_parquet(folder: Path) -> Source:
@@ -53,19 +54,21 @@ def labelled_parquet(folder: Path) -> Source:
     pitch = np.arange(NUM_NAMES) / 1000
     columns = {"file": [f"{n}.png" for n in NAMES], "gaze_pitch": pitch, "gaze_yaw": 0 * pitch}
     pyarrow.parquet.write_table(pa.table(columns), folder / "labels.parquet")
-    return FolderSource(folder)
+    return FolderOptions(folder=folder).open()
 
 
 def eye_gaze(folder: Path) -> Source:
     with h5py.File(folder / "gaze.h5", "w") as file:
         for number, name in enumerate(NAMES):
             file[f"image/{name}"] = grey(number)
-    return EyeGazeSource(folder / "gaze.h5")
+    return EyeGazeOptions(file=folder / "gaze.h5").open()
 
 
 def arrays(folder: Path, write: Callable[[Path, np.ndarray], object], file: str) -> Source:
     write(folder, np.stack([grey(number) for number in range(NUM_NAMES)]))
-    return ArraysSource(folder / file, images="images", id="name", person="person")
+    return ArraysOptions(
+        file=str(folder / file), images="images", id="name", person="person"
+    ).open()
 
 
 def arrays_h5(folder: Path) -> Source:
@@ -100,7 +103,7 @@ def mpiigaze(folder: Path) -> Source:
         np.zeros((NUM_NAMES, 3)),
     )
     write_mpiigaze_day(folder, person="p00", day=1, filenames=NAMES, left=eyes, right=eyes)
-    return MPIIGazeSource(folder, subset="all")
+    return MPIIGazeOptions(folder=folder, subset="all").open()
 
 
 SOURCES = [folder_of_images, labelled_csv, labelled_parquet, eye_gaze, arrays_h5, arrays_npz,
@@ -145,26 +148,24 @@ def test_a_table_that_has_a_long_name_twice_is_refused(tmp_path: Path) -> None:
     rows = "".join(f"{name}.png,0.1,0.0\n" for name in [*NAMES, NAMES[1]])
     (tmp_path / "labels.csv").write_text(f"file,gaze_pitch,gaze_yaw\n{rows}")
     with pytest.raises(SourceError, match="twice"):
-        FolderSource(tmp_path)
+        FolderOptions(folder=tmp_path).open()
 
 
-@pytest.mark.parametrize("second", [SynthesEyesSource, UnityEyesSource, NyuHandSource])
+@pytest.mark.parametrize("options", [SynthesEyesOptions, UnityEyesOptions, NyuHandOptions])
 def test_listings_of_long_names_have_each_once_in_order(
-    second: type[Source], tmp_path: Path
+    options: type[SourceOptions], tmp_path: Path
 ) -> None:
     """Both files of a pair come together, whichever order the folder has them in."""
-    by_number = second is UnityEyesSource
-    names = [str(10**15 + n * 7) for n in range(NUM_NAMES)] if by_number else NAMES
-    suffixes = {"SynthesEyesSource": ("png", "pkl"), "UnityEyesSource": ("jpg", "json")}
-    if second is NyuHandSource:
-        names = [f"synthdepth_1_{n:09d}" for n in range(NUM_NAMES)]
-    kinds = suffixes.get(second.__name__, ("png",))
+    names, kinds, given = NAMES, ("png", "pkl"), {"folder": tmp_path}
+    if options is UnityEyesOptions:
+        names, kinds = [str(10**15 + n * 7) for n in range(NUM_NAMES)], ("jpg", "json")
+    if options is NyuHandOptions:
+        names, kinds = [f"synthdepth_1_{n:09d}" for n in range(NUM_NAMES)], ("png",)
+        given |= {"domain": "synthetic"}
     for name in names:
         for kind in kinds:
             (tmp_path / f"{name}.{kind}").touch()
-    source = (
-        NyuHandSource(tmp_path, domain="synthetic") if second is NyuHandSource else second(tmp_path)
-    )
+    source = options(**given).open()
     assert source.ids(0, len(source)) == sorted(names)
 
 

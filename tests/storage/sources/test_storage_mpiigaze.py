@@ -14,6 +14,7 @@ from storage.samples import SampleBlock
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.formats.mpiigaze import (
     EyeArrays,
+    MPIIGazeOptions,
     MPIIGazeSource,
     write_evaluation_list,
     write_mpiigaze_day,
@@ -60,7 +61,7 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 
 def test_the_evaluation_subset_comes_in_the_lists_order(tree: Path) -> None:
-    block = read_all(MPIIGazeSource(tree))
+    block = read_all(MPIIGazeOptions(folder=tree).open())
     assert block.ids == [
         "p00/day02/0001/right",
         "p00/day01/0003/left",
@@ -71,7 +72,7 @@ def test_the_evaluation_subset_comes_in_the_lists_order(tree: Path) -> None:
 
 
 def test_a_left_eye_comes_as_it_is(tree: Path) -> None:
-    block, expected = read_all(MPIIGazeSource(tree)), eyes(3, 1)
+    block, expected = read_all(MPIIGazeOptions(folder=tree).open()), eyes(3, 1)
     assert np.array_equal(block.images[1], cropped(expected.image[2]))
     assert block.labels["gaze"][1] == pytest.approx(expected.gaze[2], abs=1e-6)
     pose = from_rotation_vectors(expected.pose[2:3])[0]
@@ -79,7 +80,7 @@ def test_a_left_eye_comes_as_it_is(tree: Path) -> None:
 
 
 def test_a_right_eye_comes_mirrored_with_its_labels(tree: Path) -> None:
-    block, expected = read_all(MPIIGazeSource(tree)), eyes(3, 101)
+    block, expected = read_all(MPIIGazeOptions(folder=tree).open()), eyes(3, 101)
     assert np.array_equal(block.images[2], cropped(expected.image[0, :, ::-1]))
     assert block.labels["gaze"][2] == pytest.approx(expected.gaze[0] * [-1, 1, 1], abs=1e-6)
     pose = from_rotation_vectors(expected.pose[:1])[0] * [1, -1, -1]
@@ -87,7 +88,7 @@ def test_a_right_eye_comes_mirrored_with_its_labels(tree: Path) -> None:
 
 
 def test_all_eyes_come_by_person_day_and_frame(tree: Path) -> None:
-    source = MPIIGazeSource(tree, subset="all")
+    source = MPIIGazeOptions(folder=tree, subset="all").open()
     assert len(source) == 12
     assert source.read(5, 9).ids == [
         "p00/day01/0003/right",
@@ -98,7 +99,7 @@ def test_all_eyes_come_by_person_day_and_frame(tree: Path) -> None:
 
 
 def test_a_block_is_the_same_rows_of_the_whole(tree: Path) -> None:
-    source = MPIIGazeSource(tree, subset="all")
+    source = MPIIGazeOptions(folder=tree, subset="all").open()
     whole, part = read_all(source), source.read(3, 10)
     assert part.ids == whole.ids[3:10]
     assert np.array_equal(part.images, whole.images[3:10])
@@ -106,24 +107,26 @@ def test_a_block_is_the_same_rows_of_the_whole(tree: Path) -> None:
 
 
 def test_people_can_be_chosen(tree: Path) -> None:
-    source = MPIIGazeSource(tree, people=["p01"])
+    source = MPIIGazeOptions(folder=tree, people=["p01"]).open()
     assert read_all(source).ids == ["p01/day01/0002/left"]
     assert source.options["people"] == ["p01"]
 
 
 def test_people_that_are_not_there_are_named(tree: Path) -> None:
     with pytest.raises(SourceError, match="no p07 among the people there: p00, p01"):
-        MPIIGazeSource(tree, people=["p07"])
+        MPIIGazeOptions(folder=tree, people=["p07"]).open()
 
 
 def test_listed_samples_that_are_not_in_the_tree_are_no_rows(tree: Path) -> None:
     write_evaluation_list(tree, "p00", ["day09/0001.jpg left", "day01/0099.jpg left", "", "day01/0001.jpg left"])  # fmt: skip  # noqa: E501
-    assert read_all(MPIIGazeSource(tree, people=["p00"])).ids == ["p00/day01/0001/left"]
+    assert read_all(MPIIGazeOptions(folder=tree, people=["p00"]).open()).ids == [
+        "p00/day01/0001/left"
+    ]
 
 
 def test_a_sample_listed_twice_is_two_rows_of_distinct_names(tree: Path) -> None:
     write_evaluation_list(tree, "p01", ["day01/0002.jpg left"] * 3)
-    block = read_all(MPIIGazeSource(tree, people=["p01"]))
+    block = read_all(MPIIGazeOptions(folder=tree, people=["p01"]).open())
     assert block.ids == [f"p01/day01/0002/left{mark}" for mark in ("", "#2", "#3")]
     assert np.array_equal(block.images[0], block.images[2])
 
@@ -131,7 +134,7 @@ def test_a_sample_listed_twice_is_two_rows_of_distinct_names(tree: Path) -> None
 @pytest.mark.parametrize("line", ["../../x left", "day01/0001.jpg", "day01/../0001.jpg left", "\0"])
 def test_a_line_that_is_none_is_rejected(tree: Path, line: str) -> None:
     write_evaluation_list(tree, "p01", ["day01/0001.jpg left", line])
-    (rejection,) = read_all(MPIIGazeSource(tree, people=["p01"])).rejections
+    (rejection,) = read_all(MPIIGazeOptions(folder=tree, people=["p01"]).open()).rejections
     assert (rejection.row, rejection.id) == (1, "p01/line-2")
     assert "dayNN/NNNN.jpg" in rejection.reason
 
@@ -139,19 +142,19 @@ def test_a_line_that_is_none_is_rejected(tree: Path, line: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"no mat file", b"\0" * 200])
 def test_rows_of_a_file_that_is_no_mat_file_are_rejected(tree: Path, content: bytes) -> None:
     (tree / "Data/Normalized/p00/day01.mat").write_bytes(content)
-    block = read_all(MPIIGazeSource(tree))
+    block = read_all(MPIIGazeOptions(folder=tree).open())
     assert block.valid.tolist() == [True, False, False, True]
     assert {rejection.reason for rejection in block.rejections} == {
         "the day file cannot be read as a .mat file"
     }
-    block = read_all(MPIIGazeSource(tree, subset="all"))
+    block = read_all(MPIIGazeOptions(folder=tree, subset="all").open())
     assert [rejection.id for rejection in block.rejections] == ["p00/day01"]
 
 
 def test_an_hdf5_file_under_a_mat_name_is_rejected(tree: Path) -> None:
     with h5py.File(tree / "Data/Normalized/p00/day01.mat", "w", userblock_size=512) as file:
         file["data"] = [1]
-    assert not read_all(MPIIGazeSource(tree)).valid[1]
+    assert not read_all(MPIIGazeOptions(folder=tree).open()).valid[1]
 
 
 def test_a_truncated_mat_file_is_rejected(tree: Path) -> None:
@@ -159,7 +162,7 @@ def test_a_truncated_mat_file_is_rejected(tree: Path) -> None:
     content = path.read_bytes()
     for keep in range(0, len(content), len(content) // 20):
         path.write_bytes(content[:keep])
-        block = read_all(MPIIGazeSource(tree))
+        block = read_all(MPIIGazeOptions(folder=tree).open())
         assert block.valid[[0, -1]].all()
         assert len(block.rejections) == (~block.valid).sum()
 
@@ -169,7 +172,7 @@ def test_a_mat_file_of_another_layout_is_rejected(tree: Path) -> None:
     write_mpiigaze_day(
         tree, person="p01", day=1, filenames=["0001.jpg", "0002.jpg"], left=flat, right=flat
     )
-    (rejection,) = read_all(MPIIGazeSource(tree)).rejections
+    (rejection,) = read_all(MPIIGazeOptions(folder=tree).open()).rejections
     assert rejection.reason == "the day file is not laid out as MPIIGaze's are"
 
 
@@ -178,7 +181,7 @@ def test_nothing_readable_is_an_error(tree: Path, subset: str) -> None:
     for path in tree.rglob("*.mat"):
         path.write_text("no mat file")
     with pytest.raises(SourceError, match=r"none of the 3 day files .* cannot be read"):
-        MPIIGazeSource(tree, subset=subset)  # type: ignore[arg-type]
+        MPIIGazeOptions(folder=tree, subset=subset).open()  # type: ignore[arg-type]
 
 
 def test_a_gaze_that_is_no_direction_is_rejected(tree: Path) -> None:
@@ -187,7 +190,7 @@ def test_a_gaze_that_is_no_direction_is_rejected(tree: Path) -> None:
     write_mpiigaze_day(
         tree, person="p01", day=1, filenames=["0001.jpg", "0002.jpg"], left=left, right=left
     )
-    (rejection,) = read_all(MPIIGazeSource(tree)).rejections
+    (rejection,) = read_all(MPIIGazeOptions(folder=tree).open()).rejections
     assert (rejection.id, rejection.reason) == ("p01/day01/0002/left", "the gaze is no direction")
 
 
@@ -196,47 +199,47 @@ def test_a_pose_that_is_not_known_is_no_reason_to_reject(tree: Path) -> None:
     write_mpiigaze_day(
         tree, person="p01", day=1, filenames=["0001.jpg", "0002.jpg"], left=blind, right=blind
     )
-    block = read_all(MPIIGazeSource(tree, people=["p01"]))
+    block = read_all(MPIIGazeOptions(folder=tree, people=["p01"]).open())
     assert block.valid.all()
     assert np.isnan(block.labels["head_pose"]).all()
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no folder"):
-        MPIIGazeSource(tmp_path / "nowhere")
+        MPIIGazeOptions(folder=tmp_path / "nowhere").open()
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="Data/Normalized"):
-        MPIIGazeSource(tmp_path)
+        MPIIGazeOptions(folder=tmp_path).open()
     (tmp_path / "Data/Normalized/p00").mkdir(parents=True)
     with pytest.raises(SourceError, match="no day file"):
-        MPIIGazeSource(tmp_path)
+        MPIIGazeOptions(folder=tmp_path).open()
 
 
 def test_a_person_without_a_list_is_an_error(tree: Path) -> None:
     shutil.rmtree(tree / "Evaluation Subset")
     with pytest.raises(SourceError, match="--subset all"):
-        MPIIGazeSource(tree)
-    assert len(MPIIGazeSource(tree, subset="all")) == 12
+        MPIIGazeOptions(folder=tree).open()
+    assert len(MPIIGazeOptions(folder=tree, subset="all").open()) == 12
 
 
 def test_the_digest_follows_from_names_and_sizes(tree: Path, tmp_path: Path) -> None:
-    digest = MPIIGazeSource(tree).content_digest()
+    digest = MPIIGazeOptions(folder=tree).open().content_digest()
     copy = shutil.copytree(tree, tmp_path / "copy")
-    assert MPIIGazeSource(copy).content_digest() == digest
+    assert MPIIGazeOptions(folder=copy).open().content_digest() == digest
     write_day(copy, "p01", 1, 4)
-    assert MPIIGazeSource(copy).content_digest() != digest
+    assert MPIIGazeOptions(folder=copy).open().content_digest() != digest
 
 
 def test_it_can_be_pickled(tree: Path) -> None:
-    source = pickle.loads(pickle.dumps(MPIIGazeSource(tree)))  # noqa: S301
+    source = pickle.loads(pickle.dumps(MPIIGazeOptions(folder=tree).open()))  # noqa: S301
     assert source.read(3, 4).ids == ["p01/day01/0002/left"]
 
 
 def test_the_real_tree_is_read_days_of_one_frame_included(shared_data: Path) -> None:
     root = shared_data / "mpiigaze" / "MPIIGaze"
-    source = MPIIGazeSource(root)
+    source = MPIIGazeOptions(folder=root).open()
     block = read_all(source)
     assert len(source) == 146
     assert block.rejections == ()
@@ -256,7 +259,7 @@ def test_the_real_tree_is_read_days_of_one_frame_included(shared_data: Path) -> 
 
 
 def test_the_real_trees_left_eyes_are_those_of_the_arrays_file(shared_data: Path) -> None:
-    block = read_all(MPIIGazeSource(shared_data / "mpiigaze" / "MPIIGaze"))
+    block = read_all(MPIIGazeOptions(folder=shared_data / "mpiigaze" / "MPIIGaze").open())
     with h5py.File(shared_data / "mpiigaze" / "p00_left_eval.h5") as file:
         names = [f"p00/{name[:-4]}/left" for name in file["filename"].asstr()[:]]
         angles = dict(zip(names, file["gaze_pitchyaw"][:], strict=True))

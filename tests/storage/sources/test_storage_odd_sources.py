@@ -18,8 +18,8 @@ from source_samples import SAMPLES
 from storage.errors import SourceError
 from storage.manifest import block_digest
 from storage.samples import concatenated
-from storage.sources.formats.arrays import ArraysSource
-from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.folder import FolderOptions
 from storage.sources.source import Source
 
 # What zarr says of fixed-width text, which others write all the same.
@@ -111,7 +111,7 @@ def try_arrays(drawn: tuple[str, dict[str, np.ndarray], Any]) -> None:
         if "name" in arrays:
             options["id"] = "name"
         try:
-            source = ArraysSource(path, images="images", size=size, **options)  # type: ignore[arg-type]
+            source = ArraysOptions(file=str(path), images="images", size=size, **options).open()  # type: ignore[arg-type]
         except SourceError as error:
             assert str(error)  # noqa: PT017  any sentence will do
             return
@@ -175,7 +175,7 @@ def try_folder(drawn: tuple[list[tuple[str, str, tuple[int, int]]], Any, Any]) -
         if table is not None:
             (folder / "labels.csv").write_bytes(table)
         try:
-            source = FolderSource(folder, size=size)
+            source = FolderOptions(folder=folder, size=size).open()
         except SourceError as error:
             assert str(error)  # noqa: PT017  any sentence will do
             return

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.sources.formats.mpiigaze import MPIIGazeSource
-from storage.sources.formats.nyu_hand import NyuHandSource
-from storage.sources.formats.syntheseyes import SynthesEyesSource
+from storage.sources.formats.mpiigaze import MPIIGazeOptions
+from storage.sources.formats.nyu_hand import NyuHandOptions
+from storage.sources.formats.syntheseyes import SynthesEyesOptions
 
 # UnityEyes' files are in test_storage_unityeyes.py.
 
 
 def test_syntheseyes_one_pair_by_hand(shared_data: Path) -> None:
     """f01_1250: the frame is 120×80, the crop 120 wide and 120·35/55 = 76.3636 high."""
-    source = SynthesEyesSource(shared_data / "syntheseyes/raw")
+    source = SynthesEyesOptions(folder=shared_data / "syntheseyes/raw").open()
     row = source.ids(0, len(source)).index("f01/f01_1250_0.1963_-0.5890")
     block = source.read(row, row + 1)
     assert block.labels["gaze"][0] == pytest.approx([0.59074, -0.14782, -0.79322], abs=1e-4)
@@ -33,7 +33,7 @@ def test_syntheseyes_one_pair_by_hand(shared_data: Path) -> None:
 
 
 def test_all_syntheseyes_pairs_agree_with_the_published_extract(shared_data: Path) -> None:
-    source = SynthesEyesSource(shared_data / "syntheseyes/raw")
+    source = SynthesEyesOptions(folder=shared_data / "syntheseyes/raw").open()
     block = source.read(0, len(source))
     assert (len(block), len(block.rejections)) == (300, 0)
     with h5py.File(shared_data / "syntheseyes/syntheseyes_35x55.h5") as file:
@@ -49,7 +49,7 @@ def test_all_syntheseyes_pairs_agree_with_the_published_extract(shared_data: Pat
 
 def test_one_syntheseyes_pixel_by_hand(shared_data: Path) -> None:
     """The crop's first pixel covers x 0…2.1818, y 1.8182…4 of the frame."""
-    source = SynthesEyesSource(shared_data / "syntheseyes/raw")
+    source = SynthesEyesOptions(folder=shared_data / "syntheseyes/raw").open()
     row = source.ids(0, len(source)).index("f01/f01_1250_0.1963_-0.5890")
     path = shared_data / "syntheseyes/raw/f01/f01_1250_0.1963_-0.5890.png"
     grey = np.asarray(Image.open(path).convert("RGB").convert("L")).astype(float)
@@ -72,7 +72,7 @@ def test_mpiigaze_one_eye_by_hand(shared_data: Path) -> None:
     from scipy.io import loadmat  # noqa: PLC0415
 
     folder = shared_data / "mpiigaze/MPIIGaze"
-    source = MPIIGazeSource(folder, subset="all", size=(36, 60))
+    source = MPIIGazeOptions(folder=folder, subset="all", height=36, width=60).open()
     block = source.read(0, len(source))
     assert (len(block), len(block.rejections)) == (146, 0)
     day = sorted((folder / "Data/Normalized/p00").glob("*.mat"))[0]
@@ -89,7 +89,7 @@ def test_mpiigaze_one_eye_by_hand(shared_data: Path) -> None:
 
 def test_mpiigaze_agrees_with_the_evaluation_extract(shared_data: Path) -> None:
     """pitch = asin(−y), yaw = atan2(−x, −z) of left eyes are those of p00_left_eval.h5."""
-    source = MPIIGazeSource(shared_data / "mpiigaze/MPIIGaze", people=["p00"])
+    source = MPIIGazeOptions(folder=shared_data / "mpiigaze/MPIIGaze", people=["p00"]).open()
     block = source.read(0, len(source))
     with h5py.File(shared_data / "mpiigaze/p00_left_eval.h5") as file:
         angles = dict(zip((n.decode() for n in file["filename"][:]), file["gaze_pitchyaw"][:],
@@ -109,7 +109,7 @@ def test_nyu_frame_by_hand(shared_data: Path) -> None:
     """Line 1 belongs to the frame: 14 joints around 765 mm from the camera."""
     folder = shared_data / "nyu_hand"
     labels = folder / "nyu_test_groundtruth_label_first200.txt"
-    source = NyuHandSource(folder, labels=labels)
+    source = NyuHandOptions(folder=folder, labels=labels).open()
     block = source.read(0, 1)
     assert block.ids == ["depth_1_0000001"]
     assert block.valid.all()

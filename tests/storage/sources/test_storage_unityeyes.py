@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from simgan_core.simulator.eyes import render, sample_scenes
 from storage.errors import SourceError
-from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesSource, write_unityeyes_pair
+from storage.sources.formats.unityeyes import IRIS_WAY, UnityEyesOptions, write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
 
 HEIGHT, WIDTH = 120, 160
@@ -66,7 +66,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def only_reason(folder: Path) -> str:
     """Why the first pair is rejected, the second being good."""
-    block = UnityEyesSource(folder).read(0, 2)
+    block = UnityEyesOptions(folder=folder).open().read(0, 2)
     assert block.valid.tolist() == [False, True]
     assert not block.images[0].any()
     assert all(np.isnan(label[0]).all() for label in block.labels.values())
@@ -76,7 +76,7 @@ def only_reason(folder: Path) -> str:
 
 
 def test_labels_come_in_our_conventions(folder: Path) -> None:
-    block = UnityEyesSource(folder).read(0, 2)
+    block = UnityEyesOptions(folder=folder).open().read(0, 2)
     assert block.ids == ["2", "10"]
     assert block.valid.all()
     assert block.labels["gaze"][0] == pytest.approx(LOOK * [1, -1, 1], abs=1e-4)
@@ -86,7 +86,7 @@ def test_labels_come_in_our_conventions(folder: Path) -> None:
 
 
 def test_the_drawn_iris_is_where_the_labels_say(folder: Path) -> None:
-    block = UnityEyesSource(folder).read(0, 1)
+    block = UnityEyesOptions(folder=folder).open().read(0, 1)
     dark = 180.0 - block.images[0, :, :, 0].astype(float)
     rows, columns = np.mgrid[: dark.shape[0], : dark.shape[1]] + 0.5
     centre = [(dark * columns).sum() / dark.sum(), (dark * rows).sum() / dark.sum()]
@@ -95,7 +95,7 @@ def test_the_drawn_iris_is_where_the_labels_say(folder: Path) -> None:
 
 
 def test_the_crop_is_one_and_a_half_eye_widths_round_the_opening(folder: Path) -> None:
-    block = UnityEyesSource(folder, size=(35, 55)).read(0, 1)
+    block = UnityEyesOptions(folder=folder, height=35, width=55).open().read(0, 1)
     # The outer corner is the lid point farthest from the caruncle: 24 + 27 px.
     eye_width = np.hypot(82 + 24 - 55, 61 - 62)
     scale = 55 / (1.5 * eye_width)
@@ -105,7 +105,7 @@ def test_the_crop_is_one_and_a_half_eye_widths_round_the_opening(folder: Path) -
 
 
 def test_the_margin_crop_is_a_share_of_the_frame(folder: Path) -> None:
-    block = UnityEyesSource(folder, crop="margin").read(0, 1)
+    block = UnityEyesOptions(folder=folder, crop="margin").open().read(0, 1)
     scale = 55 / (WIDTH * 140 / 640)
     assert np.ptp(block.labels["lid_px"][0, :, 0]) == pytest.approx(48 * scale, abs=0.01)
 
@@ -127,10 +127,10 @@ def test_decoding_at_a_reduced_scale_changes_an_image_by_less_than_two_levels(
             caruncle_px=rendered.caruncle_px[image],
             details={},
         )
-    reduced = UnityEyesSource(tmp_path).read(0, 4).images
+    reduced = UnityEyesOptions(folder=tmp_path).open().read(0, 4).images
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storage.sources.formats.unityeyes.sufficient", lambda frame, *_: frame)
-        full = UnityEyesSource(tmp_path).read(0, 4).images
+        full = UnityEyesOptions(folder=tmp_path).open().read(0, 4).images
     assert (reduced != full).any()
     assert np.abs(reduced.astype(int) - full).mean(axis=(1, 2, 3)).max() < 2
 
@@ -138,7 +138,7 @@ def test_decoding_at_a_reduced_scale_changes_an_image_by_less_than_two_levels(
 def test_nested_folders_are_read_in_the_order_of_numbers(folder: Path) -> None:
     write_pair(folder / "b", 1)
     write_pair(folder / "a" / "c", 3)
-    source = UnityEyesSource(folder)
+    source = UnityEyesOptions(folder=folder).open()
     assert source.read(0, len(source)).ids == ["2", "10", "a/c/3", "b/1"]
 
 
@@ -152,14 +152,14 @@ def test_frames_of_two_sizes_become_one(folder: Path) -> None:
         lid_margin_px=circle(np.array([164.0, 122.0]), 48, 20, 16),
         caruncle_px=circle(np.array([110.0, 124.0]), 6, 6, 7),
     )
-    block = UnityEyesSource(folder).read(0, 3)
+    block = UnityEyesOptions(folder=folder).open().read(0, 3)
     assert block.valid.all()
     assert block.labels["pupil_px"][2] == pytest.approx(block.labels["pupil_px"][0], abs=0.05)
 
 
 def test_contours_of_other_lengths_are_brought_to_ours(folder: Path) -> None:
     write_pair(folder, 2, iris_px=circle(CENTRE, RADIUS, RADIUS, 64))
-    labels = UnityEyesSource(folder).read(0, 2).labels
+    labels = UnityEyesOptions(folder=folder).open().read(0, 2).labels
     assert labels["iris_px"][0] == pytest.approx(labels["iris_px"][1], abs=0.01)
 
 
@@ -167,14 +167,14 @@ def test_other_files_are_left_alone(folder: Path) -> None:
     (folder / "preview.jpg").touch()
     (folder / "settings.json").write_text("{}")
     (folder / ".3.json.partial").touch()
-    assert len(UnityEyesSource(folder)) == 2
+    assert len(UnityEyesOptions(folder=folder).open()) == 2
 
 
 def test_the_real_files_gaze_and_iris_are_read(shared_data: Path, tmp_path: Path) -> None:
     for number in (1, 3):
         shutil.copyfile(shared_data / f"unityeyes/{number}.json", tmp_path / f"{number}.json")
         Image.new("RGB", (800, 600)).save(tmp_path / f"{number}.jpg")
-    source = UnityEyesSource(tmp_path, crop="margin")
+    source = UnityEyesOptions(folder=tmp_path, crop="margin").open()
     block = source.read(0, 2)
     assert block.rejections == ()
     assert block.labels["gaze"][0] == pytest.approx([0.3404, -0.3879, -0.8566], abs=1e-4)
@@ -208,12 +208,12 @@ def test_writing_leaves_no_other_files(folder: Path) -> None:
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no folder"):
-        UnityEyesSource(tmp_path / "nowhere")
+        UnityEyesOptions(folder=tmp_path / "nowhere").open()
 
 
 def test_a_folder_without_pairs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds no UnityEyes pair"):
-        UnityEyesSource(tmp_path)
+        UnityEyesOptions(folder=tmp_path).open()
 
 
 def test_a_label_file_without_its_image_is_rejected(folder: Path) -> None:
@@ -317,14 +317,14 @@ def test_lids_of_no_size_are_rejected(folder: Path) -> None:
 
 
 def test_the_digest_follows_from_names_and_sizes(folder: Path, tmp_path: Path) -> None:
-    digest = UnityEyesSource(folder).content_digest()
+    digest = UnityEyesOptions(folder=folder).open().content_digest()
     copy = shutil.copytree(folder, tmp_path / "copy")
-    assert UnityEyesSource(copy).content_digest() == digest
+    assert UnityEyesOptions(folder=copy).open().content_digest() == digest
     with (copy / "2.json").open("a") as file:
         file.write(" ")
-    assert UnityEyesSource(copy).content_digest() != digest
+    assert UnityEyesOptions(folder=copy).open().content_digest() != digest
 
 
 def test_it_can_be_pickled(folder: Path) -> None:
-    source = pickle.loads(pickle.dumps(UnityEyesSource(folder)))  # noqa: S301
+    source = pickle.loads(pickle.dumps(UnityEyesOptions(folder=folder).open()))  # noqa: S301
     assert source.read(1, 2).ids == ["10"]

@@ -11,14 +11,14 @@ import psutil
 import pytest
 from source_samples import SAMPLES
 
-from storage.sources.formats.unityeyes import UnityEyesSource
+from storage.sources.formats.unityeyes import UnityEyesOptions, UnityEyesSource
 from tasks.ingestion.decoding import DecodingProcess
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> UnityEyesSource:
     SAMPLES["unityeyes"].write(tmp_path)
-    return UnityEyesSource(tmp_path)
+    return UnityEyesOptions(folder=tmp_path).open()
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_a_process_that_was_killed_is_said_to_be(process: DecodingProcess) -> No
 def test_it_ends_with_a_parent_that_is_killed(source: UnityEyesSource, tmp_path: Path) -> None:
     code = (
         "import sys, time, psutil\n"
-        "from storage.sources.formats.unityeyes import UnityEyesSource\n"
+        "from storage.sources.formats.unityeyes import UnityEyesOptions\n"
         "from tasks.ingestion.decoding import DecodingProcess\n"
-        "DecodingProcess(UnityEyesSource(sys.argv[1]), 'none').read(0, 1)\n"
+        "DecodingProcess(UnityEyesOptions(folder=sys.argv[1]).open(), 'none').read(0, 1)\n"
         "print(psutil.Process().children()[0].pid, flush=True)\n"
         "time.sleep(600)\n"
     )

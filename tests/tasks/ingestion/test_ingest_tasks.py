@@ -17,7 +17,10 @@ from storage.location import RETRIES
 from storage.manifest import block_digest
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
-from storage.sources.formats.unityeyes import UnityEyesSource
+from storage.sources.formats.arrays import ArraysOptions
+from storage.sources.formats.nyu_hand import NyuHandOptions
+from storage.sources.formats.unityeyes import UnityEyesOptions
+from storage.sources.options import SourceOptions
 from storage.writer import DatasetWriter
 from tasks.ingestion import reading
 from tasks.ingestion.ingest import (
@@ -27,14 +30,15 @@ from tasks.ingestion.ingest import (
     plan_ingestion,
     sole_ingestion,
 )
-from tasks.ingestion.inputs import ArraysInput, NyuHandInput, SourceInput, UnityEyesInput
 from tasks.ingestion.reading import Reader
 from tests.s3_proxy import Fault, S3Proxy
 
 T = TypeVar("T")
 
 
-def ingested(source: SourceInput, to: object, rows_per_shard: int = 2, **how: bool) -> DatasetInfo:
+def ingested(
+    source: SourceOptions, to: object, rows_per_shard: int = 2, **how: bool
+) -> DatasetInfo:
     """Ingest as the flow does, but for the threads."""
     with sole_ingestion(str(to)):
         plan = plan_ingestion.fn(source, str(to), rows_per_shard=rows_per_shard, **how)
@@ -54,18 +58,18 @@ def retried(step: Callable[..., T], *words: object, **named: object) -> T:
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> UnityEyesInput:
+def pairs(tmp_path: Path) -> UnityEyesOptions:
     """Five pairs of files."""
     (tmp_path / "pairs").mkdir()
     SAMPLES["unityeyes"].write(tmp_path / "pairs")
-    return UnityEyesInput(folder=str(tmp_path / "pairs"))
+    return UnityEyesOptions(folder=str(tmp_path / "pairs"))
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> ArraysInput:
+def images(tmp_path: Path) -> ArraysOptions:
     """Five images without labels: few requests."""
     np.save(tmp_path / "image.npy", np.arange(120, dtype=np.uint8).reshape(5, 4, 6))
-    return ArraysInput(file=str(tmp_path), images="image")
+    return ArraysOptions(file=str(tmp_path), images="image")
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def s3_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_storm_of_faults_on_s3_changes_nothing(
-    images: ArraysInput, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
+    images: ArraysOptions, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
     monkeypatch: pytest.MonkeyPatch, s3_in_a_hurry: None,
 ) -> None:  # fmt: skip
     faults: tuple[Fault, ...] = ("error 500", "slow", "reset", "lost answer")
@@ -97,7 +101,7 @@ def test_a_storm_of_faults_on_s3_changes_nothing(
 
 
 def test_a_server_that_dies_in_the_middle_is_gone_on_with(
-    images: ArraysInput, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
+    images: ArraysOptions, tmp_path: Path, s3_bucket: str, s3_proxy: S3Proxy,
     monkeypatch: pytest.MonkeyPatch, s3_in_a_hurry: None,
 ) -> None:  # fmt: skip
     to = f"{s3_bucket}/ingested-from-the-dead/d.zarr"
@@ -114,7 +118,7 @@ def test_a_server_that_dies_in_the_middle_is_gone_on_with(
 
 
 def test_the_second_into_one_place_is_told_who_holds_it(
-    pairs: UnityEyesInput, tmp_path: Path
+    pairs: UnityEyesOptions, tmp_path: Path
 ) -> None:
     to, refused = str(tmp_path / "d.zarr"), []
 
@@ -131,11 +135,11 @@ def test_the_second_into_one_place_is_told_who_holds_it(
 
 
 def test_processes_read_what_this_one_reads(
-    pairs: UnityEyesInput, monkeypatch: pytest.MonkeyPatch
+    pairs: UnityEyesOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "WORTH_PROCESSES", 1)
     monkeypatch.setattr(reading, "PIECE_BYTES", 2 * 35 * 55)  # two rows a piece, then one
-    source = UnityEyesSource(pairs.folder)
+    source = UnityEyesOptions(folder=pairs.folder).open()
     reader = Reader(source, "none")
     try:
         assert block_digest(reader.read(0, 5)) == block_digest(source.read(0, 5))
@@ -149,7 +153,7 @@ def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:
         folder, num_rows = tmp_path / f"{num_shards}", num_shards * 1024
         folder.mkdir()
         np.save(folder / "image.npy", np.zeros((num_rows, 35, 55), np.uint8))
-        source = ArraysInput(file=str(folder), images="image")
+        source = ArraysOptions(file=str(folder), images="image")
         tracemalloc.start()
         ingested(source, folder / "d.zarr", rows_per_shard=1024)
         _, found = tracemalloc.get_traced_memory()
@@ -163,13 +167,13 @@ def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:
 
 def test_large_images_make_shorter_shards(tmp_path: Path) -> None:
     SAMPLES["nyu-hand"].write(tmp_path)
-    source = NyuHandInput(folder=str(tmp_path), height=1024, width=1024)
+    source = NyuHandOptions(folder=str(tmp_path), height=1024, width=1024)
     plan_ingestion.fn(source, str(tmp_path / "d.zarr"))
     spec = DatasetWriter.attach(str(tmp_path / "d.zarr")).spec
     assert spec.rows_per_shard * 1024 * 1024 * 2 == MAX_SHARD_BYTES
 
 
-def test_eyes_left_out_by_choice_are_not_bad(pairs: UnityEyesInput, tmp_path: Path) -> None:
+def test_eyes_left_out_by_choice_are_not_bad(pairs: UnityEyesOptions, tmp_path: Path) -> None:
     """The heads are turned by 0.1 and 0.2 radians: 5.7° and 11.5°."""
     within = ingested(pairs.model_copy(update={"head_limit_deg": 12.0}), tmp_path / "within.zarr")
     assert within.num_valid == 5
@@ -185,7 +189,7 @@ def test_too_many_bad_ones_are_told_by_what_most_had(tmp_path: Path) -> None:
     gaze[[3, 50, 120]] = 0
     np.save(tmp_path / "image.npy", np.zeros((200, 4, 6), np.uint8))
     np.save(tmp_path / "gaze.npy", gaze)
-    source = ArraysInput(file=str(tmp_path), images="image", gaze="gaze")
+    source = ArraysOptions(file=str(tmp_path), images="image", gaze="gaze")
     said = r"3 of 200 samples are bad \(1.5%\).*3 × the gaze is no direction \(first: 3, 50, 120\)"
     with pytest.raises(SourceError, match=said):
         ingested(source, tmp_path / "d.zarr", rows_per_shard=64)

@@ -10,7 +10,7 @@ from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
 from storage.errors import DatasetExistsError
 from storage.reader import open_dataset
-from storage.sources.formats.unityeyes import UnityEyesSource
+from storage.sources.formats.unityeyes import UnityEyesOptions
 from tasks.simulation.unityeyes import (
     CropConfig,
     FrameConfig,
@@ -43,7 +43,7 @@ def test_ingestion_reads_every_pair_with_the_labels_of_the_dataset(
     simulation: Simulation, tmp_path: Path
 ) -> None:
     folder = write_pairs.fn(str(tmp_path / "pairs"), 20, simulation, FRAME)
-    block = UnityEyesSource(folder).read(0, 20)
+    block = UnityEyesOptions(folder=folder).open().read(0, 20)
     assert block.valid.all(), block.rejections
     simulated(tmp_path / "d.zarr", 20, simulation)
     direct = open_dataset(str(tmp_path / "d.zarr")).read(0, 20)
