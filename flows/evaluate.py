@@ -46,7 +46,7 @@ def evaluate(
             the result without is beside it.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    require_runner(runner)
+    require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
     plan = _matched(plan, datasets)
@@ -79,7 +79,7 @@ def compare(
             test set; where not given `real`, else the real images of the refiner's training.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    require_runner(runner)
+    require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_comparison(
         datasets, synthetic, refined, real, test, seeds, estimator, comparison, unlabelled

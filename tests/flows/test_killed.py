@@ -15,6 +15,7 @@ from storage.reader import open_dataset
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
 from tasks.ingestion.inputs import MPIIGazeInput, SourceInput, UnityEyesInput
 from tasks.simulate import simulate_real, simulate_synthetic
+from tests.flows.test_refine_flow import workers_of
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--checkpoint-every", 5, "--sample-every", 30)  # fmt: skip
@@ -73,6 +74,25 @@ def test_ingest_goes_on_to_the_same_digest(simgan: Any, datasets: Path, tmp_path
     kill_when(simgan, words, lambda: num_records(to) >= 3)
     digest = result_of(simgan(*words))["digest"]
     assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+
+
+def test_a_killed_dask_worker_costs_an_ingestion_its_unfinished_shards_only(
+    simgan: Any, datasets: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "d.zarr"
+    process = simgan.start("ingest", "unityeyes", datasets / "synthetic", "--to", to, *INGESTION,
+                           "--runner", "dask", "--workers", 2, "--json")  # fmt: skip
+    while num_records(to) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    done_before = {path: path.stat().st_mtime_ns for path in (to / "records").glob("*/zarr.json")}
+    first, _ = workers_of(process)
+    first.kill()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    digest = json.loads(out.splitlines()[-1])["digest"]
+    assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+    assert {path: path.stat().st_mtime_ns for path in done_before} == done_before
 
 
 def test_an_addition_goes_on_to_the_same_digest(
