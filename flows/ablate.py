@@ -82,7 +82,8 @@ def _train_each(
             yield train(synthetic, real, config, may_lead=False)
         return
     shared = {"synthetic": synthetic, "real": real, "may_lead": False}
-    with gpu_slot(), tasks_stop_too(), task_runner(runner) as tasks, placed(tasks, "gpu"):
+    # Tasks are told to stop before their runner waits for them.
+    with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
         trainings = [
             tasks.submit(train_refiner, {"config": config, **shared}) for config in configs
         ]

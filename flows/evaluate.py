@@ -96,7 +96,8 @@ def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
 
 def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
-    with gpu_slot(), tasks_stop_too(), task_runner(runner) as tasks, placed(tasks, "gpu"):
+    # Tasks are told to stop before their runner waits for them.
+    with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
         trainings = [
             tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
             for job in plan.jobs

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from simgan_core.models.checkpoint import load_checkpoint
 from storage.reader import open_dataset
@@ -156,3 +157,28 @@ def test_sigterm_saves_the_training_and_exits(simgan: Any, datasets: Path) -> No
     (checkpoint,) = begun
     step = load_checkpoint(checkpoint)["state"]["step"]
     assert f"told to stop at step {step}; the checkpoint is written" in said
+
+
+def test_sigterm_stops_an_evaluation_within_a_training(simgan: Any, datasets: Path) -> None:
+    process = simgan.start(
+        *("evaluate", "--train", datasets / "synthetic.zarr", "--test", datasets / "real.zarr"),
+        *("--steps", 1_000_000, "--batch-size", 8),
+    )
+    while not under_way(Path(simgan.environment["SIMGAN_HOME"]) / "mlflow.db"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def under_way(database: Path) -> list[Any]:
+    """Return the runs of trainings of estimators that have not ended."""
+    if not database.exists():
+        return []
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("comparisons")
+    if experiment is None:
+        return []
+    condition = "tags.stage = 'evaluate' and attributes.status = 'RUNNING'"
+    return list(client.search_runs([experiment.experiment_id], condition))
