@@ -1,8 +1,8 @@
 """Measure what spreads over machines: a comparison on Dask's workers, and opening a large dataset.
 
-    python benchmarks/cluster.py estimators            # 12 estimators, 1 worker and 2, in turns
-    python benchmarks/cluster.py ingest                # 10,000 frames, 1 worker and 2, in turns
-    python benchmarks/cluster.py open                  # 60,000 shard records on S3, 20 ms away
+    python -m benchmarks.cluster estimators            # 12 estimators, 1 worker and 2, in turns
+    python -m benchmarks.cluster ingest                # 10,000 frames, 1 worker and 2, in turns
+    python -m benchmarks.cluster open                  # 60,000 shard records on S3, 20 ms away
 
 Every worker computes with one thread. A run with one worker has one core for all of its processes,
 one with two workers two, so that the ratio is of equal cores a worker. `estimators` states the time

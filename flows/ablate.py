@@ -1,5 +1,6 @@
 """Ablation: the training as configured, and once without each part of the method."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from prefect import flow
@@ -12,6 +13,15 @@ from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PARTS, PRESETS, EstimatorConfig, Part, TrainingConfig
 from tasks.comparison.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
+from tasks.runtime.policies import (
+    Runner,
+    gpu_slot,
+    placed,
+    require_runner,
+    task_runner,
+    tasks_stop_too,
+)
+from tasks.training.train import RefinerRef, train_refiner
 
 
 @flow(name="ablate", flow_run_name=named("ablate a training from {synthetic} to {real}"))
@@ -25,6 +35,7 @@ def ablate(
     estimator_seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),
     parts: Annotated[tuple[Part, ...], Field(min_length=1)] = PARTS,
+    runner: Runner = Runner(),
 ) -> Ablation:
     """Train, refine and evaluate each variant; run again, it goes on where it was.
 
@@ -38,17 +49,43 @@ def ablate(
         estimator_seeds: Estimators trained on what each refiner made.
         estimator: Network and recipe, the same for all.
         parts: What to do without, each in turn: a training for each of them and each seed.
+        runner: Where refiners and estimators are trained and datasets refined: in this process, or
+            by Dask's workers, which find the label prior's file under the same path.
     """
-    baseline = evaluate(synthetic, test, estimator_seeds, estimator)
+    require_runner(runner, to_mlflow=True)
+    baseline = evaluate(synthetic, test, estimator_seeds, estimator, runner=runner)
     # Estimators of gaze have files; where joints are labelled there is no label to match.
     needs_prior = bool(baseline.estimators) and "label-matching" in parts
     matching = label_prior(synthetic, real, estimator).path if needs_prior else None
+    trainings = [
+        (name, config.model_copy(update={"seed": seed}))
+        for name, config in variants(training, matching, parts).items()
+        for seed in range(training.seed, training.seed + seeds)
+    ]
+    refiners = _train_each([config for _, config in trainings], synthetic, real, runner)
     measured: dict[str, list[VariantSeed]] = {}
-    for name, config in variants(training, matching, parts).items():
-        for seed in range(training.seed, training.seed + seeds):
-            seeded = config.model_copy(update={"seed": seed})
-            trained = train(synthetic, real, seeded, may_lead=False)
-            refined = refine(synthetic, trained.refiner, f"{out}/{trained.refiner}.zarr")
-            evaluation = evaluate(refined.url, test, estimator_seeds, estimator)
-            measured.setdefault(name, []).append(measure_variant(trained.path, evaluation))
+    for (name, _), trained in zip(trainings, refiners, strict=True):
+        # A worker on another machine leaves the refiner in MLflow.
+        refiner = trained.refiner if runner.kind == "local" else f"runs:/{trained.mlflow_run_id}"
+        refined = refine(synthetic, refiner, f"{out}/{trained.refiner}.zarr", runner=runner)
+        evaluation = evaluate(refined.url, test, estimator_seeds, estimator, runner=runner)
+        measured.setdefault(name, []).append(measure_variant(refiner, evaluation))
     return tabulate(measured, baseline)
+
+
+def _train_each(
+    configs: list[TrainingConfig], synthetic: str, real: str, runner: Runner
+) -> Iterator[RefinerRef]:
+    """Train a refiner by each configuration: here one after the other, on Dask side by side."""
+    if runner.kind == "local":
+        for config in configs:
+            yield train(synthetic, real, config, may_lead=False)
+        return
+    shared = {"synthetic": synthetic, "real": real, "may_lead": False}
+    # Tasks are told to stop before their runner waits for them.
+    with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
+        trainings = [
+            tasks.submit(train_refiner, {"config": config, **shared}) for config in configs
+        ]
+        refiners = [training.result() for training in trainings]
+    yield from refiners

@@ -46,7 +46,7 @@ def evaluate(
             the result without is beside it.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    require_runner(runner)
+    require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
     plan = _matched(plan, datasets)
@@ -79,7 +79,7 @@ def compare(
             test set; where not given `real`, else the real images of the refiner's training.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
-    require_runner(runner)
+    require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_comparison(
         datasets, synthetic, refined, real, test, seeds, estimator, comparison, unlabelled
@@ -96,7 +96,8 @@ def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
 
 def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
-    with gpu_slot(), tasks_stop_too(), task_runner(runner) as tasks, placed(tasks, "gpu"):
+    # Tasks are told to stop before their runner waits for them.
+    with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
         trainings = [
             tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
             for job in plan.jobs

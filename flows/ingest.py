@@ -2,22 +2,17 @@
 
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from flows.run_names import named
 from storage.schema import DatasetInfo, Preprocess
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
 from tasks.ingestion.inputs import SourceInput
-from tasks.runtime.policies import threads
+from tasks.runtime.policies import Runner, placed, require_runner, task_runner
 
 
-# Two shards under way: while one is written, the cores decode the other.
-@flow(
-    name="ingest",
-    task_runner=threads(2),
-    flow_run_name=named("ingest {source.format} into {to}"),
-)
+@flow(name="ingest", flow_run_name=named("ingest {source.format} into {to}"))
 def ingest(
     source: SourceInput,
     to: str,
@@ -26,6 +21,7 @@ def ingest(
     rows_per_shard: Annotated[int, Field(ge=1, le=1 << 24)] = 16384,
     overwrite: bool = False,
     append: bool = False,
+    runner: Runner = Runner(),
 ) -> DatasetInfo:
     """Read every sample of a source into a dataset; run again, it goes on where it was.
 
@@ -38,16 +34,24 @@ def ingest(
         overwrite: Replace another dataset that is at `to`.
         append: Add the samples that the dataset at `to` does not have, by id, reading only these;
             begin it where there is none.
+        runner: Where shards are decoded and written: in this process, or by Dask's workers, which
+            find the files under the same path.
     """
+    require_runner(runner)
     with sole_ingestion(to):
         plan = plan_ingestion(source, to, preprocess, rows_per_shard, overwrite, append)
-        done = ingest_shards.map(
-            plan.groups,
-            source=unmapped(source),
-            listing_digest=plan.listing_digest,
-            to=to,
-            preprocess=preprocess,
-            num_kept=plan.num_kept,
-        )
-        done.result()
+        whole = {
+            "source": source,
+            "listing_digest": plan.listing_digest,
+            "to": to,
+            "preprocess": preprocess,
+            "num_kept": plan.num_kept,
+        }
+        # Two shards under way in this process: while one is written, the cores decode the other.
+        with task_runner(runner, num_threads=2) as tasks, placed(tasks, "cpu"):
+            pieces = [
+                tasks.submit(ingest_shards, {"shards": each, **whole}) for each in plan.groups
+            ]
+            for piece in pieces:
+                piece.result()
         return finish_ingestion(to, max_bad, plan.num_kept)

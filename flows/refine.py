@@ -9,7 +9,14 @@ from flows.run_names import named
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tasks.refinement.report import show_refinement
-from tasks.runtime.policies import Runner, gpu_slot, task_runner, tasks_stop_too
+from tasks.runtime.policies import (
+    Runner,
+    gpu_slot,
+    placed,
+    runner_of_flow,
+    task_runner,
+    tasks_stop_too,
+)
 from tasks.runtime.progress import reported_progress
 
 GateShift = Annotated[float, Field(gt=0, le=20)]
@@ -60,5 +67,5 @@ def refine_groups(groups: list[list[int]], dataset: str, refiner: str, to: str) 
         refiner: The refiner.
         to: Path or URL of the refined dataset.
     """
-    with reported_progress(to), tasks_stop_too():
+    with reported_progress(to), tasks_stop_too(), placed(runner_of_flow(), "gpu"):
         refine_shards.map(groups, dataset=dataset, refiner=unmapped(refiner), to=to).result()

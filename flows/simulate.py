@@ -10,7 +10,14 @@ from simgan_core.errors import InputError
 from simgan_core.simulator.eyes import NUM_REAL_PEOPLE
 from storage.exclusive_lock import exclusive_lock
 from storage.schema import DatasetInfo
-from tasks.runtime.policies import Runner, require_runner, task_runner, tasks_stop_too
+from tasks.runtime.policies import (
+    Runner,
+    placed,
+    require_runner,
+    runner_of_flow,
+    task_runner,
+    tasks_stop_too,
+)
 from tasks.simulate import simulate_hand, simulate_real, simulate_synthetic
 from tasks.simulation.unityeyes import (
     CropConfig,
@@ -97,7 +104,7 @@ def simulate_groups(
         simulation: What decides every image.
         crop: Images of the dataset.
     """
-    with tasks_stop_too():
+    with tasks_stop_too(), placed(runner_of_flow(), "cpu"):
         simulate_shards.map(
             groups, to=to, simulation=unmapped(simulation), crop=unmapped(crop)
         ).result()

@@ -5,9 +5,11 @@ Everything heavy is imported inside the command, so that help answers at once.
 
 # ruff: noqa: PLC0415
 
+from typing import Literal
+
 from cyclopts import App
 
-from flows.cli.arguments import Seeds
+from flows.cli.arguments import Seeds, Workers
 from flows.cli.outcome import Outcome
 from flows.cli.preset import Preset, with_preset
 from simgan_core.config import PARTS, EstimatorConfig, Part, TrainingConfig
@@ -28,6 +30,9 @@ def ablate(
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
     parts: tuple[Part, ...] = PARTS,
+    runner: Literal["local", "dask"] = "local",
+    workers: Workers = None,
+    dask_address: str | None = None,
 ) -> Outcome:
     """Tabulate realism, label shift and downstream error of a training and of its ablations.
 
@@ -49,9 +54,16 @@ def ablate(
         Estimators trained on what each refiner made.
     parts
         What to do without, each in turn: a training for each of them and each seed.
+    runner
+        Train and refine in this process, or by Dask's workers.
+    workers
+        With dask: start so many workers on this machine.
+    dask_address
+        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     """
     from flows.ablate import ablate as ablate_flow
     from tasks.comparison.ablation import table
+    from tasks.runtime.policies import Runner
 
     result = ablate_flow(
         synthetic,
@@ -63,5 +75,6 @@ def ablate(
         estimator_seeds,
         estimator,
         parts,
+        Runner(kind=runner, workers=workers, dask_address=dask_address),
     )
     return Outcome(result.model_dump(mode="json"), table(result))

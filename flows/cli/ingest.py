@@ -43,6 +43,12 @@ class Storing(Config):
     """Add the samples, by id, that the dataset does not have, and read only these."""
     overwrite: bool = False
     """Replace another dataset that is there."""
+    runner: Literal["local", "dask"] = "local"
+    """Decode in this process, or by Dask's workers."""
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """With dask: start so many workers on this machine."""
+    dask_address: str | None = None
+    """With dask: the scheduler of a running cluster, tcp://HOST:PORT."""
 
 
 def ingest_app() -> App:
@@ -144,6 +150,7 @@ def _is_list(field: FieldInfo) -> bool:
 
 def _ingest(source: Any, storing: Storing) -> Outcome:
     from flows.ingest import ingest
+    from tasks.runtime.policies import Runner
 
     info = ingest(
         source,
@@ -153,6 +160,7 @@ def _ingest(source: Any, storing: Storing) -> Outcome:
         storing.rows_per_shard,
         storing.overwrite,
         storing.append,
+        Runner(kind=storing.runner, workers=storing.workers, dask_address=storing.dask_address),
     )
     return dataset_outcome(info)
 

@@ -1,7 +1,6 @@
 """Ablation results: the same training without one part, and the difference in metrics."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
@@ -11,13 +10,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
-from simgan_core.models.checkpoint import load_refiner
 from simgan_core.stats.bootstrap import bootstrap_difference
 from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
 from tasks.comparison.plan import ArmAnswers, Estimate, read_answers
 from tasks.comparison.report import EvaluationResult
 from tasks.comparison.results import BOOTSTRAP_SEED, Difference
 from tasks.runtime.policies import CACHE
+from tasks.runtime.refiners import open_refiner
 
 FIGURES = {
     "realism/kid": "KID",
@@ -104,9 +103,9 @@ def _without(
 
 
 @task(name="measure-variant", cache_policy=CACHE)
-def measure_variant(refiner_path: str, evaluation: EvaluationResult) -> VariantSeed:
+def measure_variant(refiner: str, evaluation: EvaluationResult) -> VariantSeed:
     """Gather what is known of one refiner: how it was found to be, and its estimators' answers."""
-    figures: Mapping[str, float] = load_refiner(Path(refiner_path)).metadata["figures"]
+    figures: Mapping[str, float] = open_refiner(refiner).metadata["figures"]
     known = {name: figures[name] for name in FIGURES if name in figures}
     return VariantSeed(figures=known | {"error": evaluation.arm.error}, answers=evaluation.answers)
 

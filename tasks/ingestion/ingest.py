@@ -198,7 +198,8 @@ def _opened(
 
     Raises ValueError when the files are no longer those that were listed at the start of the run.
     """
-    key = (source, listing_digest, to, preprocess, num_kept)
+    # A Dask worker outlives the flow run, and the place may hold another dataset in the next.
+    key = (source, listing_digest, to, preprocess, num_kept, runtime.flow_run.id)
     with _OPENING:
         if key not in _OPEN:
             opened = _LISTED.get(source) or source.open()

@@ -14,6 +14,7 @@ from simgan_core.data.preprocess import Preprocess
 from storage.samples import SampleBlock, concatenated
 from storage.sources.selection import Selection
 from tasks.ingestion.decoding import DecodingProcess, Rows, read_preprocessed
+from tasks.runtime.policies import is_dask_worker
 
 ROWS_A_PIECE = 256
 PIECE_BYTES = 1 << 25
@@ -38,7 +39,8 @@ class Reader:
         self._processes: list[DecodingProcess] = []
         self._idle: SimpleQueue[DecodingProcess] = SimpleQueue()
         if source.decodes and len(rows) > WORTH_PROCESSES:
-            self._processes = [DecodingProcess(rows, kind) for _ in range(num_cores())]
+            self._processes = [DecodingProcess(rows, kind) for _ in range(num_decoders())]
+        if self._processes:
             for process in self._processes:
                 self._idle.put(process)
             # A thread for each process, which waits for its answers.
@@ -78,6 +80,9 @@ def _results(pieces: deque[Future[SampleBlock]]) -> Iterator[SampleBlock]:
         yield pieces.popleft().result()
 
 
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def num_decoders() -> int:
+    """Return how many processes decode: one a core; none beside a Dask worker of one thread."""
+    if not is_dask_worker():
+        return len(os.sched_getaffinity(0))
+    num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    return num_threads if num_threads > 1 else 0

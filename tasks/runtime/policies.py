@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, Literal, Self, cast
 
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.settings import get_current_settings
@@ -133,11 +135,13 @@ def threads(max_workers: int) -> TaskRunner[PrefectFuture[Any]]:
     return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=max_workers))
 
 
-def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
-    """Return the task runner for a flow's mapped tasks."""
+def task_runner(runner: Runner, num_threads: int = 1) -> TaskRunner[PrefectFuture[Any]]:
+    """Return the task runner for a flow's mapped tasks, locally with `num_threads` threads.
+
+    One by default, since PyTorch uses every core within a task.
+    """
     if runner.kind == "local":
-        # One group at a time: PyTorch already uses every core within one.
-        return threads(1)
+        return threads(num_threads)
     # Loading Dask takes as long as the rest of a flow; most flows do without.
     from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415
 
@@ -155,6 +159,18 @@ def task_runner(runner: Runner) -> TaskRunner[PrefectFuture[Any]]:
             }
         )
     return cast("TaskRunner[PrefectFuture[Any]]", made)
+
+
+def is_dask_worker() -> bool:
+    """Whether this process is a worker of a Dask cluster."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
@@ -181,16 +197,30 @@ def placed(tasks: TaskRunner[PrefectFuture[Any]], on: Literal["gpu", "cpu"]) -> 
         yield
 
 
-def require_runner(runner: Runner) -> None:
-    """Raise InputError for a cluster whose workers could not reach Prefect's server.
+def runner_of_flow() -> TaskRunner[PrefectFuture[Any]]:
+    """Return the task runner of the running flow."""
+    context = FlowRunContext.get()
+    assert context is not None, "only a flow has a task runner"
+    return context.task_runner
 
-    A command's local server listens on this machine only.
+
+def require_runner(runner: Runner, *, to_mlflow: bool = False) -> None:
+    """Raise InputError for a cluster whose workers could not reach Prefect's or MLflow's server.
+
+    A command's local servers listen on this machine only. MLflow's counts if workers use it.
     """
     if runner.dask_address is not None and get_current_settings().api.url is None:
         raise InputError(
             f"workers of the cluster at {runner.dask_address} report to Prefect's server, and "
             "PREFECT_API_URL names none; start one (prefect server start) and set it here and for "
             "the workers"
+        )
+    mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if to_mlflow and runner.dask_address is not None and not mlflow.startswith("http"):
+        raise InputError(
+            f"workers of the cluster at {runner.dask_address} leave what they train in MLflow, and "
+            f"MLFLOW_TRACKING_URI is {mlflow or 'not set'}: expected the URL of a server; start "
+            "one (mlflow server) and set it here and for the workers"
         )
 
 

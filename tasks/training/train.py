@@ -17,6 +17,7 @@ from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
 from tasks.runtime.compatibility import require_distinct, require_domain, require_same_images
 from tasks.runtime.content_ids import content_id
+from tasks.runtime.devices import take_device_of_worker
 from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
@@ -49,6 +50,7 @@ def train_refiner(
     finished one is returned at once. SIGTERM saves a checkpoint and then exits (code 143). Without
     `may_lead` the refiner is registered as a candidate, however good it is.
     """
+    take_device_of_worker()
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
     require_distinct({"synthetic": synthetic_set.info, "real": real_set.info})
     # A refined dataset can be refined again.

@@ -124,7 +124,7 @@ def simgan(environment: dict[str, str], workplace: Path) -> Iterator[ForkedSimga
     server.close()
 
 
-def write_eyes(to: Path, domain: Domain, scenes: Scenes) -> str:
+def write_eyes(to: Path | str, domain: Domain, scenes: Scenes) -> str:
     """Render eyes with gaze and pupils as a dataset, ids by person; returns its place."""
     eyes = render(scenes, "crop", 35, 55)
     labels = {"gaze": (GAZE, scenes.gaze), "pupil_px": (PUPIL_PX, eyes.pupil_px)}

@@ -1,6 +1,7 @@
 """`simgan ablate`: what is left out, what is added, and what is found after a kill."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from simgan_core.config import PRESETS
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import sample_scenes
 from tasks.comparison.ablation import variants
-from tests.flows.conftest import write_eyes
+from tests.flows.conftest import Simgan, write_eyes
 
 # One that lacks most parts already, so that two trainings are all variants.
 TRAINING = {
@@ -38,7 +39,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     }
     return (
         *("ablate", "--synthetic", places["synthetic"], "--real", places["real"]),
-        *("--test", places["test"], "--out", folder / "refined"),
+        *("--test", places["test"]),
         *("--seeds", 1, "--estimator-seeds", 1, "--training.refiner.no-residual"),
         *(word for name, value in TRAINING.items() for word in (f"--training.{name}", value)),
         *(word for name, value in ESTIMATOR.items() for word in (f"--estimator.{name}", value)),
@@ -62,10 +63,11 @@ def test_label_matching_is_added_where_a_training_has_none_and_else_left_out() -
 
 
 def test_killed_it_goes_on_and_tabulates_every_variant(
-    simgan: Any, words: tuple[object, ...]
+    simgan: Any, words: tuple[object, ...], tmp_path: Path
 ) -> None:
     refiners = Path(simgan.environment["SIMGAN_HOME"]) / "refiners"
     known = set(refiners.glob("*/refiner.pt"))
+    words = (*words, "--out", tmp_path / "refined")
     process = simgan.start(*words)
     while not (made := set(refiners.glob("*/refiner.pt")) - known):
         assert process.poll() is None, process.communicate()[1]
@@ -97,3 +99,18 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
         for alias in client.get_model_version("refiner", version.version).aliases
     }
     assert aliases == {"candidate"}
+
+
+def test_dasks_workers_tabulate_the_same(
+    environment: dict[str, str], words: tuple[object, ...], tmp_path: Path
+) -> None:
+    # Other numbers of threads sum in another order.
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    rows = []
+    for home, runner in (("local", ()), ("dask", ("--runner", "dask", "--workers", 2))):
+        own = {"SIMGAN_HOME": str(tmp_path / home), "OMP_NUM_THREADS": str(threads)}
+        to = ("--out", tmp_path / home / "refined")
+        done = Simgan(environment | own, tmp_path)(*words, *to, *runner, "--json")
+        assert done.returncode == 0, done.stderr
+        rows.append(json.loads(done.stdout.splitlines()[-1])["rows"])
+    assert rows[0] == rows[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from simgan_core.models.checkpoint import load_checkpoint
 from storage.reader import open_dataset
@@ -17,6 +18,7 @@ from storage.sources.formats.unityeyes import UnityEyesOptions
 from storage.sources.options import SourceOptions
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
 from tasks.simulate import simulate_real, simulate_synthetic
+from tests.flows.test_refine_flow import workers_of
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
             "--refiner.num-blocks", 1, "--checkpoint-every", 5, "--sample-every", 30)  # fmt: skip
@@ -75,6 +77,25 @@ def test_ingest_goes_on_to_the_same_digest(simgan: Any, datasets: Path, tmp_path
     kill_when(simgan, words, lambda: num_records(to) >= 3)
     digest = result_of(simgan(*words))["digest"]
     assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+
+
+def test_a_killed_dask_worker_costs_an_ingestion_its_unfinished_shards_only(
+    simgan: Any, datasets: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "d.zarr"
+    process = simgan.start("ingest", "unityeyes", datasets / "synthetic", "--to", to, *INGESTION,
+                           "--runner", "dask", "--workers", 2, "--json")  # fmt: skip
+    while num_records(to) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    done_before = {path: path.stat().st_mtime_ns for path in (to / "records").glob("*/zarr.json")}
+    first, _ = workers_of(process)
+    first.kill()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    digest = json.loads(out.splitlines()[-1])["digest"]
+    assert digest == open_dataset(str(datasets / "synthetic.zarr")).info.digest
+    assert {path: path.stat().st_mtime_ns for path in done_before} == done_before
 
 
 def test_an_addition_goes_on_to_the_same_digest(
@@ -138,3 +159,28 @@ def test_sigterm_saves_the_training_and_exits(simgan: Any, datasets: Path) -> No
     (checkpoint,) = begun
     step = load_checkpoint(checkpoint)["state"]["step"]
     assert f"stopped by SIGTERM at step {step}; the checkpoint is written" in said
+
+
+def test_sigterm_stops_an_evaluation_within_a_training(simgan: Any, datasets: Path) -> None:
+    process = simgan.start(
+        *("evaluate", "--train", datasets / "synthetic.zarr", "--test", datasets / "real.zarr"),
+        *("--steps", 1_000_000, "--batch-size", 8),
+    )
+    while not under_way(Path(simgan.environment["SIMGAN_HOME"]) / "mlflow.db"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def under_way(database: Path) -> list[Any]:
+    """Return the runs of trainings of estimators that have not ended."""
+    if not database.exists():
+        return []
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("comparisons")
+    if experiment is None:
+        return []
+    condition = "tags.stage = 'evaluate' and attributes.status = 'RUNNING'"
+    return list(client.search_runs([experiment.experiment_id], condition))

@@ -49,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path) ->
 
 
 def write_dataset(
-    path: Path,
+    path: Path | str,
     domain: Domain,
     images: np.ndarray[Any, Any],
     ids: list[str],

@@ -78,6 +78,22 @@ def test_a_cluster_needs_a_server_that_it_can_reach() -> None:
         require_runner(runner)
 
 
+@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db", "http://10.0.0.1:5000"])
+def test_a_cluster_that_trains_needs_an_mlflow_that_it_can_reach(
+    uri: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if uri is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    runner = Runner(kind="dask", dask_address="tcp://10.0.0.1:8786")
+    with temporary_settings({PREFECT_API_URL: "http://10.0.0.1:4200/api"}):
+        if uri is not None and uri.startswith("http"):
+            require_runner(runner, to_mlflow=True)
+            return
+        with pytest.raises(InputError, match=rf"MLFLOW_TRACKING_URI is {uri or 'not set'}"):
+            require_runner(runner, to_mlflow=True)
+
+
 def test_no_slot_is_asked_for_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(policies, "concurrency", None)
