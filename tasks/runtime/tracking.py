@@ -1,5 +1,6 @@
 """MLflow tracking: resumable runs, batched metrics, artifacts, the model registry."""
 
+import json
 import logging
 import os
 import tempfile
@@ -46,6 +47,8 @@ KEY_TAG = "simgan.key"
 REGISTERED_REFINER = "refiner"
 _WARNING_TAG = "simgan.worse_than_synthetic."
 """On a refiner's model version, with the comparison's id: what it showed."""
+_TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
@@ -152,6 +155,19 @@ class TrackedRun:
     def text(self, name: str, content: str) -> None:
         """Log a small text file."""
         self.client.log_text(self.run_id, content, name)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows of the same columns as a table that MLflow shows, name.json; replaced if known.
+
+        `MlflowClient.log_table` adds rows to a table of an earlier try.
+        """
+        columns = list(rows[0]) if rows else []
+        split = {"columns": columns, "data": [list(row.values()) for row in rows]}
+        self.text(name, json.dumps(split))
+        known = json.loads(self.client.get_run(self.run_id).data.tags.get(_TABLES_TAG, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in known:
+            self.tags({_TABLES_TAG: json.dumps([*known, entry])})
 
     def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
         """Log a model that plain MLflow loads: exported by torch.export, no pickled code.
