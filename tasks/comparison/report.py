@@ -279,11 +279,13 @@ def _register_winner(
     with tracked_run(
         COMPARISONS, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
     ) as run:
-        run.pytorch_model(
-            "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
-        )
-        run.artifact(Path(str(best.model)), "checkpoint")
-        version = run.register_model(REGISTERED_MODEL, "model", tags)
+        version = run.registered_version(REGISTERED_MODEL)
+        if version is None:
+            run.pytorch_model(
+                "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
+            )
+            run.artifact(Path(str(best.model)), "checkpoint")
+            version = run.register_model(REGISTERED_MODEL, "model", tags)
     return f"models:/{REGISTERED_MODEL}/{version}"
 
 

@@ -185,6 +185,11 @@ class TrackedRun:
             )
             self.client.log_artifacts(self.run_id, f"{made}/{folder}", folder)
 
+    def registered_version(self, name: str) -> str | None:
+        """Return the version of `name` that was made from this run, None where there is none."""
+        versions = self.client.search_model_versions(f"name='{name}'")
+        return next((str(v.version) for v in versions if v.run_id == self.run_id), None)
+
     def register_model(
         self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
     ) -> str:
@@ -193,9 +198,8 @@ class TrackedRun:
         Returns the version. One that is registered already keeps its version, and the alias may
         have gone to another since.
         """
-        for known in self.client.search_model_versions(f"name='{name}'"):
-            if known.run_id == self.run_id:
-                return str(known.version)
+        if (known := self.registered_version(name)) is not None:
+            return known
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
