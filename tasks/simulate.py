@@ -25,6 +25,7 @@ from storage.sources.formats.unityeyes import write_unityeyes_pair
 from storage.sources.head_pose import to_unityeyes
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.stages import position
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +187,8 @@ def _write_list(folder: Path, person: int, num_frames: int) -> None:
 def _say_progress(domain: str, done: int, count: int, started: float) -> None:
     done = min(done, count)
     rate = done / max(time.monotonic() - started, 1e-9)
-    position = {"done": done, "total": count}
     words = "rendered %d of %d %s images, %.0f a second"
-    logger.info(words, done, count, domain, rate, extra=position)
+    at = position(f"rendering {domain} images", done, count)
+    logger.info(words, done, count, domain, rate, extra=at)
+    if done == count:
+        logger.info("%s %s images rendered", f"{count:,}", domain)

@@ -29,6 +29,8 @@ def prepare(home: Path | None = None) -> Path:
     defaults = {
         "SIMGAN_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Prefect's client has telemetry of its own, which it announces on a terminal.
+        "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OWN_LOGGERS),
         # Threads that spin for each other lose the cores that other processes want: on two busy
         # cores a training step took six times as long as with threads that sleep.

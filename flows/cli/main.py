@@ -28,10 +28,11 @@ from flows.cli.environment import prepare
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import ingest_app
 from flows.cli.inspect import inspect_app, verify_app
+from flows.cli.next_command import after_error, gallery_of
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
 from flows.cli.servers import prefect_for_flows, require_tracking
-from flows.cli.terminal import is_full_disk, terminal_output, written_log
+from flows.cli.terminal import is_full_disk, say, terminal_output, written_log
 from flows.cli.turing import app as turing_app
 from flows.cli.ui import ui
 from flows.cli.unityeyes import simulate_unityeyes
@@ -69,7 +70,12 @@ app = App(
     help="Make a simulator's labelled images look real, keep their labels true, and measure "
     "what that is worth on real images.",
     help_epilogue="Every command takes --json: one machine-readable result as the last line of "
-    "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.",
+    "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.\n\n"
+    "Begin with `simgan demo`, which needs no data, or with `simgan ingest --help` for images of "
+    "your own. `simgan doctor` says what is wrong with the installation.",
+)
+app.register_install_completion_command(
+    help="Complete commands and options in this shell: bash, zsh or fish."
 )
 simulate_app = App(
     name="simulate", help="Render the built-in simulator's domains, or UnityEyes' eyes."
@@ -367,7 +373,7 @@ def compare(
     result = compare_flow(
         synthetic, refined, test, real, seeds, estimator, comparison, unlabelled, where
     )
-    return _comparison_outcome(result)
+    return _comparison_outcome(result, gallery_of(refined, synthetic, test))
 
 
 @app.command
@@ -421,7 +427,8 @@ def pipeline(
         seeds=seeds,
         comparison=comparison,
     )
-    return _comparison_outcome(result)
+    datasets = (f"{out}/{name}.zarr" for name in ("refined", "synthetic", "real"))
+    return _comparison_outcome(result, gallery_of(*datasets))
 
 
 @app.command
@@ -438,7 +445,9 @@ def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
     from flows.demo import demo as demo_flow
 
     folder = out or prepare() / "demo" / f"seed-{seed}"
-    outcome = _comparison_outcome(demo_flow(str(folder), seed))
+    outcome = _comparison_outcome(
+        demo_flow(str(folder), seed), "simgan ingest --help   (the same with your own images)"
+    )
     note = (
         'Both domains of this demo are rendered: "real" stands for a rendered imitation of a '
         "laptop's camera, with its own people.\n"
@@ -487,7 +496,7 @@ def launch(
     ):
         outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
-        print(outcome.text, file=sys.stderr if json_output else sys.stdout)
+        say(outcome.text, sys.stderr if json_output else sys.stdout)
         if json_output:
             print(json.dumps(outcome.result))  # noqa: T201
 
@@ -500,12 +509,12 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
-    except (CycloptsError, InputError, StorageError) as error:
-        _leave(WRONG_INPUT, f"error: {error}")
-    except ValidationError as error:
-        _leave(WRONG_INPUT, f"error: {in_a_sentence(error)}")
+    except (CycloptsError, InputError, StorageError, ValidationError) as error:
+        refused = error if isinstance(error, ValidationError) else error.__cause__
+        said = in_a_sentence(refused) if isinstance(refused, ValidationError) else str(error)
+        _leave(WRONG_INPUT, f"error: {said}{_next(error)}")
     except UnavailableError as error:
-        _leave(FAILED, f"failed: {error}")
+        _leave(FAILED, f"failed: {error}{_next(error)}")
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "stopped; the same command goes on where it was")
     except SystemExit:
@@ -514,13 +523,17 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001
         refusal = refused_place(error)
         if refusal is not None:
-            _leave(WRONG_INPUT, f"error: {refusal}")
+            _leave(WRONG_INPUT, f"error: {refusal}{_next(error)}")
         if type(error).__name__ in PARAMETER_ERRORS:
-            _leave(WRONG_INPUT, f"error: {_in_a_line(str(error))}")
+            _leave(WRONG_INPUT, f"error: {_in_a_line(str(error))}{_next(error)}")
         if is_full_disk(error):
             _leave(FAILED, f"failed: {error}: make room there, then run the same command again")
         reason = _in_a_line(f"{type(error).__name__}: {error}")
-        _leave(FAILED, f"failed: {reason}; {written_log(error)}")
+        _leave(FAILED, f"failed: {reason}; {written_log(error)}; next: simgan doctor")
+
+
+def _next(error: BaseException) -> str:
+    return after_error(error, app, sys.argv[1:])
 
 
 def _leave(code: int, message: str) -> None:
@@ -532,11 +545,12 @@ def _in_a_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _comparison_outcome(result: Any) -> Outcome:
+def _comparison_outcome(result: Any, next_command: str) -> Outcome:
     from tasks.comparison.report import output_locations
     from tasks.comparison.results import table
 
-    return Outcome(result.model_dump(mode="json"), f"{table(result)}\n\n{output_locations(result)}")
+    text = f"{table(result)}\n\n{output_locations(result)}\nnext      {next_command}"
+    return Outcome(result.model_dump(mode="json"), text)
 
 
 def _recollected(experiment: str) -> Outcome:

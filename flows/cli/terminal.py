@@ -1,7 +1,8 @@
-"""Terminal output of a command: what is done in words, a live bar for the stage that runs.
+"""Terminal output of a command: what came out in words, live bars for what runs.
 
-Records of our own loggers whose `extra` has `done` and `total` move the bar; all others are lines.
-Prefect's own records are shown with `-v` alone. What goes to a pipe has no bar, but plain lines.
+Records of our own loggers whose `extra` is a `position` (tasks.runtime.stages) move bars; all
+others are lines. A pipe gets plain lines instead of bars, of a long stage one now and then.
+Prefect's own records, and what other libraries warn of, are shown with `-v` alone.
 """
 
 import errno
@@ -10,12 +11,22 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from datetime import timedelta
+from typing import Literal, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+)
+from rich.text import Text
 
 from flows.cli.environment import OWN_LOGGERS
 from tasks.runtime.paths import home
@@ -24,24 +35,30 @@ Verbosity = Literal["quiet", "normal", "verbose"]
 
 # Prefect reads the level of its console handler from here when it is imported.
 _CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
-_LEVELS: dict[Verbosity, str] = {"quiet": "ERROR", "normal": "WARNING", "verbose": "NOTSET"}
+_LEVELS: dict[Verbosity, str] = {"quiet": "ERROR", "normal": "ERROR", "verbose": "NOTSET"}
+
+SECONDS_BETWEEN_LINES = 15.0
+"""Between two lines in a pipe of how far one stage is."""
 
 
 @contextmanager
 def terminal_output(verbosity: Verbosity) -> Iterator[None]:
     """Show logs while the block runs; call it before Prefect is imported.
 
-    quiet: errors alone. normal: our own messages, warnings and errors. verbose: also every state
-    of a flow or task run. An error is named once, and its traceback is in a file.
+    quiet: errors alone. normal: our own messages, warnings and errors. verbose: also details, every
+    state of a flow or task run, and what other libraries warn of. An error is named once, and its
+    traceback is in a file.
     """
     os.environ.setdefault(_CONSOLE_LEVEL, _LEVELS[verbosity])
     loggers = [logging.getLogger(name) for name in OWN_LOGGERS]
     for logger in loggers:
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG if verbosity == "verbose" else logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     # MLflow logs the traceback of a database error that it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
+    if verbosity != "verbose":
+        _silence_libraries()
     if verbosity != "normal":
         yield
         return
@@ -56,45 +73,106 @@ def terminal_output(verbosity: Verbosity) -> Iterator[None]:
         handler.close()
 
 
+def _silence_libraries() -> None:
+    """Hide what libraries warn of and a user of the command can do nothing about."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_is_for_people)
+
+
 class _TerminalHandler(logging.Handler):
-    """Prints messages below WARNING; Prefect's console handler has the others."""
+    """Prints messages below ERROR; Prefect's console handler has the others."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
+            TextColumn("{task.description}"),
             BarColumn(20),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.fields[pace]}"),
             console=console,
             transient=True,
         )
-        self._bar = self._progress.add_task("", visible=False)
+        self._stages: dict[str, _Stage] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Move the bar by a record of progress, print any other."""
-        if record.levelno >= logging.WARNING:
+        """Move the bar of a stage by a record of its position, print any other record."""
+        if record.levelno >= logging.ERROR:
             return
-        total = getattr(record, "total", None)
-        if total is None or not self._console.is_terminal:
-            self._console.print(record.getMessage(), markup=False, soft_wrap=True)
+        if record.levelno == logging.WARNING:
+            self._print(record.getMessage(), ("warning: ", "yellow"))
             return
-        done = getattr(record, "done", 0)
-        self._progress.update(
-            self._bar,
-            completed=done,
-            total=total,
-            description=record.getMessage(),
-            visible=done < total,
-        )
-        self._progress.start()
+        stage = getattr(record, "stage", None)
+        if stage is None:
+            self._print(record.getMessage())
+            return
+        done, total = (getattr(record, name) for name in ("done", "total"))
+        known = self._stages.setdefault(stage, _Stage(done))
+        if self._console.is_terminal:
+            self._move(stage, known, done, total)
+        elif known.is_due(SECONDS_BETWEEN_LINES):
+            self._print(record.getMessage())
+        if done >= total:
+            del self._stages[stage]
+
+    def _print(self, words: str, mark: tuple[str, str] = ("", "")) -> None:
+        if self._console.is_terminal and not mark[0]:
+            mark = ("✓ ", "green")
+        self._console.print(Text.assemble(mark, words), soft_wrap=not self._console.is_terminal)
+
+    def _move(self, name: str, stage: "_Stage", done: int, total: int) -> None:
+        if stage.bar is None:
+            stage.bar = self._progress.add_task(name, total=None, pace="")
+            self._progress.start()
+        if done < total:
+            # A bar whose stage has done nothing yet pulses.
+            size = total if done else None
+            pace = stage.pace(done, total)
+            self._progress.update(stage.bar, completed=done, total=size, pace=pace)
+        else:
+            self._progress.remove_task(stage.bar)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Take the bars off the screen."""
         if self._progress.live.is_started:
             self._progress.stop()
         super().close()
+
+
+class _Stage:
+    """A stage under way: its bar, where and when it began here, when a line last said so."""
+
+    def __init__(self, done: int) -> None:
+        self.bar: TaskID | None = None
+        self._done_before = done
+        self._began = self._last_line = time.monotonic()
+
+    def pace(self, done: int, total: int) -> str:
+        """Return rate and time left; empty while they are unknown."""
+        rate = (done - self._done_before) / max(time.monotonic() - self._began, 1e-9)
+        if rate <= 0:
+            return ""
+        left = timedelta(seconds=round((total - done) / rate))
+        return f"{rate:,.0f} a second, {left} left" if rate >= 10 else f"{left} left"
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether so many seconds are over since the last line; if so, a line counts as printed."""
+        due = time.monotonic() - self._last_line >= seconds
+        if due:
+            self._last_line = time.monotonic()
+        return due
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print a result; on a terminal its lines are broken between words."""
+    if stream.isatty():
+        Console(file=stream, highlight=False, markup=False).print(text)
+    else:
+        print(text, file=stream)
 
 
 def is_full_disk(error: BaseException | None) -> bool:
@@ -119,3 +197,18 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     """Drop the traceback, which would bury the sentence that says what happened."""
     record.exc_info, record.exc_text = None, None
     return True
+
+
+_NOT_FOR_PEOPLE = (
+    # A server without slots for GPUs: then nobody shares them out.
+    "do not exist - skipping acquisition",
+    # The command ends in the same error, as a sentence.
+    "Finished in state Failed",
+    "Encountered exception during execution",
+)
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Whether Prefect's record says something that is not said elsewhere."""
+    message = record.getMessage()
+    return not any(words in message for words in _NOT_FOR_PEOPLE)

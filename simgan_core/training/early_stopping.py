@@ -38,7 +38,7 @@ class EarlyStopping:
         self.last_metrics = dict(metrics)
         refusal = self.refusal(metrics)
         if refusal:
-            logger.info("step %d is no candidate: %s", step, refusal)
+            logger.debug("step %d is no candidate: %s", step, refusal)
             self._last_refusal = refusal
         elif self.best_step is None or metrics[SCORE] < self.best_metrics[SCORE]:
             self.best_step, self.best_metrics = step, dict(metrics)

@@ -9,13 +9,6 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge
-from sklearn.multioutput import MultiOutputRegressor
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.svm import SVR
 
 from simgan_core.data.histogram_matching import Pixels
 from simgan_core.gaze import gaze_from_pitchyaw, pitchyaw_from_gaze
@@ -74,6 +67,15 @@ def _features(images: Pixels) -> NDArray[np.float32]:
 
 
 def _regressor(method: MethodName, seed: int, num_rows: int, num_pixels: int) -> _Regressor:
+    # scikit-learn takes more than a second to import, and only its own arms need it.
+    from sklearn.decomposition import PCA  # noqa: PLC0415
+    from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415
+    from sklearn.linear_model import Ridge  # noqa: PLC0415
+    from sklearn.multioutput import MultiOutputRegressor  # noqa: PLC0415
+    from sklearn.neighbors import KNeighborsRegressor  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.svm import SVR  # noqa: PLC0415
+
     # Both give the same components; the eigenvectors of all pixels cost more than a few rows do.
     solver = "full" if 2 * num_rows < num_pixels else "covariance_eigh"
     regressors = {

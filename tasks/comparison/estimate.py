@@ -62,6 +62,7 @@ from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.policies import CACHE, IO_RETRIES, IO_RETRY_DELAYS_S, retry_on_io
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.stages import position
 from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -218,13 +219,16 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
         if not np.isnan(error_on_validation):
             run.metrics({"validation_error_deg": error_on_validation})
     measure = ERROR_METRICS[comparison.measure]
+    done, total = comparison.jobs.index(job) + 1, len(comparison.jobs)
     logger.info(
-        "%s, seed %d: %.2f%s on %d test images",
+        "estimator %d of %d, %s: %.2f%s on %d test images",
+        done,
+        total,
         name,
-        seed,
         errors.mean(),
         measure.unit,
         len(errors),
+        extra=position("training and testing estimators", done, total),
     )
     model = str(weights) if weights.exists() else None
     return Estimate(arm.name, seed, person, str(path), model, error_on_validation, run.run_id)

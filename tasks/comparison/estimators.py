@@ -21,6 +21,7 @@ from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import default_device
 from tasks.runtime.policies import stop_if_told
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.stages import position
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,8 @@ def poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | No
 
 
 def say_progress(step: int, total: int, loss: float) -> None:
-    """Log progress twice in a training; stop where the run is cancelled."""
+    """Log progress ten times in a training; stop where the run is cancelled."""
     stop_if_told()
-    if step % max(1, total // 2) == 0:
-        position = {"done": step, "total": total}
-        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=position)
+    if step % max(1, total // 10) == 0 or step == total:
+        at = position("one estimator", step, total)
+        logger.info("estimator: step %d of %d, loss %.4f", step, total, loss, extra=at)

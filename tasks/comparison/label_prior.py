@@ -34,6 +34,7 @@ from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.stages import position
 from tasks.runtime.tracking import begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,6 @@ def match_labels(comparison: Comparison, datasets: DatasetCache) -> Comparison:
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
     # What tables are rebuilt from, now with the prior's figures.
     run.text("comparison.json", matched.model_dump_json(indent=2))
-    run.metrics(prior.metrics())
-    run.flush()
     return matched
 
 
@@ -120,7 +119,8 @@ def _estimated(
     labels_deg = angles_deg(block.labels["gaze"])
     folds, by_identity = _folds(block.ids)
     with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new:
             run.params(config.model_dump())
             run.datasets({"synthetic": synthetic, "unlabelled": unlabelled})
             images = datasets.load(unlabelled).images
@@ -157,7 +157,7 @@ def _estimated(
             effective_share=float(weights.sum() ** 2 / (weights**2).sum() / len(weights)),
         )
         run.metrics(found.metrics())
-    logger.info("label prior %s: %s", name, found)
+    logger.log(logging.INFO if is_new else logging.DEBUG, "%s", found)
     return found
 
 
@@ -189,6 +189,9 @@ def _held_out(
     predicted = []
     everything = np.arange(len(lessons.images))
     for number, rows in enumerate(folds):
+        words = "gaze distribution: part %d of %d held out"
+        at = position("estimating the gaze distribution", number, len(folds))
+        logger.info(words, number + 1, len(folds), extra=at)
         kept = lessons.of_rows(np.setdiff1d(everything, rows))
         left_out = ["fold", number, len(folds), len(rows)]
         trained = [
@@ -198,6 +201,8 @@ def _held_out(
             for seed in TEACHER_SEEDS
         ]
         predicted.append([predictions_deg(each, lessons.images[rows]) for each in trained])
+    at = position("estimating the gaze distribution", len(folds), len(folds))
+    logger.info("gaze distribution: predictions held out", extra=at)
     by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)
     return _HeldOut(np.concatenate(folds), by_seed)
 

@@ -1,7 +1,6 @@
 """Report of a comparison: MLflow, Prefect artifacts, a folder with one page."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from tasks.comparison.plan import Comparison, Estimate, read_answers
 from tasks.comparison.results import (
     ArmResult,
     ComparisonResult,
+    Difference,
     LabelMatching,
     PupilShift,
     Results,
@@ -33,9 +33,10 @@ from tasks.comparison.results import (
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.experiments import COMPARISONS, REFINERS
 from tasks.runtime.links import link_to_mlflow
-from tasks.runtime.paths import comparison_folder
+from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 from tasks.runtime.policies import CACHE
+from tasks.runtime.stages import position
 from tasks.runtime.tracking import (
     TrackedRun,
     UnknownExperimentError,
@@ -44,7 +45,6 @@ from tasks.runtime.tracking import (
     remember_dataset,
     runs_with,
     tracked_run,
-    tracking_uri,
     warn_of_refiner,
 )
 
@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 REGISTERED_MODEL = "estimator"
 MAX_SHIFT_PAIRS = 4000
 MAX_TEST_PICTURES = 60
+_HEADLINE_ARMS = ("synthetic", "refined", "real", "tone_matched", "real_refined")
+_HEADLINE_DIFFERENCES = ("refined_minus_synthetic", "real_refined_minus_real")
+_WRITING = "writing charts and report"
 
 
 class EvaluationResult(BaseModel):
@@ -108,8 +111,6 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
         run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
         if unmatched:
             run.metrics({f"unmatched.{measure.error_key}": unmatched[0].error})
-        if matching is not None:
-            run.metrics(matching.test.metrics("test"))
     return EvaluationResult(
         arm=arm,
         num_test=len(answers.ids),
@@ -130,6 +131,9 @@ def conclude(
     """Put intervals on what was measured, say it in words and keep it where people look."""
     estimates = [fetched(each) for each in estimates]
     answers = read_answers(estimates, comparison.measure)
+    num_test = len(next(iter(answers.values())).ids)
+    logger.info("%d estimators tested on %s images", len(estimates), f"{num_test:,}")
+    logger.info("charts and report", extra=position(_WRITING, 0, 1))
     pupils = _pupils(comparison, datasets)
     findings = find(comparison, answers, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
@@ -157,6 +161,7 @@ def conclude(
         _remember(run, result, folder)
     _warn_of_refiner(comparison, result)
     _publish(result, charts, picture)
+    logger.info("charts and report are written", extra=position(_WRITING, 1, 1))
     return result
 
 
@@ -274,11 +279,13 @@ def _register_winner(
     with tracked_run(
         COMPARISONS, f"model-{winner}", name, {"stage": "model"}, comparison.mlflow_run_id
     ) as run:
-        run.pytorch_model(
-            "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
-        )
-        run.artifact(Path(str(best.model)), "checkpoint")
-        version = run.register_model(REGISTERED_MODEL, "model", tags)
+        version = run.registered_version(REGISTERED_MODEL)
+        if version is None:
+            run.pytorch_model(
+                "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
+            )
+            run.artifact(Path(str(best.model)), "checkpoint")
+            version = run.register_model(REGISTERED_MODEL, "model", tags)
     return f"models:/{REGISTERED_MODEL}/{version}"
 
 
@@ -319,28 +326,9 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
 
 
 def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
-    measure = ERROR_METRICS[result.measure]
-    for name, arm in result.arms.items():
-        run.metrics(
-            {
-                f"{name}.{measure.error_key}": arm.error,
-                f"{name}.{measure.error_key}_ci95_low": arm.ci95[0],
-                f"{name}.{measure.error_key}_ci95_high": arm.ci95[1],
-                f"{name}.{measure.within_key}": arm.within,
-            }
-        )
-    for name, difference in result.differences.items():
-        run.metrics(
-            {
-                f"{name}.{measure.error_key}": difference.error,
-                f"{name}.ci95_low": difference.ci95[0],
-                f"{name}.ci95_high": difference.ci95[1],
-            }
-        )
-    if result.label_matching is not None:
-        run.metrics(result.label_matching.test.metrics("test"))
-    if result.pupil_shift_px is not None:
-        run.metrics({f"pupil_shift_px.{k}": v for k, v in result.pupil_shift_px})
+    run.metrics(headline_metrics(result))
+    run.table("arms.json", _rows("arm", result.arms))
+    run.table("differences.json", _rows("difference", result.differences))
     run.tags(
         {
             "verdict": result.verdict,
@@ -349,6 +337,31 @@ def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
         }
     )
     run.artifact(folder)
+
+
+def _rows(what: str, named: Mapping[str, ArmResult | Difference]) -> list[dict[str, Any]]:
+    rows = [{what: name} | dict(each) for name, each in named.items()]
+    for row in rows:
+        row["ci95_low"], row["ci95_high"] = row.pop("ci95")
+    return rows
+
+
+def headline_metrics(result: Results) -> dict[str, float]:
+    """Return the dozen figures that MLflow's list of runs shows; its tables have all of them."""
+    measure = ERROR_METRICS[result.measure]
+    found: dict[str, float] = {}
+    for name in [name for name in _HEADLINE_ARMS if name in result.arms][:4]:
+        found[f"{name}.{measure.error_key}"] = result.arms[name].error
+    for name in ("synthetic", "refined"):
+        if name in result.arms:
+            found[f"{name}.{measure.within_key}"] = result.arms[name].within
+    for name in [name for name in _HEADLINE_DIFFERENCES if name in result.differences][:1]:
+        difference = result.differences[name]
+        found[f"{name}.{measure.error_key}"] = difference.error
+        found[f"{name}.ci95_low"], found[f"{name}.ci95_high"] = difference.ci95
+    if result.pupil_shift_px is not None:
+        found |= {f"pupil_shift_px.{name}": value for name, value in result.pupil_shift_px}
+    return found
 
 
 def _warn_of_refiner(comparison: Comparison, result: ComparisonResult) -> None:
@@ -389,18 +402,9 @@ def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) 
 
 
 def output_locations(result: ComparisonResult) -> str:
-    """Say where everything is that a person may want to look at."""
-    folder = Path(result.report).parent
-    return "\n".join(
-        [
-            f"report    {result.report}",
-            f"pictures  {folder}",
-            f"estimator {result.registered_model or '(none registered)'}",
-            f"test set  answered about {result.test_evaluations} times so far",
-            f"MLflow    run {result.mlflow_run_id} in {tracking_uri()}",
-            f"          mlflow ui --backend-store-uri {tracking_uri()}",
-            f"Prefect   flow run {result.flow_run or '(none)'}",
-            f"          PREFECT_HOME={os.environ.get('PREFECT_HOME', '~/.prefect')} "
-            "prefect server start",
-        ]
-    )
+    """Name the files to open, and the estimator to use."""
+    report = Path(shown_path(result.report))
+    lines = [f"report    {report}", f"pictures  {report.with_name('before_after.png')}"]
+    if result.registered_model is not None:
+        lines.append(f"estimator {result.registered_model} in MLflow")
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from tasks.runtime.policies import (
     retry_on_io,
 )
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.stages import position
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,8 @@ def plan_ingestion(
     else:
         writer, num_kept = DatasetWriter.open(to, spec, overwrite=overwrite), 0
     pending = [] if writer.complete else writer.pending_shards()
-    logger.info("%s: %d samples, %d shards to do", opened.name, len(opened), len(pending))
+    at = position("ingesting", writer.num_shards - len(pending), writer.num_shards)
+    logger.info("%s: %d samples, %d shards to do", opened.name, len(opened), len(pending), extra=at)
     return IngestionPlan(opened.content_digest(), num_kept, groups_of_shards(pending))
 
 
@@ -118,9 +121,9 @@ def ingest_shards(
         writer.write_shard(shard, _read_shard(reader, to, rows, num_kept))
         num_rows += len(rows)
         rate = len(rows) / (time.perf_counter() - started)
-        position = {"done": shard + 1, "total": writer.num_shards}
+        at = position("ingesting", shard + 1, writer.num_shards)
         words = "shard %d of %d: %d rows, %.0f a second"
-        logger.info(words, shard + 1, writer.num_shards, len(rows), rate, extra=position)
+        logger.info(words, shard + 1, writer.num_shards, len(rows), rate, extra=at)
     return num_rows
 
 
@@ -149,7 +152,14 @@ def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
         )
     _refuse_too_many_bad(writer, [r for r in rejections if not r.by_choice], num_new, max_bad)
     info = writer.finish(code_version()._asdict())
-    logger.info("%s is complete: %d rows, %d rejected", to, info.spec.num_rows, info.num_rejected)
+    new = f", {num_new:,} of them new" if num_kept else ""
+    logger.info(
+        "%s: %s images ingested%s, %s rejected",
+        Path(to).name,
+        f"{info.spec.num_rows:,}",
+        new,
+        f"{info.num_rejected:,}",
+    )
     return info
 
 

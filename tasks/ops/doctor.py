@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from tasks.ops.local_server import LocalServer
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import home
 from tasks.runtime.tracking import tracking_uri
@@ -44,7 +45,8 @@ class Diagnosis(BaseModel):
             lines.append(f"{mark}  {finding.what:<16}{finding.found}")
             if finding.remedy:
                 lines.append(f"       → {finding.remedy}")
-        return "\n".join(lines)
+        then = "simgan demo" if self.healthy else "follow the remedies, then simgan doctor again"
+        return "\n".join([*lines, f"next   {then}"])
 
 
 def diagnose() -> Diagnosis:
@@ -92,7 +94,9 @@ def _home() -> Finding:
 def _prefect() -> Finding:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        return Finding(what="Prefect", found="embedded, started with each command")
+        running = LocalServer(home()).url
+        state = f"runs at {running}" if running else "starts with the first command that needs it"
+        return Finding(what="Prefect", found=f"local server: {state}")
     return Finding(
         what="Prefect",
         found=url,

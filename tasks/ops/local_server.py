@@ -2,8 +2,9 @@
 
 It serves one SIMGAN_HOME on a free port of loopback, with the database there, so that the history
 of commands stays and the UI shows it. A command that uses it holds a lock for as long as it lives;
-the kernel gives the lock up however the command ends. Once nobody has held it for `IDLE_S`, the
-server ends itself.
+the kernel gives the lock up however the command ends. Once nobody has held it for `IDLE_S`, or the
+home was deleted, the server ends itself. It holds a lock of its own from before it is started, so
+that no second one is started while it is slow to answer.
 
 python -P -m tasks.ops.local_server FOLDER IDLE_SECONDS
 """
@@ -65,10 +66,22 @@ class LocalServer:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         _hold(_open_lock(self._folder / "in-use.lock"), fcntl.LOCK_SH)
-        with _locked(self._folder / "starting.lock"):
-            url = self.url
-            if url is None:
-                url = self._start()
+        with (
+            _locked(self._folder / "starting.lock"),
+            _open_lock(self._folder / "serving.lock") as serving,
+        ):
+            end = time.monotonic() + SECONDS_TO_START
+            while (url := self.url) is None:
+                if _try(serving):
+                    url = self._start(serving)
+                    break
+                if time.monotonic() > end:
+                    raise UnavailableError(
+                        f"Prefect's local server has not answered for {SECONDS_TO_START:.0f} s; "
+                        f"end it (simgan down), then run the same command again; its log is "
+                        f"{self.log}"
+                    )
+                time.sleep(0.05)
         return f"{url}/api"
 
     @property
@@ -111,7 +124,8 @@ class LocalServer:
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
-    def _start(self) -> str:
+    def _start(self, serving: IO[bytes]) -> str:
+        """Start a server that inherits the lock `serving`; returns its address."""
         idle_s = _idle_s()
         if not has_prefect_database_of_its_own():
             PREFECT.require_not_newer(self._folder / "prefect.db")
@@ -125,6 +139,7 @@ class LocalServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[serving.fileno()],
             )
         _kept.append(process)
         end = time.monotonic() + SECONDS_TO_START
@@ -219,7 +234,10 @@ def serve(folder: Path, idle_s: float) -> None:
         file.write(json.dumps({"url": url, "pid": os.getpid()}).encode())
     threading.Thread(target=_end_when_idle, args=(server, folder, idle_s), daemon=True).start()
     server.run(sockets=[listener])
-    record.unlink(missing_ok=True)
+    # A home that was deleted may have been made again, with a server of its own.
+    with suppress(OSError, ValueError):
+        if json.loads(record.read_bytes())["pid"] == os.getpid():
+            record.unlink()
 
 
 def _end_when_idle(server: "uvicorn.Server", folder: Path, idle_s: float) -> None:
@@ -227,7 +245,9 @@ def _end_when_idle(server: "uvicorn.Server", folder: Path, idle_s: float) -> Non
     idle_since = time.monotonic()
     while not server.should_exit:
         time.sleep(min(1.0, max(0.05, idle_s / 4)))
-        if not _is_free(in_use):
+        if not _is_at(in_use, folder / "in-use.lock"):
+            server.should_exit = True
+        elif not _is_free(in_use):
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since >= idle_s and _try(starting):
             # Commands take `in-use` before `starting`: who has not by now waits for our end.
@@ -236,6 +256,14 @@ def _end_when_idle(server: "uvicorn.Server", folder: Path, idle_s: float) -> Non
                 server.should_exit = True
                 return
             fcntl.flock(starting, fcntl.LOCK_UN)
+
+
+def _is_at(lock: IO[bytes], path: Path) -> bool:
+    """Whether the file that was opened is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _is_free(lock: IO[bytes]) -> bool:

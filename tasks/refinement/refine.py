@@ -7,11 +7,12 @@ constant number of shards is in memory.
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ from tasks.runtime.policies import (
 )
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.stages import position
 from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,9 @@ def plan_refinement(
         writer = DatasetWriter.open(to, spec, overwrite=overwrite)
     pending = [] if writer.complete else writer.pending_shards()
     num_rows = sum(len(writer.shard_rows(shard)) for shard in pending)
-    logger.info("%s: %d of %d rows to refine", dataset, num_rows, parent.spec.num_rows)
+    done, total = parent.spec.num_rows - num_rows, parent.spec.num_rows
+    at = position("refining", done, total)
+    logger.info("%s: %d of %d rows to refine", dataset, num_rows, total, extra=at)
     # One group in one process, so that reading and writing overlap from end to end.
     groups = groups_of_shards(pending) if runner.kind == "dask" else [pending] if pending else []
     return RefinementPlan(groups, num_rows, began)
@@ -150,9 +154,31 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
 )
 def finish_refinement(to: str) -> DatasetInfo:
     """Mark the refined dataset complete, so that readers accept it."""
-    info = DatasetWriter.attach(to).finish(code_version()._asdict())
-    logger.info("%s is complete: %d rows, %d of them valid", to, info.spec.num_rows, info.num_valid)
+    writer = DatasetWriter.attach(to)
+    info = writer.finish(code_version()._asdict())
+    logger.info(
+        "%s: %s images refined%s, %s rejected",
+        Path(to).name,
+        f"{info.spec.num_rows:,}",
+        _pupils_moved(writer.records()),
+        f"{info.num_rejected:,}",
+    )
     return info
+
+
+def _pupils_moved(records: Iterable[ShardRecord]) -> str:
+    """Return mean and standard deviation of the pupils' shifts in words, empty where unmeasured."""
+    measured = [
+        (max(record.num_valid, 1), record.figures["pupil_shift_px.mean"], sd)
+        for record in records
+        if (sd := record.figures.get("pupil_shift_px.sd")) is not None
+    ]
+    if not measured:
+        return ""
+    num_rows, means, sds = np.array(measured).T
+    mean = np.average(means, weights=num_rows)
+    sd = np.sqrt(np.average(sds**2 + (means - mean) ** 2, weights=num_rows))
+    return f", pupils moved {mean:.2f} ± {sd:.2f} px"
 
 
 def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> bool:
@@ -321,7 +347,7 @@ def _finish_shard(
 
 def _say_done(record: ShardRecord) -> None:
     num_rows = record.stop - record.start
-    logger.info("shard %d: %d of %d rows valid", record.shard, record.num_valid, num_rows)
+    logger.debug("shard %d: %d of %d rows valid", record.shard, record.num_valid, num_rows)
 
 
 def _gated(

@@ -27,6 +27,12 @@ def comparison_folder(comparison_id: str) -> Path:
     return home() / "comparisons" / comparison_id
 
 
+def shown_path(path: str) -> str:
+    """Return a path below the working directory as a relative one, any other place as it is."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
 def sqlite_url(path: Path) -> str:
     """Return the URL of a SQLite database at a path, as SQLAlchemy, MLflow and Prefect read it.
 

@@ -17,6 +17,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from storage.writer import DatasetWriter
+from tasks.runtime.stages import position
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ class _Progress:
         before, self._done = self._done, self._writer.num_rows_done()
         return self._done > before
 
-    def position(self) -> dict[str, int]:
-        return {"done": self._done, "total": self._num_rows}
+    def position(self) -> dict[str, object]:
+        return position("refining", self._done, self._num_rows)
 
     def percent(self) -> float:
         return 100.0 * self._done / self._num_rows

@@ -1,5 +1,6 @@
 """MLflow tracking: resumable runs, batched metrics, artifacts, the model registry."""
 
+import json
 import logging
 import os
 import tempfile
@@ -46,6 +47,8 @@ KEY_TAG = "simgan.key"
 REGISTERED_REFINER = "refiner"
 _WARNING_TAG = "simgan.worse_than_synthetic."
 """Prefix of a tag of a refiner's model version, followed by a comparison's id."""
+_TABLES_TAG = "mlflow.loggedArtifacts"
+"""Where MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
@@ -153,6 +156,19 @@ class TrackedRun:
         """Log a small text file."""
         self.client.log_text(self.run_id, content, name)
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows of the same columns as a table that MLflow shows, name.json; replaced if known.
+
+        `MlflowClient.log_table` adds rows to a table of an earlier try.
+        """
+        columns = list(rows[0]) if rows else []
+        split = {"columns": columns, "data": [list(row.values()) for row in rows]}
+        self.text(name, json.dumps(split))
+        known = json.loads(self.client.get_run(self.run_id).data.tags.get(_TABLES_TAG, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in known:
+            self.tags({_TABLES_TAG: json.dumps([*known, entry])})
+
     def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
         """Log a model for MLflow's own loader, exported by torch.export, without pickled code.
 
@@ -169,6 +185,11 @@ class TrackedRun:
             )
             self.client.log_artifacts(self.run_id, f"{made}/{folder}", folder)
 
+    def registered_version(self, name: str) -> str | None:
+        """Return the version of `name` that was made from this run, None where there is none."""
+        versions = self.client.search_model_versions(f"name='{name}'")
+        return next((str(v.version) for v in versions if v.run_id == self.run_id), None)
+
     def register_model(
         self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
     ) -> str:
@@ -177,9 +198,8 @@ class TrackedRun:
         Returns the version. A model that is registered already keeps its version, and the alias
         may have moved to another since.
         """
-        for known in self.client.search_model_versions(f"name='{name}'"):
-            if known.run_id == self.run_id:
-                return str(known.version)
+        if (known := self.registered_version(name)) is not None:
+            return known
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:

@@ -44,6 +44,7 @@ from tasks.runtime.policies import (
     stop_if_told,
 )
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.stages import position
 from tasks.simulate import claim_folder
 from tasks.simulation.unityeyes_assets import assets_digest, load_assets
 
@@ -147,7 +148,8 @@ def plan_simulation(
     _renderer(simulation)
     writer = DatasetWriter.open(to, _spec(count, simulation, crop), overwrite=overwrite)
     pending = [] if writer.complete else writer.pending_shards()
-    logger.info("%s: %d of %d shards to render", to, len(pending), writer.num_shards)
+    at = position("rendering", writer.num_shards - len(pending), writer.num_shards)
+    logger.info("%s: %d of %d shards to render", to, len(pending), writer.num_shards, extra=at)
     return SimulationPlan(groups_of_shards(pending))
 
 
@@ -166,8 +168,9 @@ def simulate_shards(shards: list[int], to: str, simulation: Simulation, crop: Cr
         rows, started = writer.shard_rows(shard), time.monotonic()
         writer.write_shard(shard, _shard(renderer, rows, simulation, crop))
         rate = len(rows) / max(time.monotonic() - started, 1e-9)
-        logger.info("shard %d of %d: %d images, %.0f a second", shard + 1, writer.num_shards,
-                    len(rows), rate)  # fmt: skip
+        words = "shard %d of %d: %d images, %.0f a second"
+        at = position("rendering", shard + 1, writer.num_shards)
+        logger.info(words, shard + 1, writer.num_shards, len(rows), rate, extra=at)
     return sum(len(writer.shard_rows(shard)) for shard in pending)
 
 
@@ -181,7 +184,7 @@ def simulate_shards(shards: list[int], to: str, simulation: Simulation, crop: Cr
 def finish_simulation(to: str) -> DatasetInfo:
     """Close the dataset."""
     info = DatasetWriter.attach(to).finish()
-    logger.info("%s is complete: %d rows", to, info.spec.num_rows)
+    logger.info("%s: %s images rendered", Path(to).name, f"{info.spec.num_rows:,}")
     return info
 
 
@@ -362,4 +365,5 @@ def _num_threads() -> int:
 
 def _say_progress(done: int, count: int, started: float) -> None:
     rate = done / max(time.monotonic() - started, 1e-9)
-    logger.info("rendered %d of %d unityeyes images, %.0f a second", done, count, rate)
+    words = "rendered %d of %d unityeyes images, %.0f a second"
+    logger.info(words, done, count, rate, extra=position("rendering", done, count))

@@ -67,7 +67,7 @@ def fit(
         raise SystemExit(EXIT_CODE)
     if not distributed.is_first:
         return
-    logger.info("training ended at step %d: %s", trained.step, trained.verdict)
+    logger.info("refiner trained in %s steps: %s", f"{trained.step:,}", trained.verdict)
     alias, reason = (
         _alias(trainer, trained, synthetic)
         if may_lead

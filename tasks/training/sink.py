@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tasks.runtime.pictures import as_8_bits, grid, refinement_progress
 from tasks.runtime.progress import ProgressBar
+from tasks.runtime.stages import position
 from tasks.runtime.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class TrackedSink:
         rate = (step - self._first_step) / max(now - self._started, 1e-9)
         pace = f", {rate:.1f} a second, {(total - step) / rate:.0f} s left" if rate > 0 else ""
         words = f"step {step:,} of {total:,}{pace}"
-        logger.info("training: %s", words, extra={"done": step, "total": total})
+        logger.info("training: %s", words, extra=position("training the refiner", step, total))
         if self._has_page:
             self._show(100.0 * step / total, words)
 

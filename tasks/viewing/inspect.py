@@ -17,6 +17,7 @@ from storage.samples import SampleBlock
 from storage.verification import check_shards
 from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import png
+from tasks.runtime.stages import position
 from tasks.viewing.overlays import draw_sample
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ def verify_dataset(url: str) -> int:
     dataset = open_dataset(url)
     faults = []
     for check in check_shards(dataset):
-        logger.info("shard %d of %d: %s", check.shard + 1, dataset.num_shards, check.fault or "ok")
+        at = position("verifying", check.shard + 1, dataset.num_shards)
+        words = "shard %d of %d: %s"
+        logger.info(words, check.shard + 1, dataset.num_shards, check.fault or "ok", extra=at)
         if check.fault:
             faults.append(f"shard {check.shard} {check.fault}")
     if faults:

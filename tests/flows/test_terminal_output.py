@@ -1,8 +1,5 @@
 """Terminal output: lines in words, a bar that leaves nothing behind, Prefect's states on demand."""
 
-import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ import pytest
 
 from tasks.simulate import simulate_synthetic
 from tests.flows.conftest import Simgan
+from tests.terminal_screen import run_on_terminal
 
 
 @pytest.fixture(scope="module")
@@ -26,43 +24,23 @@ def frames(tmp_path: Path) -> Path:
     return tmp_path / "imgs"
 
 
-def _on_a_terminal(environment: dict[str, str], *words: object) -> str:
-    """All that a command writes to a terminal of 100 columns, control characters included."""
-    screen, end = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *map(str, words)],
-        env={**environment, "TERM": "xterm-256color", "COLUMNS": "100"},
-        stdin=end, stdout=end, stderr=end,
-    )  # fmt: skip
-    os.close(end)
-    said = bytearray()
-    while True:
-        try:
-            said += os.read(screen, 65536)
-        except OSError:
-            break
-    os.close(screen)
-    assert process.wait() == 0, said.decode()
-    return said.decode()
-
-
 def test_a_terminal_shows_a_bar_and_keeps_a_few_lines(
     environment: dict[str, str], frames: Path, tmp_path: Path
 ) -> None:
-    said = _on_a_terminal(environment, "ingest", "unityeyes", frames, "--to", tmp_path / "a.zarr")
-    assert "\x1b[?25h" in said  # the cursor, hidden while the bar moved, is back
-    lines = [line for line in said.splitlines() if "a.zarr" in line or "samples" in line]
-    assert len(lines) == 3
-    assert "Task run" not in said
+    words = ("ingest", "unityeyes", str(frames), "--to", str(tmp_path / "a.zarr"))
+    shown = run_on_terminal([sys.executable, "-m", "flows.cli", *words], environment, tmp_path)
+    assert shown.returncode == 0, shown.written
+    assert "ingesting" in shown.written  # the bar
+    assert "\x1b[?25h" in shown.written  # the cursor, hidden while the bar moved, is back
+    assert shown.lines[0] == "✓ a.zarr: 20 images ingested, 0 rejected"
+    assert len(shown.lines) <= 3
 
 
 def test_a_pipe_gets_plain_lines_and_verbose_the_states(
     simgan: Any, frames: Path, tmp_path: Path
 ) -> None:
     plain = simgan("ingest", "unityeyes", frames, "--to", tmp_path / "a.zarr")
-    assert "shard 1 of 1: 20 rows" in plain.stderr
-    assert "\x1b" not in plain.stderr
-    assert "Task run" not in plain.stderr
+    assert plain.stderr.splitlines() == ["a.zarr: 20 images ingested, 0 rejected"]
     verbose = simgan("-v", "ingest", "unityeyes", frames, "--to", tmp_path / "b.zarr")
     assert "Finished in state Completed()" in verbose.stderr
     quiet = simgan("-q", "ingest", "unityeyes", frames, "--to", tmp_path / "c.zarr")

@@ -3,12 +3,15 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.cli import terminal
 from flows.cli.terminal import Verbosity, terminal_output, written_log
+from tasks.runtime.stages import position
 
 LOGGER = logging.getLogger("tasks.anything")
 
@@ -24,16 +27,50 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
         logging.getLogger(name).filters.clear()
 
 
-@pytest.mark.parametrize(("verbosity", "lines"), [("normal", 2), ("quiet", 0), ("verbose", 0)])
+@pytest.mark.parametrize(("verbosity", "lines"), [("normal", 3), ("quiet", 0), ("verbose", 0)])
 def test_own_messages_are_lines_in_a_pipe_and_no_other_handler_repeats_them(
-    verbosity: Verbosity, lines: int, capsys: pytest.CaptureFixture[str]
+    verbosity: Verbosity,
+    lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
     with terminal_output(verbosity):
-        LOGGER.info("refined %d of %d", 1, 2, extra={"done": 1, "total": 2})
+        LOGGER.info("refined %d of %d", 1, 2, extra=position("refining", 1, 2))
         LOGGER.info("[bold]names[/bold] are no markup")
-        LOGGER.warning("Prefect shows this")
+        LOGGER.debug("a detail")
+        LOGGER.warning("of ours")
     said = capsys.readouterr().err.splitlines()
-    assert said == ["refined 1 of 2", "[bold]names[/bold] are no markup"][:lines]
+    assert (
+        said == ["refined 1 of 2", "[bold]names[/bold] are no markup", "warning: of ours"][:lines]
+    )
+
+
+def test_a_pipe_has_no_line_of_a_stage_that_is_soon_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with terminal_output("normal"):
+        for done in range(10):
+            LOGGER.info("refined %d of 9", done, extra=position("refining", done, 9))
+        LOGGER.info("9 images refined")
+    assert capsys.readouterr().err.splitlines() == ["9 images refined"]
+
+
+def test_what_libraries_warn_of_shows_with_verbose_alone() -> None:
+    missing = logging.makeLogRecord(
+        {"msg": "Concurrency limits ['gpu'] do not exist - skipping acquisition."}
+    )
+    logger = logging.getLogger("prefect.flow_runs")
+    with warnings.catch_warnings(record=True) as shown, terminal_output("verbose"):
+        assert logger.filter(missing)
+        warnings.simplefilter("always")
+        warnings.warn("of a library", stacklevel=1)
+    assert len(shown) == 1
+    with warnings.catch_warnings(record=True) as shown, terminal_output("normal"):
+        assert not logger.filter(missing)
+        warnings.warn("of a library", stacklevel=1)
+    assert shown == []
+    assert os.environ["MLFLOW_LOGGING_LEVEL"] == "ERROR"
 
 
 def test_a_traceback_is_in_a_file_and_not_on_the_terminal() -> None:

@@ -47,7 +47,8 @@ def test_an_embedded_installation_is_healthy_and_names_its_code() -> None:
     found = diagnose()
     assert found.healthy, found.text()
     assert f"simgan {code_version().version}" in finding("packages").found
-    assert finding("Prefect").found.startswith("embedded")
+    assert finding("Prefect").found == "local server: starts with the first command that needs it"
+    assert found.text().endswith("next   simgan demo")
     assert finding("MLflow").found.startswith("sqlite:///")
 
 
@@ -82,4 +83,4 @@ def test_a_fastapi_that_breaks_flows_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_wrong_is_marked_and_the_remedy_stands_below() -> None:
     findings = (Finding(what="a", found="x"), Finding(what="b", found="y", remedy="do z"))
     lines = Diagnosis(healthy=False, findings=findings).text().splitlines()
-    assert [line.split()[0] for line in lines] == ["ok", "wrong", "→"]
+    assert [line.split()[0] for line in lines] == ["ok", "wrong", "→", "next"]

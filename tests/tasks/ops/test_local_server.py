@@ -1,6 +1,7 @@
 """The local Prefect server: one for all commands of a home, gone when idle."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,43 @@ def test_a_server_that_was_killed_is_started_again_and_stop_ends_it(home: Path) 
     for each in (user, again):
         each.kill()
         each.communicate()
+
+
+def test_of_a_command_killed_while_it_starts_the_server_the_next_one_takes_it(home: Path) -> None:
+    killed = _user(home)
+    assert _wait_for(lambda: len(_servers(home)) == 1)
+    killed.kill()
+    killed.communicate()
+    (server,) = _servers(home)
+    user = _user(home)
+    assert _url(user)
+    assert _servers(home) == [server]
+    user.kill()
+    user.communicate()
+
+
+def test_a_server_that_is_slow_to_answer_gets_no_second_one_beside_it(home: Path) -> None:
+    user = _user(home)
+    url = _url(user)
+    (server,) = _servers(home)
+    os.kill(server, signal.SIGSTOP)
+    other = _user(home)
+    time.sleep(3)  # longer than a request waits for its answer
+    os.kill(server, signal.SIGCONT)
+    assert _url(other) == url
+    assert _servers(home) == [server]
+    for each in (user, other):
+        each.kill()
+        each.communicate()
+
+
+def test_the_server_of_a_home_that_was_deleted_ends(home: Path) -> None:
+    user = _user(home)
+    assert _url(user)
+    shutil.rmtree(home / "prefect")
+    assert _wait_for(lambda: not _servers(home))
+    user.kill()
+    user.communicate()
 
 
 def test_a_time_out_that_is_no_number_is_refused(
