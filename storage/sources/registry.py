@@ -14,13 +14,13 @@ from storage.errors import SourceError
 from storage.sources import formats
 from storage.sources.options import SourceOptions
 
-Options = TypeVar("Options", bound=type[SourceOptions])
+Options = TypeVar("Options", bound=SourceOptions)
 
 _REGISTERED: dict[str, type[SourceOptions]] = {}
 _FIRST_LINE = re.compile(r'\s*"""(.*?)(?:"""|\n|$)')
 
 
-def register(options: Options) -> Options:
+def register(options: type[Options]) -> type[Options]:
     """Register a format by its options; a class decorator.
 
     A format of another package is registered before `flows` is imported, whose forms list them.
