@@ -1,4 +1,4 @@
-"""Quality gate: accept a refined image if its label still holds and it still shows something."""
+"""Label gate: accept a refined image if its label still holds and its content is intact."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from simgan_core.quality.pupil import locate_pupil
 MAX_NEWLY_CLIPPED = 0.25
 """Share of pixels that refinement may turn black or white; beyond it an eye is mostly gone."""
 HISTOGRAM_EDGES_PX = np.arange(0.0, 4.25, 0.25)
-"""Edges of the histogram of shifts; the last bin holds all that is farther."""
+"""Edges of the histogram of shifts; the last bin is open."""
 
 
 @dataclass(frozen=True)
