@@ -24,11 +24,11 @@ class Inspection:
     """Measurements of the refinement of N images."""
 
     shift: PupilShift | None
-    """How far it moved the pupils; None where no label says where they were."""
+    """Shifts of the pupils; None without labels of pupil centres."""
     lost: NDArray[np.bool_]
-    """Whether the pupil was found in the synthetic image and not in the refined one [N]."""
+    """True where the pupil was found in the synthetic image and not in the refined one [N]."""
     saturated: NDArray[np.bool_]
-    """Whether it clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
+    """True where refinement clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
 
     def reasons(self, gate_shift_px: float) -> list[str | None]:
         """Return for each image the reason of its rejection, or None [N].
