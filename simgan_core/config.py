@@ -21,14 +21,14 @@ PARTS: tuple[Part, ...] = (
     "averaging",
     "residual",
 )
-"""Parts of the method that an ablation can do without."""
+"""Parts of the method that an ablation can leave out."""
 
 
 class Config(BaseModel):
     """Base of all configurations: frozen, no unknown fields, field docstrings as help texts.
 
-    Whatever a configuration accepts can be written as JSON and read again. So numbers are finite,
-    and text is Unicode: a result that is saved with its configuration can be opened.
+    Every valid configuration can be written as JSON and read again: numbers are finite and text is
+    Unicode, so that a result saved with its configuration can be loaded.
     """
 
     model_config = ConfigDict(
@@ -48,7 +48,7 @@ class Config(BaseModel):
 
 
 class RefinerConfig(Config):
-    """The refiner's network: convolution, residual blocks, 1×1 convolution; no stride."""
+    """Refiner network: convolution, residual blocks, 1×1 convolution; no stride."""
 
     num_features: int = Field(default=32, ge=1, le=512)
     """Feature maps of every block (the paper has 64)."""
@@ -57,8 +57,8 @@ class RefinerConfig(Config):
     kernel_size: Literal[3, 5, 7] = 3
     """Side of the first convolution's kernel, in pixels (3 for eyes, 7 for hands)."""
     mirrored: bool = False
-    """Refine a mirrored image to the mirrored result: every map of features has a twin that sees
-    the mirrored image. A camera knows no left and right; a refiner that does turns every gaze."""
+    """Mirror equivariance: a mirrored image is refined to the mirrored result. Without it a refiner
+    can turn every gaze to one side."""
     residual: bool = True
     """Output x + Δ(x) with Δ zero at the start, instead of the image itself through a tanh."""
 
@@ -72,7 +72,7 @@ class RefinerConfig(Config):
 
 
 class DiscriminatorConfig(Config):
-    """The discriminator: its network, its loss, and what keeps it from winning too easily."""
+    """Discriminator: network, loss, normalisation, gradient penalty and data augmentation."""
 
     architecture: Literal["eyes", "hand"] = "eyes"
     """The paper's layers for 55×35 eyes or for 224×224 hands."""
@@ -82,16 +82,16 @@ class DiscriminatorConfig(Config):
     """Batch normalisation after the inner convolutions, or every convolution's weights divided by
     their largest singular value (Miyato et al., ICLR 2018)."""
     loss: Literal["cross-entropy", "least-squares", "hinge"] = "cross-entropy"
-    """What the two networks play for; the paper's is cross-entropy."""
+    """Adversarial loss; the paper's is cross-entropy."""
     gradient_penalty: float = Field(default=0.0, ge=0)
     """R1: weight of the squared gradient of the decisions on real images, a mean per pixel
     (Mescheder et al., ICML 2018); 0: none."""
     max_shift_px: float = Field(default=0.0, ge=0, le=16)
-    """Largest random shift, either way on each axis, of all that the discriminator sees, in pixels
-    (Zhao et al., NeurIPS 2020); 0: none."""
+    """Differentiable augmentation (Zhao et al., NeurIPS 2020): largest random shift of the
+    discriminator's input, either way on each axis, in pixels; 0: none."""
     max_tone: float = Field(default=0.0, ge=0, lt=1)
-    """Largest random change of brightness and contrast of all that the discriminator sees, as a
-    share of the range; 0: none."""
+    """Differentiable augmentation: largest random change of brightness and contrast of the
+    discriminator's input, as a share of the range; 0: none."""
 
 
 class RegularizationConfig(Config):
@@ -102,7 +102,7 @@ class RegularizationConfig(Config):
     gradient: float = Field(default=6.0, ge=0)
     """λ of the mean absolute difference of horizontal and vertical image derivatives."""
     low_pass: float = Field(default=0.0, ge=0)
-    """λ of the mean absolute difference of blurred images: holds broad shades, frees texture."""
+    """λ of the mean absolute difference of blurred images: keeps broad shades, frees texture."""
     channel_mean: float = Field(default=0.0, ge=0)
     """λ of the mean absolute difference of the mean of the colour channels."""
     features: float = Field(default=0.0, ge=0)
@@ -110,8 +110,8 @@ class RegularizationConfig(Config):
     features_from: str | None = None
     """Path of that network: an exported program (.pt2), or one of our own trained estimators."""
     label_region: float = Field(default=1.0, ge=1)
-    """How many times more than others the pixels count in which the label is, those of the iris:
-    within 8 pixels (of an image 55 wide) of the pupil's centre; above 1 it needs the centres."""
+    """Weight of the iris relative to other pixels: within 8 pixels (of an image 55 wide) of the
+    pupil's centre. Above 1 it needs the label pupil_px."""
 
     @model_validator(mode="after")
     def _features_come_from_somewhere(self) -> Self:
@@ -124,27 +124,30 @@ class RegularizationConfig(Config):
 
 
 class StoppingConfig(Config):
-    """When a training has got where it can: realism under the condition that labels hold."""
+    """Early stopping: validation by realism (KID) among refiners that pass the label gate."""
 
     evaluate_every: int = Field(default=100, ge=0, le=1_000_000_000)
-    """Refiner updates between two looks at the averaged refiner; 0: none, and the refiner of the
-    last step is the result."""
+    """Refiner updates between two validations of the averaged refiner; 0: no validation, and the
+    refiner of the last step is the result."""
     num_images: int = Field(default=500, ge=8, le=1_000_000_000)
-    """Synthetic, and real, images that every look is at; fewer where there are fewer."""
+    """Synthetic, and real, images in the validation set; fewer where there are fewer."""
     max_pupil_shift_px: float = Field(default=1.1, gt=0)
-    """Mean distance that refinement may move pupil centres, in pixels of an image 55 pixels wide;
-    a refiner beyond it is no candidate. Asked where labels say where pupils are."""
+    """Label gate: largest mean shift of pupil centres by refinement, in pixels of an image 55
+    pixels wide; a refiner beyond it is no candidate. Applied where there are labels of pupil
+    centres."""
     estimator: str | None = None
-    """Path of a trained estimator: by how many degrees its answers change is looked at too."""
+    """Path of a trained estimator: validation also measures the change of its predictions, in
+    degrees."""
     min_pupils_kept: float = Field(default=0.9, ge=0, le=1)
-    """Share of the pupils found in synthetic images that must be found in refined ones: a pupil
-    that is gone has not moved, but its label is as wrong. Less where real eyes lie in shadow."""
+    """Label gate: least share of the pupils found in synthetic images that is found in refined
+    ones: a pupil that is gone has not moved, but its label is as wrong. Less where real eyes lie in
+    shadow."""
     patience: int = Field(default=10, ge=1, le=1_000_000_000)
-    """Looks without a better candidate after which training ends."""
+    """Validations in a row without a better candidate after which training ends."""
 
 
 class TrainingConfig(Config):
-    """Algorithm 1 of the paper: pretraining of both networks, then the two in turn."""
+    """Hyperparameters of refiner training (Algorithm 1 of the paper)."""
 
     refiner: RefinerConfig = RefinerConfig()
     """The refiner's network."""
@@ -153,10 +156,9 @@ class TrainingConfig(Config):
     regularization: RegularizationConfig = RegularizationConfig()
     """The weights of self-regularization."""
     stopping: StoppingConfig = StoppingConfig()
-    """How candidates are looked at, and when training ends by itself."""
+    """Validation and early stopping."""
     steps: int = Field(default=1000, ge=1, le=1_000_000_000)
-    """Refiner updates of the adversarial phase, at most: it ends earlier when it has got where it
-    can (see stopping)."""
+    """Refiner updates of the adversarial phase, at most: early stopping can end it before."""
     schedule: Literal["fixed", "adaptive"] = "fixed"
     """adaptive: K_g starts at 1 and rises by 1 after every round in which the discriminator still
     won clearly, up to refiner_steps_per_round."""
@@ -165,12 +167,13 @@ class TrainingConfig(Config):
     discriminator_steps_per_round: int = Field(default=1, ge=1, le=1_000_000_000)
     """K_d: discriminator updates in a round."""
     refiner_pretraining_steps: int = Field(default=0, ge=0, le=1_000_000_000)
-    """Refiner updates on self-regularization alone, before all else; a residual refiner needs none,
+    """Refiner updates of pretraining on self-regularization alone; a residual refiner needs none,
     since it starts by returning its input (the paper's needs about 1000)."""
     discriminator_pretraining_steps: int = Field(default=50, ge=0, le=1_000_000_000)
     """Discriminator updates alone, after the refiner's pretraining."""
     batch_size: int = Field(default=32, ge=2, le=65_536)
-    """Images in a batch of either domain; even: half of the refined ones come from history."""
+    """Images in a batch of either domain; even: half of the refined ones come from the history
+    buffer."""
     micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Images computed at once; gradients are accumulated up to the batch. None: what suits the
     device (what fits the caches of a CPU, more on a GPU)."""
@@ -179,27 +182,30 @@ class TrainingConfig(Config):
     discriminator_learning_rate: float | None = Field(default=None, gt=0)
     """Learning rate of the discriminator; None: the refiner's."""
     match_labels_by: str | None = None
-    """Path of a label prior (simgan label-prior): synthetic images are drawn as often as their
-    gaze occurs among the real ones."""
+    """Path of a label prior (simgan label-prior): synthetic images are resampled in proportion to
+    the gaze distribution of the real ones."""
     processes: int | None = Field(default=None, ge=1, le=64)
     """Processes that share every batch, under torchrun; None: one for each GPU, one on CPUs."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser of both networks."""
     adam_betas: tuple[float, float] = (0.5, 0.999)
-    """Memory of Adam's averages of gradients and of their squares, both at least 0 and below 1.
-    With the usual first one of 0.9 two networks that play against each other tend to go round."""
+    """Adam's decay of the averages of gradients and of their squares, both at least 0 and below 1.
+    With the usual first one of 0.9 two adversarial networks tend to oscillate."""
     warmup_steps: int = Field(default=50, ge=0, le=1_000_000_000)
-    """Steps of the adversarial phase, its first, over which learning rates rise from zero."""
+    """Learning-rate schedule: steps of linear warm-up at the start of the adversarial phase."""
     cooling: float = Field(default=0.5, ge=0, le=1)
-    """Share of the adversarial phase, its end, in which learning rates fall linearly to zero."""
+    """Learning-rate schedule: share of the adversarial phase, at its end, of linear cool-down to
+    zero."""
     history_size: int = Field(default=2048, ge=0, le=10_000_000)
-    """Refined images kept to show the discriminator again, at least half a batch; 0: no history."""
+    """Images in the history (replay) buffer of the discriminator, at least half a batch; 0:
+    none."""
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
-    """Decay a step of the averaged refiner, which is the one used for refining; 0: the last one."""
+    """Decay of the refiner's exponential moving average (EMA), which is the one used for refining;
+    0: no averaging."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the networks; weights and optimisers stay in float32. auto: bf16 on GPUs, on
-    CPUs with AMX and on AMD's with AVX512-bf16, where it is faster, else fp32; a resumed training
-    keeps what it began with."""
+    """Precision: fp32, or mixed precision with bf16 layers and float32 weights and optimisers.
+    auto: bf16 on GPUs, on CPUs with AMX and on AMD's with AVX512-bf16, where it is faster, else
+    fp32; a resumed training keeps its precision."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of weights, batches and history: the same seed gives the same bits on CPU."""
     log_every: int = Field(default=10, ge=1, le=1_000_000_000)
@@ -226,16 +232,16 @@ class TrainingConfig(Config):
 
 
 class EstimatorConfig(Config):
-    """The estimator and its training: one recipe for every arm of a comparison."""
+    """Hyperparameters of an estimator and its training, the same for every arm of a comparison."""
 
     architecture: Literal["pooled", "compact", "paper", "resnet", "hourglass"] = "pooled"
     """Of gaze: a small network with normalisation and pooling, which errs least on images of
     another domain; the fastest one, with strides alone; the paper's; or a pre-activation ResNet as
     people use on MPIIGaze. Of hands' joints: a stacked hourglass."""
     head_pose: bool = False
-    """Give the estimator of gaze the head's pitch and yaw beside the image."""
+    """Head pitch and yaw are inputs of the gaze estimator beside the image."""
     loss: Literal["distance", "angle"] = "distance"
-    """What the estimator of gaze minimises: mean distance of unit vectors, or mean angle."""
+    """Loss of the gaze estimator: mean distance of unit vectors, or mean angle."""
     num_features: int = Field(default=64, ge=4, le=512)
     """Feature maps of the hourglass (its authors have 256)."""
     steps: int = Field(default=700, ge=1, le=1_000_000_000)
@@ -245,23 +251,23 @@ class EstimatorConfig(Config):
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate of Adam, reached in 50 steps, then annealed to zero along a cosine."""
     validation_share: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of the training set that is kept out to stop by and to take the best weights by. It is
-    synthetic or refined where the training set is; 0: all images train, for all steps."""
+    """Share of the training set that is kept out as the validation set, for early stopping and the
+    choice of the best weights; 0: no validation set, all steps."""
     patience: int = Field(default=5, ge=1, le=20)
-    """Looks at the validation part, one each 20th of the steps after a third of them, without a
-    better one before training stops."""
+    """Early stopping: validations without a better one before training stops. There is one every
+    20th of the steps, after a third of them."""
     max_shift_px: float = Field(default=2.0, ge=0, le=10)
     """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
     max_scale: float = Field(default=0.08, ge=0, lt=0.5)
     """Largest random change of the crop's scale, as a share of it."""
     degrade: bool = False
-    """Random blur, gamma, noise and occlusion in training too. A comparison trains its augmented
-    arms with it whatever is set here."""
+    """Data augmentation by random blur, gamma, noise and occlusion. A comparison's augmented arms
+    always use it."""
     fine_tuning_steps: int = Field(default=60, ge=1, le=1_000_000_000)
     """Updates on a person's own samples where a protocol has them, at a tenth of the rate."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the layers; weights and optimiser stay in float32. auto: bf16 where it is
-    faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
+    """Precision: fp32, or mixed precision with bf16 layers and float32 weights and optimiser. auto:
+    bf16 where it is faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -152,7 +152,7 @@ def _is_product(images: Tensor) -> bool:
 
 
 def _is_faster_fused(values: Tensor) -> bool:
-    """Whether a fused operator is there and better: in fp32 it gains nothing."""
+    """Return true where there is a fused operator that is faster: in fp32 it gains nothing."""
     if values.dtype is not torch.bfloat16:
         return False
     if values.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Label-preserving image augmentation, vectorised over batches."""
+"""Label-preserving data augmentation, vectorised over batches."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from torch import Tensor
 def randomly_shift_and_scale(
     images: Tensor, max_shift_px: float, max_scale: float, generator: torch.Generator
 ) -> Tensor:
-    """Cut every image of a batch [N, C, H, W] anew, a little beside and a little larger or smaller.
+    """Shift and scale every image of a batch [N, C, H, W] at random.
 
-    As `draw_crops` says.
+    Shifts and scales are those of `draw_crops`.
     """
     return shift_and_scale(
         images, *draw_crops(len(images), max_shift_px, max_scale, generator, images.device)
@@ -25,7 +25,7 @@ def draw_crops(
 ) -> tuple[Tensor, Tensor]:
     """Draw shifts [N, 2] as x, y, uniform in ±max_shift_px, and scales [N], in 1 ± max_scale.
 
-    `generator` is a CPU's, so that the same numbers come on every device.
+    `generator` is on the CPU, so that the numbers are the same on every device.
     """
     draws = 2 * torch.rand(3, count, generator=generator) - 1
     shift_x, shift_y, scale = draws.to(device, non_blocking=True)
@@ -33,7 +33,7 @@ def draw_crops(
 
 
 def shift_and_scale(images: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
-    """Move what images [N, C, H, W] show right and down by shift_px [N, 2] as x, y, and enlarge it.
+    """Shift the content of images [N, C, H, W] by shift_px [N, 2] as x, y, and scale it.
 
     `scale` [N] enlarges about the image's centre. Values are interpolated linearly, and repeated
     beyond the edges. Without rotation that is a product with a matrix on either side, which costs

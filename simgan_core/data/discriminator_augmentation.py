@@ -1,8 +1,8 @@
 """Augmentation of all discriminator inputs, refined and real alike (DiffAugment).
 
-With few real images a discriminator learns them by heart; seen a little beside or a little brighter
-each time they are more. The refiner's gradient passes through, so that what is random stays in the
-discriminator's eye and out of the refined images (Zhao et al., NeurIPS 2020).
+With few real images a discriminator overfits; random shifts and tones of its input prevent that.
+The refiner's gradient passes through the augmentation, so that it does not show in the refined
+images (Zhao et al., NeurIPS 2020).
 """
 
 import torch

@@ -26,7 +26,7 @@ _ORDER, _CHANGES, _SPLIT = range(3)
 """Streams of random numbers of a training's seed."""
 _NUM_REPORTS = 100
 """Progress reports and checks of the loss in a training."""
-_NUM_LOOKS = 20
+_NUM_VALIDATIONS = 20
 """Validations in a training, if they began at its start."""
 _MICRO_BATCH = {"compact": 128, "paper": 128}
 """Images that a CPU computes at once: few enough for its caches, so many that casting the weights
@@ -40,7 +40,7 @@ Loss = Callable[..., Tensor]
 """Mean loss of some examples, a scalar; runs the network."""
 
 
-def say_nothing(step: int, total: int, loss: float) -> None:
+def no_progress(step: int, total: int, loss: float) -> None:
     """Ignore progress."""
 
 
@@ -59,9 +59,9 @@ class Split:
 
 
 def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> Split:
-    """Keep a random share of the rows out; the same rows for the same seed and number of rows.
+    """Split off a random share of the rows as the validation set; a function of seed and number.
 
-    Synthetic and refined training sets have their rows in one order, so both keep out the same.
+    Synthetic and refined training sets have the same order of rows, so they keep out the same.
     """
     order = torch.randperm(num_rows, generator=seeded_generator(seed, _SPLIT)).to(device)
     num_validation = min(round(share * num_rows), num_rows - 1)
@@ -76,7 +76,7 @@ def _resampled(rows: Tensor, weights: NDArray[np.floating[Any]], seed: int) -> T
 
 
 def estimator_compute_settings(config: EstimatorConfig, device: torch.device) -> ComputeSettings:
-    """Choose number format and micro-batch for an estimator on this device."""
+    """Choose precision and micro-batch size for an estimator on this device."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
@@ -95,25 +95,28 @@ def fit(
     validate: Callable[[Tensor], float],
     on_progress: Progress,
 ) -> float:
-    """Train a network in place, leave it in eval mode with its best weights, return their error.
+    """Train a network in place to its best weights by early stopping; returns their error.
 
-    `validate` tells the network's error on the given rows. NaN where the split keeps none out: the
-    weights are then the last ones. Raises NonFiniteLossError where the training ran away.
+    The network is left in eval mode. `validate` returns its error on the given rows. Without a
+    validation set the error is NaN and the weights are the last ones. Raises NonFiniteLossError
+    where the training diverged.
     """
     device = split.train.device
     if device.type == "cpu":
         keep_freed_memory()
     compute = estimator_compute_settings(config, device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _learning_rate_factor(step, config.steps)
+    )
     guard = NonFiniteGuard(device)
     sampler = ImageSampler(split.train, seed, _ORDER)
     changes = seeded_generator(seed, _CHANGES)
-    best = _Best(network, config.patience)
+    early_stopping = _EarlyStopping(network, config.patience)
     report_every = max(1, config.steps // _NUM_REPORTS)
-    look_every = max(1, config.steps // _NUM_LOOKS)
-    # Before that the rate is at its highest, errors are erratic, and a stop would be an accident.
-    first_look = config.steps // 3
+    validate_every = max(1, config.steps // _NUM_VALIDATIONS)
+    # Before that the learning rate is at its highest and validation errors are erratic.
+    first_validation = config.steps // 3
     network.train()
     for step in range(1, config.steps + 1):
         batch = examples(sampler.next_batch(config.batch_size), changes)
@@ -130,31 +133,31 @@ def fit(
         if step % report_every == 0 or step == config.steps:
             guard.require_finite(step)
             on_progress(step, config.steps, batch_loss.item())
-        is_look = step >= first_look and (step % look_every == 0 or step == config.steps)
-        if is_look and len(split.validation) and best.is_enough(validate(split.validation)):
+        is_due = step >= first_validation and (step % validate_every == 0 or step == config.steps)
+        if is_due and len(split.validation) and early_stopping.update(validate(split.validation)):
             break
-    best.restore()
+    early_stopping.restore()
     network.eval()
-    return best.error
+    return early_stopping.error
 
 
-class _Best:
+class _EarlyStopping:
     """Early stopping: the weights of least validation error so far, and patience."""
 
     def __init__(self, network: nn.Module, patience: int) -> None:
         self.error = math.nan
         self._network, self._patience = network, patience
         self._weights: dict[str, Tensor] | None = None
-        self._looks_since = 0
+        self._validations_since = 0
 
-    def is_enough(self, error: float) -> bool:
+    def update(self, error: float) -> bool:
         """Update with a validation error; returns true when patience is exhausted."""
         if self._weights is None or error < self.error:
-            self.error, self._looks_since = error, 0
+            self.error, self._validations_since = error, 0
             self._weights = copy.deepcopy(self._network.state_dict())
         else:
-            self._looks_since += 1
-        return self._looks_since >= self._patience
+            self._validations_since += 1
+        return self._validations_since >= self._patience
 
     def restore(self) -> None:
         """Load the best weights into the network, if there was a validation."""
@@ -162,7 +165,7 @@ class _Best:
             self._network.load_state_dict(self._weights)
 
 
-def _rate(step: int, total: int) -> float:
+def _learning_rate_factor(step: int, total: int) -> float:
     """Learning-rate schedule: factor of the peak rate, linear warm-up, then cosine to 0."""
     ramp = min(1.0, (step + 1) / 50)
     return ramp * (1 + math.cos(math.pi * step / total)) / 2

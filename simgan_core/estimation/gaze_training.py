@@ -13,12 +13,12 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.data.augmentation import randomly_degrade, randomly_shift_and_scale
 from simgan_core.data.images import to_network
 from simgan_core.errors import InputError
-from simgan_core.estimation.fitting import Progress, fit, say_nothing, split_rows
+from simgan_core.estimation.fitting import Progress, fit, no_progress, split_rows
 from simgan_core.models.estimator import Estimator, build_estimator
 
 Numbers = Tensor | NDArray[np.floating[Any]]
 _FINE_TUNING_RATE = 0.1
-"""Share of the training's peak rate that fine-tuning begins with."""
+"""Peak learning rate of fine-tuning, as a factor of the training's."""
 
 
 def train_estimator(
@@ -26,21 +26,21 @@ def train_estimator(
     images: Tensor,
     gaze: Numbers,
     seed: int,
-    on_progress: Progress = say_nothing,
+    on_progress: Progress = no_progress,
     head_pose: Numbers | None = None,
     weights: NDArray[np.floating[Any]] | None = None,
 ) -> Estimator:
     """Train an estimator on images [N, H, W, C] (uint8 or uint16) and their gaze [N, 3].
 
-    It runs where `images` are; they stay there as pixels, and a batch becomes numbers in its step.
+    It runs on the device of `images`, which stay there as pixels until their batch is sampled.
     `head_pose` [N, 2 or 3] in radians is needed where the configuration asks for it. `weights` [N]
-    say how often each row takes part, all alike where None; rows are resampled after the validation
-    part is kept out, so that no row is in both. `seed` decides initial weights, order, crops and
-    the validation part: the same seed gives the same bits on the same CPU with the same number of
+    are the sampling weights of the rows, None: uniform; rows are resampled after the validation set
+    is split off, so that no row is in both. `seed` decides initial weights, order, crops and
+    the validation set: the same seed gives the same bits on the same CPU with the same number of
     threads.
 
     Raises InputError where images and labels do not belong together, NonFiniteLossError where the
-    training ran away.
+    training diverged.
     """
     targets = _unit_targets(images, gaze)
     pose = _poses(config, len(images), images.device, head_pose)
@@ -56,11 +56,11 @@ def fine_tune_estimator(
     seed: int,
     head_pose: Numbers | None = None,
 ) -> Estimator:
-    """Train a copy of an estimator on, gently, on a few images [K, H, W, C] of one person.
+    """Fine-tune a copy of an estimator on a few images [K, H, W, C] of one person.
 
     `fine_tuning_steps` updates at a tenth of the rate, all images in every batch where there are
-    no more than a batch holds, no part kept out, and normalisation as it was: what k samples can
-    pay for. Raises InputError as `train_estimator` does.
+    no more than a batch holds, no validation set, and fixed normalisation: all that k samples
+    allow. Raises InputError as `train_estimator` does.
     """
     targets = _unit_targets(images, gaze)
     pose = _poses(estimator.config, len(images), images.device, head_pose)
@@ -74,7 +74,7 @@ def fine_tune_estimator(
             "validation_share": 0.0,
         }
     )
-    _fit(tuned, recipe, images, targets, pose, seed, say_nothing)
+    _fit(tuned, recipe, images, targets, pose, seed, no_progress)
     return tuned
 
 

@@ -12,7 +12,7 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.data.augmentation import draw_crops, randomly_degrade, shift_and_scale
 from simgan_core.data.images import to_network
 from simgan_core.errors import InputError
-from simgan_core.estimation.fitting import Progress, fit, say_nothing, split_rows
+from simgan_core.estimation.fitting import Progress, fit, no_progress, split_rows
 from simgan_core.models.hourglass import Hourglass, heat_map_loss, heat_maps, joints_from_heat_maps
 
 _AT_ONCE = 32
@@ -24,7 +24,7 @@ def train_joint_estimator(
     images: Tensor,
     joints: Tensor | NDArray[np.floating[Any]],
     seed: int,
-    on_progress: Progress = say_nothing,
+    on_progress: Progress = no_progress,
 ) -> Hourglass:
     """Train a stacked hourglass on images [N, H, W, C] and joints [N, J, 2 or 3].
 

@@ -1,4 +1,4 @@
-"""Quality gate: accept a refined image if its label still holds and it still shows something."""
+"""Label gate: accept a refined image if its label still holds and its content is intact."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from simgan_core.quality.pupil import locate_pupil
 MAX_NEWLY_CLIPPED = 0.25
 """Share of pixels that refinement may turn black or white; beyond it an eye is mostly gone."""
 HISTOGRAM_EDGES_PX = np.arange(0.0, 4.25, 0.25)
-"""Edges of the histogram of shifts; the last bin holds all that is farther."""
+"""Edges of the histogram of shifts; the last bin is open."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Inspection:
     """Measurements of the refinement of N images."""
 
     shift: PupilShift | None
-    """How far it moved the pupils; None where no label says where they were."""
+    """Shifts of the pupils; None without labels of pupil centres."""
     lost: NDArray[np.bool_]
-    """Whether the pupil was found in the synthetic image and not in the refined one [N]."""
+    """True where the pupil was found in the synthetic image and not in the refined one [N]."""
     saturated: NDArray[np.bool_]
-    """Whether it clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
+    """True where refinement clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
 
     def reasons(self, gate_shift_px: float) -> list[str | None]:
         """Return for each image the reason of its rejection, or None [N].

@@ -29,7 +29,7 @@ class PupilShift:
     displacement_px: NDArray[np.float32]
     """Refined minus synthetic centre [N, 2] as x, y in pixels; NaN where not found."""
     found: NDArray[np.bool_]
-    """Whether the pupil was located in both images [N]."""
+    """True where the pupil was located in both images [N]."""
 
     @property
     def shift_px(self) -> NDArray[np.float32]:

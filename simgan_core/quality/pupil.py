@@ -177,15 +177,15 @@ class _Curve:
     middle: float
     """Their mean; distances from it keep sums exact."""
     radii: Array
-    """What the first radius is chosen from [M]."""
+    """Candidates of the first radius [M]."""
     spread: Array
-    """How much an edge at each place of a ray speaks for each of these radii [M, K]."""
+    """Weight of an edge at each position of a ray for each of these radii [M, K]."""
     squares: Array
     """The squared distance of each place from a curve, in powers of the curve's [K′, 3]."""
     steps_within: Array
-    """How many steps each place is within an end, in powers of the end's distance [K′, 2]."""
+    """Steps of each position within an end, in powers of the end's distance [K′, 2]."""
     moments: Array
-    """What sums an edge, and its distance from the middle, over the places [2, K′]."""
+    """Weights of the sums over positions of an edge and of its distance from the middle [2, K′]."""
 
 
 @dataclass(frozen=True)
@@ -199,15 +199,15 @@ class _Model:
     pupil: _Curve
     limbus: _Curve
     slopes: Array
-    """How an edge's distance, along each ray, changes with each part of the state [2·R, 6]."""
+    """Jacobian of an edge's distance along each ray by each part of the state [2·R, 6]."""
     products: Array
     """Products of two slopes, each once, for normal equations [21, 2·R]."""
     product_of: Array
     """Which of them belongs to two unknowns, int64 [6, 6]."""
     across: Array
-    """How far a centre is beside each ray [R, 2]."""
+    """Distance of a centre from each ray [R, 2]."""
     ray_weights: Array
-    """How much each ray counts [R, 1]."""
+    """Weight of each ray [R, 1]."""
     observation_weights: Array
     """The same of both curves' observations [2·R, 1]."""
     pull: Array

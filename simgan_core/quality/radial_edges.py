@@ -79,7 +79,7 @@ def _take_rows(rows: Array, chosen: Array, out: Array) -> None:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Where the rays' places lie on a grid of pixels whose (0, 0) is the centre of the rays."""
+    """Sample positions of the rays on a grid of pixels whose (0, 0) is their centre."""
 
     rows: range
     columns: range

@@ -29,7 +29,7 @@ Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Person(Config):
-    """What a person keeps from shot to shot; each field is a range that people are drawn from."""
+    """Distribution of the traits of a person; each field is a range to sample from."""
 
     eye_width_mm: Range = (24.5, 28.0)
     """From corner to corner of the lids."""
@@ -96,7 +96,7 @@ class Person(Config):
 
 
 class Shot(Config):
-    """What changes from shot to shot; each field is a range that shots are drawn from."""
+    """Distribution of the conditions of a shot; each field is a range to sample from."""
 
     head_x: Range = (-0.07, 0.07)
     """Turn of the head about x in radians; positive nods down."""
@@ -162,14 +162,14 @@ class Labels(Config):
 
 
 class Appearance(Config):
-    """All that makes a domain: change the gap between synthetic and real here."""
+    """Appearance of a domain; the gap between synthetic and real is set here."""
 
     labels: Labels = Labels()
     """Which way eyes look."""
     person: Person = Person()
-    """What a person keeps from shot to shot."""
+    """Distribution of a person's traits."""
     shot: Shot = Shot()
-    """What changes from shot to shot."""
+    """Distribution of a shot's conditions."""
     equalized: bool = False
     """Images end with an equalised histogram, as MPIIGaze's are."""
 

@@ -48,7 +48,8 @@ class Scenes:
     key: NDArray[np.uint64]
     """Key of the scene's random numbers [N]."""
     person: NDArray[np.int64]
-    """Who it is [N]: in turn in the real domain, everyone a new person in the synthetic one."""
+    """Number of the person [N]: in turn in the real domain, everyone a new person in the synthetic
+    one."""
     is_right: NDArray[np.bool_]
     """Right eye rather than left [N]: mirrored, the inner corner on the image's right."""
     gaze: FloatArray

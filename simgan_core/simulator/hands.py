@@ -62,7 +62,8 @@ class Hands:
     """[N, 14, 3]: u right and v down in pixels, (0, 0) the top-left corner; depth in mm from the
     cube's front."""
     person: NDArray[np.int64]
-    """Whose hand it is [N]: 0 to 14 in the real domain, everyone another in the synthetic one."""
+    """Number of the person [N]: 0 to 14 in the real domain, everyone another in the synthetic
+    one."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from simgan_core.simulator.geometry import FloatArray, Traits
 
 @dataclass(frozen=True)
 class Patch:
-    """The part of N scenes that is shaded at once; lengths in mm."""
+    """Part of N scenes that is shaded at once; lengths in mm."""
 
     traits: Traits
     """Numbers of the scenes, each [N, 1, 1]."""

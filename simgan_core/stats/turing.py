@@ -40,7 +40,7 @@ def draw_trials(
 
 @dataclass(frozen=True)
 class Answers:
-    """A answers, as columns of one length."""
+    """A answers of a Turing test, as columns of one length."""
 
     subject: Numbers
     """int64 [A]: who answered."""
@@ -58,7 +58,7 @@ class Answers:
 
     @property
     def right(self) -> Flags:
-        """Whether the subject was right, bool [A]."""
+        """True where the subject was right, bool [A]."""
         return np.equal(self.made, self.said_made)
 
     def where(self, chosen: Flags) -> "Answers":
@@ -74,7 +74,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Score:
-    """A share of answers, its exact 95% interval and how likely guessing is to do as much."""
+    """Share of answers, its exact 95% confidence interval and the p-value of guessing."""
 
     hits: int
     total: int
@@ -113,7 +113,7 @@ def interval_over_subjects(answers: Answers) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Fooling:
-    """How often a made image was taken for real."""
+    """Share of made images that were taken for real."""
 
     image: int
     score: Score
@@ -135,7 +135,7 @@ def fooling(answers: Answers) -> list[Fooling]:
 
 @dataclass(frozen=True)
 class Reaction:
-    """How long people looked before they answered, in ms: quartiles over `num` answers."""
+    """Reaction times in ms: quartiles over `num` answers."""
 
     num: int
     quarter: float

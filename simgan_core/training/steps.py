@@ -1,6 +1,6 @@
 """Training steps: one update of the refiner or the discriminator.
 
-Every step takes whole batches of pixels [N, H, W, C] and accumulates gradients over micro-batches.
+Every step takes whole batches of pixels [N, H, W, C], by gradient accumulation over micro-batches.
 It returns scalars on the device without waiting for it. No step reads a number back from the device
 or draws a random one, so that it can be captured as a CUDA graph (`simgan_core.training.updates`).
 """

@@ -62,7 +62,7 @@ class TrainedRefiner:
     """Validation metrics of this refiner, of the last validation where no refiner was a candidate;
     empty without validation."""
     verdict: str
-    """Why this refiner was chosen, in a sentence."""
+    """Reason of the choice of this refiner, a sentence."""
 
 
 def never() -> bool:

@@ -115,7 +115,7 @@ def code_digest() -> str:
 
 
 async def workers_online(api: str, since: datetime, num_gpus: int) -> bool:
-    """Whether every pool has a worker that said so after `since`."""
+    """Return true where every pool has a worker with a heartbeat after `since`."""
     async with connect(api) as client:
         for pool in work_pools(num_gpus):
             workers = await client.read_workers_for_work_pool(pool)

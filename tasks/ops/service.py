@@ -24,7 +24,7 @@ class Service(NamedTuple):
     priority: int
     """Started from the lowest to the highest, stopped the other way round."""
     directory: str | None = None
-    """Where it runs; None: where `simgan up` was started."""
+    """Working directory; None: that of `simgan up`."""
 
 
 def write_services(services: Iterable[Service], folder: Path, directory: Path) -> None:

@@ -41,7 +41,7 @@ class Addresses(BaseModel):
     """Prefect's UI; its API is below it at `/api`."""
     mlflow: str
     own_prefect: bool = True
-    """Whether `simgan up` started Prefect's server; False: it is the user's."""
+    """True where `simgan up` started Prefect's server; False: it is the user's."""
     own_mlflow: bool = True
 
     @classmethod

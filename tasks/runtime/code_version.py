@@ -26,7 +26,7 @@ class CodeVersion(NamedTuple):
     commit: str | None
     """In hexadecimal, of a built package the first 9 digits; None where it is not known."""
     dirty: bool | None
-    """Whether tracked files of the packages differ from the commit; None without a commit."""
+    """True where tracked files of the packages differ from the commit; None without a commit."""
 
     def tags(self) -> dict[str, str]:
         """Return the version as tags of an MLflow run."""

@@ -40,7 +40,7 @@ _SKIRT_RINGS = 3
 
 @dataclass(frozen=True)
 class RawAssets:
-    """What the files hold: S skins, I irises, T triangles of a rendered mesh of R vertices."""
+    """Asset files' content: S skins, I irises, T triangles of a rendered mesh of R vertices."""
 
     skin_names: tuple[str, ...]
     """S names, such as f01."""
@@ -53,7 +53,7 @@ class RawAssets:
     lashes: list[Bytes]
     """Opacity of two layers above, then of two below [128, 256]; row 0 is at the roots."""
     margin: Bytes
-    """Where skin is wet and pink [512, 512]."""
+    """Mask of wet and pink skin [512, 512]."""
     mean: Floats
     """Mean of the shape model [229, 3]."""
     components: Floats
@@ -116,7 +116,7 @@ class Assets:
     rim: NDArray[np.int32]
     """The mesh's outer edge, in order: the skirt's rings begin there."""
     liner: NDArray[np.float32]
-    """How much of an eyeliner a vertex bears, 0 to 1."""
+    """Eyeliner of a vertex, 0 to 1."""
     eyeshadow: NDArray[np.float32]
     """The same of an eyeshadow."""
     upper: NDArray[np.int32]

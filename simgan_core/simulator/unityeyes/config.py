@@ -10,7 +10,7 @@ Range = tuple[float, float]
 
 
 class UnityEyesConfig(Config):
-    """What is drawn for an image, and from where to where."""
+    """Sampling ranges of the UnityEyes simulator."""
 
     distribution: Literal["uniform", "normal"] = "uniform"
     """Of eye and camera angles: uniform over centre ± range, as UnityEyes has it, or normal with
@@ -70,7 +70,7 @@ class UnityEyesConfig(Config):
     tint: float = Field(default=0.15, ge=0, le=0.5)
     """Largest departure of a lamp's or the sky's colour from white."""
     skin_tint: float = Field(default=0.35, ge=0, le=1)
-    """How far skins may be darkened towards darker complexions; 0 leaves them as scanned."""
+    """Largest darkening of skins towards darker complexions; 0 leaves them as scanned."""
     glasses_share: float = Field(default=0.2, ge=0, le=1)
     """Share of people who wear glasses."""
     makeup_share: float = Field(default=0.15, ge=0, le=1)

@@ -50,7 +50,7 @@ LASH_GRID = (13, 6)
 
 @dataclass(frozen=True)
 class LidPose:
-    """What moves the lids of N scenes, beside the gaze."""
+    """Lid parameters of N scenes, beside the gaze."""
 
     close_upper_deg: Floats
     """Turn of the upper lid beyond what the gaze asks for [N], positive closes."""
@@ -63,7 +63,7 @@ class LidPose:
 
 
 class EyeRegion(NamedTuple):
-    """The control mesh of N scenes."""
+    """Control mesh of N scenes."""
 
     vertices: Floats
     """[N, V, 3]."""

@@ -2,10 +2,11 @@
 
 Needs numba. Everything is in the camera's frame, millimetres, x right, y down, z into the scene,
 the camera at the origin; pictures are of samples (several a pixel each way), light is linear, a
-display's gamma is taken as 2. A kernel releases the interpreter's lock and uses one core: images
-are made side by side by threads or processes, and their bits do not depend on how many.
+display's gamma is taken as 2. A kernel releases the interpreter's lock and uses one core: threads
+or processes render images in parallel, and the bits do not depend on their number.
 
-All kernels are in one module: numba's cache looks at one file's date alone.
+All kernels are in one module: numba's cache of a function checks the date of its own file only, so
+that a change of a kernel in another file would go unnoticed.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from simgan_core.simulator.unityeyes.eyeball import (
 Floats = NDArray[np.floating[Any]]
 
 SKIN, SCLERA, IRIS, PUPIL = 0, 1, 2, 3
-"""What a sample shows; 255 is nothing."""
+"""Class of a sample; 255 is background."""
 
 _SHADOW_PX, _SHADOW_MM = 96, 32.0
 """Side of a light's depth map, in texels, and half of it in mm."""
@@ -45,7 +46,7 @@ inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inlin
 
 
 class Camera(NamedTuple):
-    """Where samples look: direction ((x + 0.5 − cx) / f, (y + 0.5 − cy) / f, 1)."""
+    """Camera; a sample's direction is ((x + 0.5 − cx) / f, (y + 0.5 − cy) / f, 1)."""
 
     height: int
     width: int
@@ -55,7 +56,7 @@ class Camera(NamedTuple):
 
 
 class Mesh(NamedTuple):
-    """The skin."""
+    """Skin mesh."""
 
     vertices: Floats
     """[V, 3]."""
@@ -91,7 +92,7 @@ class Skin(NamedTuple):
 
 
 class Eye(NamedTuple):
-    """The eyeball."""
+    """Eyeball."""
 
     centre: Floats
     axes: Floats
@@ -160,7 +161,7 @@ class Glasses(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """How light becomes grey levels."""
+    """Exposure: map of light to grey levels."""
 
     target: float
     """Light that the skin's level becomes, 1 the brightest."""
@@ -300,7 +301,7 @@ def _lit(maps, bases, k, px, py, pz, bias):  # type: ignore[no-untyped-def]
 
 @inlined
 def _soft_lit(maps, bases, k, px, py, pz, bias, spread):  # type: ignore[no-untyped-def]
-    """The same for a light of some size: the mean of four places, `spread` mm apart."""
+    """Share of an area light k: the mean of `_lit` at four points, `spread` mm apart."""
     side = np.int64(maps.shape[1])
     scale = side / (2 * _SHADOW_MM)
     a = (px * bases[k, 0, 0] + py * bases[k, 0, 1] + pz * bases[k, 0, 2]) * scale + side / 2 - 0.5
@@ -394,7 +395,7 @@ def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
 
 @inlined
 def _on_iris(dx, dy, dz, eye, hit, out):  # type: ignore[no-untyped-def]
-    """Where a ray that met the eye shows it, in mm along the eye's right and down axes.
+    """Compute the point seen by a ray that met the eye, in mm along its right and down axes.
 
     Through the cornea that is a point of the iris' plane, elsewhere the point met.
     """

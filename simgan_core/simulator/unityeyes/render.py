@@ -60,7 +60,7 @@ _MAP_CENTRE_MM = np.array([1.0, 0.0, -8.0])
 
 
 class Picture(NamedTuple):
-    """What pictures of eyes shall be like."""
+    """Format of rendered pictures."""
 
     framing: Framing
     height: int
@@ -74,7 +74,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """What is where in N pictures; points in pixels, (0, 0) the top-left corner."""
+    """Labels of N pictures; points in pixels, (0, 0) the top-left corner."""
 
     gaze: Floats
     """Optical axis, unit vectors [N, 3]: x right, y down, z into the scene."""
@@ -83,7 +83,7 @@ class Labels:
     head_rotation: Floats
     """From the head's to the camera's frame [N, 3, 3]; the unit matrix faces the camera."""
     pupil_px: Floats
-    """Where the pupil's centre is seen through the cornea [N, 2]; also where a lid hides it."""
+    """Pupil centre as seen through the cornea [N, 2], also where a lid hides it."""
     iris_px: Floats
     """The iris' contour [N, 32, 2]."""
     lid_px: Floats
@@ -93,7 +93,7 @@ class Labels:
     corners_px: Floats
     """Tip of the inner corner, and the outer corner [N, 2, 2]."""
     margin_corners_px: Floats
-    """Where the eye's white meets the caruncle, and the outer corner [N, 2, 2]."""
+    """Border of sclera and caruncle, and outer corner [N, 2, 2]."""
     eyeball_px: Floats
     """Centre of the eyeball [N, 2]."""
 
@@ -109,7 +109,7 @@ class Rendered:
     """Share of the iris that lids do not hide, of what is in the picture [N]."""
     scenes: Scenes
     shown: NDArray[np.uint8]
-    """What each sample shows [N, H · s, W · s] (`kernels.SKIN` …), where asked for."""
+    """Class of each sample [N, H · s, W · s] (`kernels.SKIN` …), where requested."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Renderer:
     def render(
         self, rows: range, picture: Picture, *, threads: int = 1, masks: bool = False
     ) -> Rendered:
-        """Render neighbouring rows on so many cores; raises InputError where numba is missing."""
+        """Render neighbouring rows in that many threads; raises InputError without numba."""
         kernels = _kernels()
 
         def block(first: int) -> Rendered:

@@ -51,7 +51,7 @@ class Lights:
     ground: Floats
     """Radiance from below [N, 3]."""
     side: Floats
-    """How much brighter the sky is on the right than in the middle [N], −1 to 1."""
+    """Gradient of the sky: how much brighter it is on the right than in the middle [N], −1 to 1."""
     spin: Floats
     """Turn of the directions that stand for the sky, radians [N]."""
 

@@ -32,7 +32,7 @@ class View(NamedTuple):
     focal_px: Floats
     """[N]."""
     centre_px: Floats
-    """Where the camera's axis meets the picture [N, 2]."""
+    """Principal point: intersection of the camera's axis and the picture [N, 2]."""
 
     def to_pixels(self, points: Floats) -> Floats:
         """Project points [N, ..., 3] of the camera's frame to pixels [N, ..., 2]."""

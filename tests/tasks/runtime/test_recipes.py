@@ -145,7 +145,12 @@ def test_a_definition_in_another_module_is_no_change(sources: Path) -> None:
         ("simulate", "simgan_core/simulator/hands.py", "0.5", "0.25"),
         ("ingest", "storage/sources/formats/unityeyes.py", "IRIS_WAY = ", "IRIS_WAY = 1.01 * "),
         ("refine", "tasks/refinement/refine.py", "SHARDS_FINISHING = 2", "SHARDS_FINISHING = 3"),
-        ("estimate", "simgan_core/estimation/fitting.py", "_NUM_LOOKS = 20", "_NUM_LOOKS = 21"),
+        (
+            "estimate",
+            "simgan_core/estimation/fitting.py",
+            "_NUM_VALIDATIONS = 20",
+            "_NUM_VALIDATIONS = 21",
+        ),
         ("compare", "simgan_core/stats/bootstrap.py", "2000", "2001"),
     ],
 )
