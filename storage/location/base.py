@@ -10,9 +10,6 @@ from zarr.abc.store import Store
 ROOT_DOCUMENT = "zarr.json"
 """The key of a zarr group's own document: a dataset is where this is."""
 
-PARTIAL = ".partial"
-"""How the names of files end that are being written; zarr's own name theirs so too."""
-
 CLAIM_WAIT_S = 600.0
 """How long an attempt waits for another one that is writing the same shard."""
 

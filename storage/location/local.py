@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,8 +16,9 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from storage.atomic_file import PARTIAL, atomic_write, partial_file, sync
 from storage.errors import ClaimLostError, DatasetBusyError
-from storage.location.base import CLAIM_WAIT_S, PARTIAL, ROOT_DOCUMENT, Claim, Location, Piece
+from storage.location.base import CLAIM_WAIT_S, ROOT_DOCUMENT, Claim, Location, Piece
 from storage.wrapping_store import WrappingStore
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -58,18 +58,21 @@ class LocalLocation(Location):
 
     @override
     def create(self, key: str, data: bytes) -> bool:
-        partial = self._partial(key, data)
-        try:
-            # A link is refused where the name exists, which a rename is not.
-            (self._path / key).hardlink_to(partial)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            return self._create_by_lock(partial, key)
-        finally:
-            partial.unlink(missing_ok=True)
+        path = self._path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file(path) as partial:
+            partial.write_bytes(data)
+            sync(partial)
+            try:
+                # A link is refused where the name exists, which a rename is not.
+                path.hardlink_to(partial)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return self._create_by_lock(partial, key)
+        sync(path.parent)
         return True
 
     def _create_by_lock(self, partial: Path, key: str) -> bool:
@@ -160,13 +163,11 @@ class LocalLocation(Location):
 
     def _copy(self, source: Path, key: str) -> None:
         goal = self._path / key
-        partial = goal.with_name(f"{goal.name}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
+        with partial_file(goal) as partial:
             shutil.copyfile(source, partial)
+            sync(partial)
             if not goal.exists():
                 partial.replace(goal)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @override
     @contextmanager
@@ -197,20 +198,10 @@ class LocalLocation(Location):
         return self._path.with_name(f"{self._path.name}.replaced")
 
     def _put(self, key: str, *pieces: Piece) -> None:
-        self._partial(key, *pieces).replace(self._path / key)
-
-    def _partial(self, key: str, *pieces: Piece) -> Path:
-        """Write a file beside the key's place, to be put there at one stroke."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
-            with partial.open("wb") as file:
-                file.writelines(pieces)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        return partial
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            file.writelines(pieces)
 
 
 class _FolderStore(LocalStore):

@@ -13,7 +13,6 @@ import logging
 import re
 import stat
 import struct
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
@@ -230,19 +230,17 @@ def write_mpiigaze_day(
         }
         for side, eyes in sides.items()
     }
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     variables = {"data": data, "filenames": names}
-    savemat(str(partial), variables, appendmat=False, do_compression=True)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        savemat(str(partial), variables, appendmat=False, do_compression=True)
 
 
 def write_evaluation_list(root: Path | str, person: str, lines: Sequence[str]) -> None:
     """Write a person's list of the evaluation subset: lines "day01/0005.jpg left"."""
     path = _list_path(Path(root), person)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text("".join(f"{line}\n" for line in lines))
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _list_people(root: Path) -> list[str]:

@@ -6,7 +6,6 @@ labels.txt                 a line a frame: u v d of each joint; pixels from 0, d
 
 import hashlib
 import re
-import uuid
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import Domain, LabelSpec, PixelType, Preprocess
@@ -167,18 +167,16 @@ def write_nyu_frame(
     depth = depth_mm.astype(np.uint16)
     colours = np.stack([np.zeros_like(depth), depth >> 8, depth & 255], axis=2).astype(np.uint8)
     path = frame_path(folder, number, domain)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial")
-    Image.fromarray(colours).save(partial, format="PNG")
-    partial.replace(path)
+    with atomic_write(path, durable=False) as partial:
+        Image.fromarray(colours).save(partial, format="PNG")
     return path
 
 
 def write_nyu_labels(path: Path, joints_uvd: NDArray[np.floating[Any]]) -> None:
     """Write the joints [frames, J, 3] of frames 1, 2, …: u, v in pixels from 0, d in mm."""
     lines = (" ".join(f"{value:.3f}" for value in frame.ravel()) for frame in joints_uvd)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text("\n".join(lines) + "\n")
 
 
 def frame_path(folder: Path | str, number: int, domain: Literal["synthetic", "real"]) -> Path:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +19,7 @@ from PIL import Image
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import GAZE, HEAD_POSE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
@@ -275,11 +275,10 @@ def write_unityeyes_pair(
         "head_pose": _vector(np.asarray(head_pose_deg) % 360),
     }
     path = Path(folder) / str(number)
-    partial = path.with_name(f".{number}.{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(document, indent=2))
-    partial.replace(path.with_suffix(".json"))
-    Image.fromarray(frame).save(partial, format="JPEG", quality=95)
-    partial.replace(path.with_suffix(".jpg"))
+    with atomic_write(path.with_suffix(".json"), durable=False) as partial:
+        partial.write_text(json.dumps(document, indent=2))
+    with atomic_write(path.with_suffix(".jpg"), durable=False) as partial:
+        Image.fromarray(frame).save(partial, format="JPEG", quality=95)
 
 
 def _split_name(name: str) -> tuple[str, int] | None:
