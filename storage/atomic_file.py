@@ -15,12 +15,12 @@ PARTIAL = ".partial"
 """End of the names of files that are being written; zarr's own partial files have it too."""
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""How file systems without it (some network and FUSE ones) refuse to sync a folder."""
+"""Error numbers of file systems that cannot sync a folder (some network and FUSE ones)."""
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield the path to write to; at the end of the block the file there replaces `path`.
+    """Replace a file atomically by what the block writes to the yielded path.
 
     After an error `path` is as it was, and what was written is removed; a killed process leaves a
     file `NAME.….partial`. The folder exists.
@@ -41,7 +41,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file beside `path`; what is there at the end is removed."""
+    """Yield the path of a temporary file beside `path`, removed at the end of the block."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
@@ -50,7 +50,7 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file's content, or a folder's entries."""
+    """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,11 +22,11 @@ from storage.location.base import CLAIM_WAIT_S, ROOT_DOCUMENT, Claim, Location, 
 from storage.wrapping_store import WrappingStore
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""How file systems without hard links (FAT, some network and FUSE ones) refuse to make one."""
+"""Error numbers of file systems without hard links (FAT, some network and FUSE ones)."""
 
 
 class LocalLocation(Location):
-    """A folder."""
+    """Location in a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.abspath(path))  # noqa: PTH100  links in the path stay links
@@ -76,7 +76,7 @@ class LocalLocation(Location):
         return True
 
     def _create_by_lock(self, partial: Path, key: str) -> bool:
-        """Put a file in place unless there is one, on a file system without hard links.
+        """Create an object on a file system without hard links, under a lock on the folder.
 
         Whoever creates objects of this place there takes the folder's lock.
         """
@@ -133,7 +133,7 @@ class LocalLocation(Location):
 
     @override
     def take_over(self, other: Location) -> None:
-        """Rename what is here away, then the sibling here; a kill between the two loses neither."""
+        """Rename this folder away, then the sibling here; a kill between the two loses neither."""
         assert isinstance(other, LocalLocation)
         replaced = self._replaced()
         if replaced.exists():
@@ -194,7 +194,7 @@ class LocalLocation(Location):
         return nullcontext()
 
     def _replaced(self) -> Path:
-        """Return where the old dataset is while it is being replaced and deleted."""
+        """Return the path of the old dataset while it is replaced and deleted."""
         return self._path.with_name(f"{self._path.name}.replaced")
 
     def _put(self, key: str, *pieces: Piece) -> None:
@@ -205,7 +205,7 @@ class LocalLocation(Location):
 
 
 class _FolderStore(LocalStore):
-    """zarr's store of a folder, where the file system need not have hard links."""
+    """zarr's store of a folder, also on file systems without hard links."""
 
     @override
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -215,7 +215,7 @@ class _FolderStore(LocalStore):
 
 
 class _LocalClaim(Claim):
-    """A lock on a file: a paused process keeps it, and loses it only with the whole folder."""
+    """Claim by a lock on a file: a paused process keeps it; it is lost with the folder alone."""
 
     def __init__(self, place: LocalLocation, folder: Path, key: str) -> None:
         self._place, self._folder, self._key = place, folder, key
@@ -243,7 +243,7 @@ class _LocalClaim(Claim):
 
 
 class _GuardedStore(WrappingStore):
-    """Writes to a folder while a claim is held."""
+    """Store that writes to a folder while a claim is held."""
 
     def __init__(self, store: Store, claim: Claim) -> None:
         super().__init__(store)

@@ -36,11 +36,11 @@ from tasks.runtime.stages import position
 logger = logging.getLogger(__name__)
 
 MAX_SHARD_BYTES = 1 << 27
-"""Large images make shorter shards: two are in memory at a time, one of them twice for a moment."""
+"""Largest shard: two are in memory at a time, one of them twice for a moment."""
 
 
 class IngestionPlan(NamedTuple):
-    """What is left to ingest: the listing it belongs to and groups of shards."""
+    """Plan of an ingestion: the listing's digest and the groups of pending shards."""
 
     listing_digest: str
     num_kept: int
@@ -146,7 +146,7 @@ def finish_ingestion(session: IngestionSession, max_bad: float, num_kept: int = 
 
 
 def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> DatasetSpec:
-    """Describe the dataset that a source becomes."""
+    """Return the spec of a source's dataset."""
     height, width, channels = source.image_shape
     image_bytes = math.prod(source.image_shape) * np.dtype(source.dtype).itemsize
     rows_per_chunk = min(1024, rows_per_shard, max(1, MAX_SHARD_BYTES // image_bytes))
@@ -177,7 +177,7 @@ def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBl
 
 
 def _rejections_table(rejections: list[Rejection], num_samples: int, to: str) -> str:
-    """Return the rejections counted by reason, in Markdown."""
+    """Return a Markdown table of rejections by reason."""
     counts = Counter((r.reason, r.by_choice) for r in rejections)
     first = {r.reason: r.id for r in reversed(rejections)}
     rows = [

@@ -17,7 +17,7 @@ from tasks.ingestion.reading import Reader
 
 
 class _Opened(NamedTuple):
-    """A reader of the rows to ingest and the writer of their shards, and what they were opened for.
+    """Reader of the rows to ingest and writer of their shards, with their parameters.
 
     Both take memory and processes, so a session has one of each.
     """

@@ -56,7 +56,7 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What SciPy raises on files that are no .mat file, or a damaged one, beside OSError."""
+"""Errors of SciPy on files that are no .mat file, or a damaged one, beside OSError."""
 
 
 class EyeArrays(NamedTuple):
@@ -183,7 +183,7 @@ class MPIIGazeSource:
 
 
 class _Row(NamedTuple):
-    """One sample: where it is, or why it is nowhere."""
+    """Row of the source: the sample's place in a day file, or why it has none."""
 
     name: str
     day: str = ""
@@ -198,9 +198,9 @@ class _Day(NamedTuple):
 
     num_bytes: int
     frames: dict[str, int]
-    """By name without suffix the frames' places in the file's arrays."""
+    """Frames' places in the file's arrays by name without suffix."""
     reason: str
-    """Why it cannot be read; empty where it can."""
+    """Fault of the file; empty where it can be read."""
 
 
 class _UnreadableDayError(BadSampleError):
@@ -264,7 +264,7 @@ def _choose(people: Sequence[str], found: list[str]) -> list[str]:
 
 
 def _list_days(root: Path, people: list[str]) -> dict[str, _Day]:
-    """Look into the people's day files; by "p00/day01", in order."""
+    """List the people's day files, by "p00/day01", in order."""
     paths = [
         path
         for person in people
@@ -328,7 +328,7 @@ def _listed_row(person: str, number: int, line: str, days: dict[str, _Day]) -> _
 
 
 def _all_rows(days: dict[str, _Day]) -> Iterator[_Row]:
-    """Yield every eye there is: by person, day and frame, left then right."""
+    """Yield all eyes by person, day and frame, left then right."""
     for name, day in days.items():
         if day.reason:
             yield _Row(name, reason=day.reason)

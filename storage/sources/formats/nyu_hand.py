@@ -34,9 +34,9 @@ NEAREST_MM, FARTHEST_MM = 100.0, 5000.0
 FAR = np.uint16(65535)
 
 HAND_MM = 150.0
-"""Without labels, what is so far behind the nearest surface is taken for the hand."""
+"""Depth of an unlabelled hand behind the nearest surface, in mm."""
 NEAREST_PIXELS = 100
-"""So many pixels make a surface; fewer are noise."""
+"""Pixels of a surface at least; fewer are noise."""
 
 CUBE_CENTRE_MM = LabelSpec(
     name="cube_centre_mm",
@@ -197,7 +197,7 @@ class _Centre(NamedTuple):
 
 
 class _Split:
-    """Which files are frames."""
+    """Matcher of frames' file names."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
@@ -250,7 +250,7 @@ def _mean_centre(joints: NDArray[np.float64]) -> _Centre:
 
 
 def _nearest_centre(depth_mm: NDArray[np.int32]) -> _Centre:
-    """Return the middle of what is nearest to the camera."""
+    """Return the centre of the surface nearest to the camera."""
     known = depth_mm[depth_mm > 0]
     if len(known) < NEAREST_PIXELS:
         raise BadSampleError("the frame has no depth")
@@ -263,7 +263,7 @@ def _nearest_centre(depth_mm: NDArray[np.int32]) -> _Centre:
 
 
 def _box_of(centre: _Centre) -> Box:
-    """Return what the cube's middle plane covers of the frame."""
+    """Return the box of the frame that the cube's middle plane covers."""
     width, height = CUBE_MM * FX / centre.z, CUBE_MM * FY / centre.z
     u, v = centre.x * FX / centre.z + U0 + 0.5, centre.y * FY / centre.z + V0 + 0.5
     return Box(u - width / 2, v - height / 2, width, height)

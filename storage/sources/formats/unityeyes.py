@@ -54,10 +54,10 @@ MARGIN_SHARE = 140 / 640
 """Width of the "margin" crop, as a share of the frame's."""
 
 IRIS_WAY = 0.1343
-"""How far the iris' centre is from the frame's, in frame heights per unit of look_vec."""
+"""Distance of the iris' centre from the frame's, in frame heights per unit of look_vec."""
 
 IRIS_TOLERANCE = 0.02
-"""How far it may be from there, in frame heights; in real files it is under a thousandth."""
+"""Tolerance of the iris' place, in frame heights; in real files it is under a thousandth."""
 
 MAX_DIGITS = 18
 MAX_LABEL_BYTES = 1 << 20
@@ -215,7 +215,7 @@ Contour = tuple[list[float], list[float]]
 
 
 class _Eye(NamedTuple):
-    """What a label file says that we use."""
+    """Labels of one file that are used."""
 
     look: list[float]
     head_deg: list[float]
@@ -230,10 +230,10 @@ class _Found(NamedTuple):
 
     eye: _Eye
     box: Box
-    """What is cut out of the frame."""
+    """Crop box in the frame."""
     frame_height: int
     pixels: NDArray[np.uint8]
-    """[1, h, w, C] of what the frame was decoded to: what holds the box."""
+    """Decoded pixels [1, h, w, C] that hold the box."""
     box_in_pixels: Box
 
 
