@@ -1,4 +1,4 @@
-"""A new source format is one file: the example of docs/how-to/own-source.md, as a command and as a flow."""
+"""A new source format is one file: the page's example as a command and as a flow."""
 
 import json
 import re
