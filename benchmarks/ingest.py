@@ -163,20 +163,20 @@ def ingest(source: SourceOptions, to: Path, rows_per_shard: int = 16384) -> str:
         finish_ingestion,
         ingest_shards,
         plan_ingestion,
-        sole_ingestion,
     )
+    from tasks.ingestion.session import sole_ingestion  # noqa: PLC0415
 
     shutil.rmtree(to, ignore_errors=True)
-    with sole_ingestion(str(to)):
-        plan = plan_ingestion.fn(source, str(to), rows_per_shard=rows_per_shard)
+    with sole_ingestion(source, str(to)) as session:
+        plan = plan_ingestion.fn(session, rows_per_shard=rows_per_shard)
         with ThreadPoolExecutor(2) as pool:
             work = [
-                pool.submit(ingest_shards.fn, group, source, plan.listing_digest, str(to))
+                pool.submit(ingest_shards.fn, group, session, plan.listing_digest)
                 for group in plan.groups
             ]
             for done in work:
                 done.result()
-        return finish_ingestion.fn(str(to), 0.01).digest
+        return finish_ingestion.fn(session, 0.01).digest
 
 
 def _command(*words: object) -> None:

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from flows.run_names import named
 from storage.schema import DatasetInfo, Preprocess
-from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion, sole_ingestion
+from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
 from tasks.ingestion.inputs import SourceInput
+from tasks.ingestion.session import sole_ingestion
 from tasks.runtime.policies import Runner, placed, require_runner, task_runner
 
 
@@ -38,12 +39,11 @@ def ingest(
             find the files under the same path.
     """
     require_runner(runner)
-    with sole_ingestion(to):
-        plan = plan_ingestion(source, to, preprocess, rows_per_shard, overwrite, append)
+    with sole_ingestion(source, to) as session:
+        plan = plan_ingestion(session, preprocess, rows_per_shard, overwrite, append)
         whole = {
-            "source": source,
+            "session": session,
             "listing_digest": plan.listing_digest,
-            "to": to,
             "preprocess": preprocess,
             "num_kept": plan.num_kept,
         }
@@ -54,4 +54,4 @@ def ingest(
             ]
             for piece in pieces:
                 piece.result()
-        return finish_ingestion(to, max_bad, plan.num_kept)
+        return finish_ingestion(session, max_bad, plan.num_kept)

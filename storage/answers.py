@@ -71,33 +71,33 @@ class StudyDataset(Schema):
     """A dataset that took part."""
 
     url: str
-    """Where it was."""
+    """Path or URL when the study began."""
     digest: str
-    """What it held."""
+    """Digest of its content."""
     refiner: str | None = None
-    """For a refined dataset: the id of the refiner that made it."""
+    """Id of the refiner that made a refined dataset."""
 
 
 class Part(Schema):
     """A run of trials, half of them real images."""
 
     made: Literal["refined", "synthetic"]
-    """What the other half is."""
+    """Domain of the other half."""
     num_trials: int = Field(ge=2, multiple_of=2)
     """Trials of a subject."""
 
 
 class Study(Schema):
-    """What every subject is asked. Two studies of one `id` ask the same."""
+    """Design of a study: the same trials for equal `id`s."""
 
     id: str
-    """Follows from the datasets' digests, the seed and the number of trials."""
+    """Hash of the datasets' digests, the seed and the number of trials."""
     seed: int
-    """What the draw of images and their order follow from, together with the digests."""
+    """Seed of the draw of images and of their order."""
     parts: tuple[Part, ...]
-    """In the order in which they are asked."""
+    """Parts in the order of their trials."""
     datasets: dict[Domain, StudyDataset]
-    """What the images are from."""
+    """Dataset of each domain."""
     height: int
     """Height of every image, in pixels."""
     width: int
@@ -113,16 +113,16 @@ class Study(Schema):
 
 @dataclass(frozen=True)
 class StudyImage:
-    """An image that may be shown."""
+    """Image of a study."""
 
     image: int
-    """Its number in this study, which tells nothing of what it is."""
+    """Number in this study, independent of the domain."""
     domain: Domain
-    """What it is: the answer."""
+    """Domain: the correct answer."""
     part: int
-    """The part of the study that it is drawn for, from 0."""
+    """Part of the study, counted from 0."""
     sample: str
-    """Its id in its dataset."""
+    """Id in its dataset."""
     pixels: NDArray[np.uint8]
     """uint8 [H, W, C]."""
 
@@ -134,12 +134,12 @@ class NewTrial:
     part: int
     image: int
     trial: str
-    """A random name that nobody can guess, by which the answer finds it."""
+    """Random, unguessable name, to which the answer refers."""
 
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """What a subject said."""
+    """Answer of a subject to one trial."""
 
     session: bytes
     trial: str
@@ -149,7 +149,7 @@ class GivenAnswer:
 
 @dataclass(frozen=True)
 class Sitting:
-    """How far a subject is, and what comes next; nothing here follows from an image's domain."""
+    """Progress of a subject and its next trial; independent of the images' domains."""
 
     code: str
     num_answered: int
@@ -164,7 +164,7 @@ class Sitting:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One answer with all that is known of it."""
+    """Answer with its subject, image and times."""
 
     subject: int
     code: str
@@ -221,12 +221,12 @@ class AnswerBook:
         self._db.close()
 
     def is_empty(self) -> bool:
-        """Whether no study was begun."""
+        """True before a study has begun."""
         (num_tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return bool(num_tables == 0)
 
     def begin(self, study: Study, images: Sequence[StudyImage]) -> None:
-        """Keep the study and its images, all or nothing; another process may do so first."""
+        """Store the study and its images in one transaction; another process may do so first."""
         with self._transaction():
             if not self.is_empty():
                 return
@@ -242,7 +242,7 @@ class AnswerBook:
 
     @property
     def study(self) -> Study:
-        """What is asked."""
+        """Design of the study in the file."""
         (document,) = self._db.execute("SELECT document FROM study").fetchone()
         return Study.model_validate_json(document)
 
@@ -285,7 +285,7 @@ class AnswerBook:
         return int(subject)
 
     def resume(self, session: bytes) -> Sitting | None:
-        """Return where a session is, counting its next image as shown once more; None if unknown.
+        """Return a session's progress and count its next image as shown; None if unknown.
 
         A trial that was shown more than once has no reaction time that means anything.
         """
@@ -293,7 +293,7 @@ class AnswerBook:
             return self._show_next(session)
 
     def record(self, answers: Sequence[GivenAnswer]) -> list[Sitting | None]:
-        """Keep these answers in one transaction and return where each session is then.
+        """Store answers in one transaction and return each session's progress.
 
         An answer counts once, for the trial that the session is at: a second one for the same
         trial, or one for somebody else's, changes nothing.
@@ -302,7 +302,7 @@ class AnswerBook:
             return [self._record(answer) for answer in answers]
 
     def score(self, session: bytes) -> list[tuple[int, int]]:
-        """Return (right, answered) of each part: not to be told before the session is over."""
+        """Return (correct, answered) of each part; for the end of a session only."""
         rows = self._db.execute(
             "SELECT sum(said_made = (domain != 'real')), count(*) "
             "FROM trials JOIN subjects USING (subject) JOIN images USING (image) "
@@ -357,7 +357,7 @@ class AnswerBook:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Run a body whole or not at all; others wait."""
+        """Run the block in one exclusive transaction, rolled back on an error."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -401,7 +401,7 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _differences(asked: Study, found: Study) -> list[str]:
-    """Name what the two studies differ in."""
+    """Return the differences of two studies, one phrase each."""
     differences = []
     if asked.seed != found.seed:
         differences.append(f"its seed is {found.seed}, not {asked.seed}")

@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 class Appending(NamedTuple):
-    """A dataset that is being extended, or is as long as its source already."""
+    """Writer of a dataset to which a source's new samples are appended."""
 
     writer: DatasetWriter
     num_kept: int
-    """Rows that the dataset had."""
+    """Rows before appending."""
 
 
 def open_to_append(url: str, spec: DatasetSpec, source: Source) -> Appending:
-    """Open a dataset for the samples of a source that it does not have, by id.
+    """Open a dataset for a source's samples whose ids it does not have.
 
     `spec` is what the dataset would be if the source were ingested anew: but for its rows and
     listing, the dataset must have been made so. Where there is no dataset yet, one is begun; an
@@ -68,13 +68,13 @@ def open_to_append(url: str, spec: DatasetSpec, source: Source) -> Appending:
 
 
 def select_new(url: str, source: Source) -> Selection:
-    """Return what a source has that the dataset at a place has not, as the rows that follow."""
+    """Select a source's samples that a dataset lacks, as its following rows."""
     dataset = open_dataset(url)
     return Selection(source, new_places(source, dataset.read_ids()), len(dataset))
 
 
 def num_rows_when(dataset: Dataset, digest: str) -> int | None:
-    """Return how many rows a dataset had while its digest was `digest`, before rows were added.
+    """Return a dataset's number of rows at an earlier digest, before rows were appended.
 
     None where it never was. Only the last shard of that state is read again, if it was not full;
     those before it are known by their records.
@@ -94,7 +94,7 @@ def num_rows_when(dataset: Dataset, digest: str) -> int | None:
 
 
 def _before_adding(spec: DatasetSpec, count: int) -> DatasetSpec:
-    """Return the spec as it was when rows had been added `count` times."""
+    """Return the spec after the first `count` additions."""
     added = spec.source["appended"]
     assert isinstance(added, list)
     source = {name: value for name, value in spec.source.items() if name != "appended"}
@@ -105,7 +105,7 @@ def _before_adding(spec: DatasetSpec, count: int) -> DatasetSpec:
 
 
 def _but_for_rows(spec: DatasetSpec, found: DatasetSpec) -> DatasetSpec:
-    """Return a spec with the rows and the listings of the one that was found."""
+    """Return a spec with another spec's number of rows and listings."""
     source = dict(spec.source)
     for name in ("listing", "appended"):
         if name in found.source:
@@ -114,7 +114,7 @@ def _but_for_rows(spec: DatasetSpec, found: DatasetSpec) -> DatasetSpec:
 
 
 def _extended(spec: DatasetSpec, num_new: int, listing: str) -> DatasetSpec:
-    """Return the spec of a dataset with more rows; its source tells which rows came when."""
+    """Return the spec with rows added; its source lists the first row of every addition."""
     before = spec.source.get("appended", [])
     assert isinstance(before, list)
     appended: list[JsonValue] = [*before, {"first_row": spec.num_rows, "listing": listing}]

@@ -19,11 +19,12 @@ _CLAIM, _HOLDER = "claim", "holder.json"
 
 @contextmanager
 def exclusive_lock(url: str, doing: str) -> Iterator[None]:
-    """Hold a place while the context is open, in a place beside it named after what is done.
+    """Lock a dataset for one operation while the context is open.
 
-    A courtesy to people: that no shard is written twice does not depend on it.
+    The lock is beside the dataset, named after the operation. It spares people a surprise; that no
+    shard is written twice does not depend on it.
 
-    Raises DatasetBusyError, saying who holds it since when.
+    Raises DatasetBusyError with the holder's process and host and the time it began.
     """
     beside = locate(url).sibling(f".{doing}")
     with ExitStack() as stack:
@@ -46,7 +47,7 @@ def exclusive_lock(url: str, doing: str) -> Iterator[None]:
 
 
 def _keep(claim: Claim, over: threading.Event) -> None:
-    """Renew a claim until the work is over: on S3 it ends by itself, so that the dead lose it."""
+    """Renew the claim until the operation ends: on S3 its lease would expire."""
     while not over.wait(LEASE_S / 4):
         try:
             claim.require()

@@ -45,7 +45,7 @@ Array = zarr.Array[Any]
 
 
 class Root(NamedTuple):
-    """What the root document says."""
+    """Content of the root document."""
 
     spec: DatasetSpec
     info: DatasetInfo | None
@@ -53,7 +53,7 @@ class Root(NamedTuple):
 
 
 def read_root(place: Location, url: str) -> Root | None:
-    """Return what the root document at a place says, or None where there is no dataset of ours.
+    """Read the root document; None where the location holds no dataset of this layout.
 
     `url` is what the dataset is called: a dataset that replaces another is built beside it.
 
@@ -78,7 +78,7 @@ def read_root(place: Location, url: str) -> Root | None:
 
 
 def write_root(place: Location, spec: DatasetSpec) -> bool:
-    """Begin a dataset; false, and nothing written, when another one just did."""
+    """Create the root document; false where another process has just created one."""
     return place.create(ROOT_DOCUMENT, _group(_attributes(spec)))
 
 
@@ -94,24 +94,24 @@ def record_key(shard: int) -> str:
 
 
 def claim_key(shard: int) -> str:
-    """Return the key that a shard's writer holds."""
+    """Return the key of the claim on a shard."""
     return f"records/{shard:05d}/claim"
 
 
 def delete_claims(place: Location) -> None:
-    """Delete what the writers of shards held."""
+    """Delete the claims on all shards."""
     for key in [key for key in place.list_keys("records/") if _CLAIM.fullmatch(key)]:
         place.delete(key)
 
 
 def recorded_shards(place: Location) -> set[int]:
-    """Return the shards that are finished."""
+    """Return the numbers of the finished shards."""
     parts = (key.split("/") for key in place.list_keys("records/"))
     return {int(part[1]) for part in parts if len(part) == 3 and part[2] == ROOT_DOCUMENT}
 
 
 def read_record(place: Location, url: str, shard: int) -> ShardRecord | None:
-    """Return a shard's record, or None while it is not finished."""
+    """Read a shard's record; None while the shard is not finished."""
     document = place.read(record_key(shard))
     if document is None:
         return None
@@ -145,12 +145,12 @@ def write_record_list(place: Location, records: Iterable[ShardRecord]) -> None:
 
 
 def write_record(claim: Claim, record: ShardRecord) -> None:
-    """Declare a shard finished, in the name of the attempt that holds its claim."""
+    """Write a shard's record, which declares it finished, under its claim."""
     claim.write(record_key(record.shard), _group(record.model_dump(mode="json")))
 
 
 def create_arrays(place: Location, spec: DatasetSpec) -> None:
-    """Create the arrays of a dataset, those that are not there yet."""
+    """Create a dataset's arrays that do not exist yet."""
     store = place.store(read_only=False)
     place.create(_RECORD_LIST, _group({}))
     for name, shape, dtype, dimensions in _array_specs(spec):
@@ -176,7 +176,7 @@ def create_arrays(place: Location, spec: DatasetSpec) -> None:
 
 
 def shard_keys(spec: DatasetSpec, shard: int) -> list[str]:
-    """Return the keys of a shard's objects, that of its record last."""
+    """Return the keys of a shard's objects, the record's last."""
     chunks = [
         chunk_key(name, shard, num_axes=1 + len(shape)) for name, shape, *_ in _array_specs(spec)
     ]
@@ -189,7 +189,7 @@ def chunk_key(array: str, shard: int, num_axes: int) -> str:
 
 
 class StrictStore(WrappingStore):
-    """A store in which a chunk that is not there is an error and not a chunk of zeros.
+    """Zarr store in which a missing chunk is an error, not a chunk of fill values.
 
     Datasets are written with all their chunks, so one is missing only where a dataset is damaged,
     or was removed or replaced while it was being read.
@@ -219,7 +219,7 @@ def open_arrays(store: Store, spec: DatasetSpec) -> dict[str, Array]:
 
 
 def moved_arrays(arrays: dict[str, Array], store: Store) -> dict[str, Array]:
-    """Return arrays as they are in another store of the same dataset, without opening them there.
+    """Return the arrays bound to another store of the same dataset, without reading metadata again.
 
     To open five arrays takes a fifth of what a shard takes to write.
     """

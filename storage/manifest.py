@@ -17,28 +17,28 @@ from storage.schema import DatasetSpec, Schema
 
 
 class ShardRecord(Schema):
-    """What one shard holds."""
+    """Record of a finished shard."""
 
     shard: int = Field(ge=0)
     """Number of the shard, counted from 0."""
     start: int = Field(ge=0)
-    """Its first row."""
+    """First row."""
     stop: int = Field(ge=1)
-    """The row after its last."""
+    """Row after the last."""
     num_valid: int = Field(ge=0)
-    """Rows that may be used."""
+    """Valid rows."""
     digest: str
     """BLAKE3 of the samples (`block_digest`)."""
     rejections: tuple[Rejection, ...]
     """One for every row that is not valid."""
     figures: dict[str, float | None]
-    """Measures that the task took of this shard; None where one was not finite."""
+    """Metrics of the shard by the task that wrote it; None where one was not finite."""
 
 
 def record_of(
     shard: int, rows: range, block: SampleBlock, digest: str, figures: Mapping[str, float]
 ) -> ShardRecord:
-    """Describe a block that was written as a shard."""
+    """Return the record of a block written as a shard."""
     return ShardRecord(
         shard=shard,
         start=rows.start,

@@ -20,7 +20,7 @@ from storage.schema import DatasetSpec
 
 
 def read_images(place: Location, spec: DatasetSpec, shard: int, images: NDArray[Any]) -> bool:
-    """Fill `images` [n, H, W, C] with a shard's; false where they do not lie as one block.
+    """Read a shard's images into `images` [n, H, W, C]; false where it is not one raw block.
 
     They are then undefined, and zarr knows why: a shard that is not full, damaged or gone.
     """
@@ -32,7 +32,7 @@ def read_images(place: Location, spec: DatasetSpec, shard: int, images: NDArray[
 
 
 def write_images(claim: Claim, spec: DatasetSpec, shard: int, images: NDArray[Any]) -> bool:
-    """Write a shard's images [n, H, W, C] in a claim's name; false, nothing written, if not full.
+    """Write a full shard's images [n, H, W, C] under a claim; false, nothing written, if not full.
 
     Raises ClaimLostError.
     """

@@ -71,11 +71,11 @@ class Dataset:
 
     @property
     def num_shards(self) -> int:
-        """How many shards hold the rows."""
+        """Number of shards."""
         return self.info.spec.num_shards
 
     def shard_rows(self, shard: int) -> range:
-        """Return the rows of a shard: what is read at once at the least cost."""
+        """Return the rows of a shard, the cheapest unit of reading."""
         return self.info.spec.shard_rows(shard)
 
     def read(self, start: int, stop: int) -> SampleBlock:
@@ -93,7 +93,7 @@ class Dataset:
         return block
 
     def fault_of(self, shard: int) -> str:
-        """Return what is wrong with a shard, read again as a whole; empty where all is well."""
+        """Verify a shard: return its fault, or an empty text."""
         rows = self.shard_rows(shard)
         try:
             if read_record(self._place, self.info.url, shard) != self.records()[shard]:
@@ -122,16 +122,16 @@ class Dataset:
         return self._gather(chosen)
 
     def read_labels(self) -> dict[str, NDArray[np.float32]]:
-        """Return the labels of all rows by name, float32 [N, …], without touching the images."""
+        """Return the labels of all rows by name, float32 [N, …], without reading the images."""
         names = [label.name for label in self.info.spec.labels]
         return {name: self._slice(f"labels/{name}", 0, len(self)) for name in names}
 
     def read_ids(self) -> list[str]:
-        """Return the names of all rows, without touching the images."""
+        """Return the ids of all rows, without reading the images."""
         return list(self._slice("id", 0, len(self)).tolist())
 
     def read_valid(self) -> NDArray[np.bool_]:
-        """Return which rows may be used, bool [N], without touching the images."""
+        """Return the validity of all rows, bool [N], without reading the images."""
         valid = self._slice("valid", 0, len(self))
         # Every row that is not valid has a rejection in its record, and no other row has one.
         for record in self.records():
@@ -187,7 +187,7 @@ class Dataset:
             return open_arrays(StrictStore(self._place.store(read_only=True)), self.info.spec)
 
     def _read(self, start: int, stop: int) -> SampleBlock:
-        """Return rows as they are stored, whatever became of them."""
+        """Return rows as stored, without checks."""
         return SampleBlock(
             images=self._images(start, stop),
             valid=self._slice("valid", start, stop),
@@ -206,7 +206,7 @@ class Dataset:
 
     @contextmanager
     def _faults_of(self, start: int) -> Iterator[None]:
-        """Turn what zarr raises on a damaged shard into the error that names it."""
+        """Convert zarr's errors on a damaged shard to one that names it."""
         try:
             with self._place.os_errors():
                 yield
@@ -240,7 +240,7 @@ class Dataset:
         return rows
 
     def _by_shard(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Cut a range of rows where shards end."""
+        """Split a range of rows at shard boundaries."""
         step = self.info.spec.rows_per_shard
         return list(pairwise([start, *range(start - start % step + step, stop, step), stop]))
 
@@ -278,7 +278,7 @@ class Dataset:
 
 
 class _ShardFaultError(CorruptDatasetError):
-    """A shard that is not what was written."""
+    """A shard differs from what was written."""
 
     def __init__(self, url: str, shard: int, fault: str) -> None:
         self.fault = fault

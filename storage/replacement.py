@@ -16,19 +16,19 @@ _CLAIM = "records/replacing"
 
 
 class Standing(NamedTuple):
-    """A dataset and where it stands at the moment."""
+    """A dataset and its current location."""
 
     place: Location
     root: Root
 
 
 def building_place(target: Location) -> Location:
-    """Return the place beside a dataset's own where its successor is built."""
+    """Return the location beside a dataset where its successor is built."""
     return target.sibling(".building")
 
 
 def find_readable(target: Location) -> Standing | None:
-    """Return the dataset that readers of a place get, complete or not."""
+    """Return the dataset that readers of a location get, complete or not."""
     root = read_root(target, target.url)
     if root is not None:
         return Standing(target, root)
@@ -37,7 +37,7 @@ def find_readable(target: Location) -> Standing | None:
 
 
 def find_writable(target: Location) -> Standing | None:
-    """Return the dataset that workers at a place write: the successor where one is being built."""
+    """Return the dataset that writers of a location get: the successor where one is being built."""
     successor = _find_successor(target)
     if successor is not None:
         return successor
@@ -46,9 +46,9 @@ def find_writable(target: Location) -> Standing | None:
 
 
 def put_in_place(target: Location) -> None:
-    """Let a successor that is complete take its place; without one, do nothing.
+    """Replace a dataset by its complete successor, if there is one.
 
-    Raises OSError when another process does the same at this moment: then it is done.
+    Raises OSError when another process does the same at this moment.
     """
     if not _is_complete(target):
         return

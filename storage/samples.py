@@ -13,14 +13,14 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a row is not valid."""
+    """Reason why a row is not valid."""
 
     row: int
     """Row of the dataset, counted from 0."""
     id: str
     """The sample's name in its source."""
     reason: str
-    """What was wrong, for people; the same fault reads the same, so that reasons can be counted."""
+    """Fault in words; equal faults have equal words, so that reasons can be counted."""
     by_choice: bool = False
     """Left out by an option and not bad: it does not count against the share of bad samples."""
 
@@ -45,7 +45,7 @@ class SampleBlock:
 
 
 def concatenated(blocks: Iterable[SampleBlock], num_rows: int) -> SampleBlock:
-    """Return neighbouring blocks as one of `num_rows` rows, their sum.
+    """Concatenate neighbouring blocks to one of `num_rows` rows, their sum.
 
     A block is let go as soon as the next one is asked for: of blocks that are made one by one, no
     two copies are in memory.
@@ -74,6 +74,6 @@ def concatenated(blocks: Iterable[SampleBlock], num_rows: int) -> SampleBlock:
 
 
 def renumbered(block: SampleBlock, by: int) -> SampleBlock:
-    """Return a block whose rows are counted so many higher."""
+    """Return a block with its rows' numbers raised by `by`."""
     rejections = (replace(rejection, row=rejection.row + by) for rejection in block.rejections)
     return replace(block, rejections=tuple(rejections))

@@ -11,7 +11,7 @@ PixelType = Literal["uint8", "uint16"]
 
 
 class Schema(BaseModel):
-    """Base of all descriptions: frozen, no unknown fields, field docstrings as descriptions.
+    """Base of all schemas: frozen, no unknown fields, field docstrings as descriptions.
 
     Numbers are finite, since JSON has no infinity and no NaN.
     """
@@ -22,7 +22,7 @@ class Schema(BaseModel):
 
 
 class LabelSpec(Schema):
-    """A label: its shape and what its numbers mean."""
+    """Label spec: shape and meaning of a label's numbers."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the array under `labels/`."""
@@ -31,9 +31,9 @@ class LabelSpec(Schema):
     unit: str
     """Unit of the numbers; "1" for pure ones."""
     frame: str
-    """The axes that the numbers refer to, with their directions."""
+    """Frame of reference: the axes and their directions."""
     description: str
-    """What the label is and how it is found."""
+    """Meaning of the label and how it is found."""
 
 
 _CAMERA = "camera: x right, y down, z into the scene"
@@ -102,7 +102,7 @@ IRIS_VISIBLE = LabelSpec(
 
 
 class DatasetSpec(Schema):
-    """What a dataset shall be: everything about it but the samples themselves.
+    """Dataset spec: everything about a dataset but the samples themselves.
 
     Two datasets of equal specs and samples are the same dataset, byte for byte but for the code
     that finished it. Provenance and source belong to it, so they hold neither times nor places.
@@ -125,11 +125,11 @@ class DatasetSpec(Schema):
     source: dict[str, JsonValue]
     """The source's name, listing and options."""
     preprocess: Preprocess
-    """What was done to the grey levels, by us or by the source."""
+    """Preprocessing of the grey levels, by ingestion or by the source."""
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
-    """For a derived dataset: what it was derived from and by what."""
+    """Provenance of a derived dataset: its parent and what derived it."""
     rows_per_chunk: int = Field(default=1024, ge=1)
-    """Rows that are read at once at least."""
+    """Rows of a chunk, the smallest unit of reading."""
     rows_per_shard: int = Field(default=16384, ge=1)
     """Rows of one file or object of each array, written by one writer as a whole."""
 
@@ -151,7 +151,7 @@ class DatasetSpec(Schema):
 
     @property
     def num_shards(self) -> int:
-        """How many shards hold the rows; the last one may be shorter."""
+        """Number of shards; the last one may be shorter."""
         return -(-self.num_rows // self.rows_per_shard)
 
     def shard_rows(self, shard: int) -> range:
@@ -162,11 +162,11 @@ class DatasetSpec(Schema):
         return range(start, min(start + self.rows_per_shard, self.num_rows))
 
     def canonical(self) -> str:
-        """Return the one JSON text of this spec: what is compared and what the digest is of."""
+        """Return the canonical JSON of this spec, for comparisons and the digest."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     def differences(self, other: Self) -> list[str]:
-        """Name the fields that differ, with this spec's value and the other's."""
+        """Return the fields that differ, with this spec's value and the other's."""
         ours, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
             f"{name} is {_brief(ours.get(name))}, not {_brief(theirs.get(name))}"
@@ -179,21 +179,21 @@ class DatasetInfo(Schema):
     """A complete dataset."""
 
     url: str
-    """Where it is: an absolute path or a URL."""
+    """Absolute path or URL."""
     spec: DatasetSpec
-    """What it was made to be."""
+    """Spec that it was made to."""
     num_valid: int
     """Rows that may be used."""
     num_rejected: int
-    """Rows that the source had bad, or that were refused on the way."""
+    """Rejected rows: bad in the source, or refused by the stage."""
     digest: str
-    """64 hexadecimal digits that follow from the spec and the samples alone."""
+    """SHA-256 of the spec and the samples, 64 hexadecimal digits."""
     code: dict[str, JsonValue] = Field(default_factory=dict)
     """The code that finished it, as the writer was told; no part of the digest."""
 
 
 def _flat(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Name the fields of nested mappings by dotted names, so that what differs is named."""
+    """Flatten nested mappings to dotted names."""
     flat: dict[str, JsonValue] = {}
     for name, value in fields.items():
         if isinstance(value, dict):

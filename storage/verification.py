@@ -10,11 +10,11 @@ SHARDS_AT_ONCE = 2
 
 
 class ShardCheck(NamedTuple):
-    """What became of a shard."""
+    """Result of a shard's verification."""
 
     shard: int
     fault: str
-    """What is wrong; empty where all is well."""
+    """Fault; empty where there is none."""
 
 
 def check_shards(dataset: Dataset) -> Iterator[ShardCheck]:

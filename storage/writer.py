@@ -60,7 +60,7 @@ NAMES_AT_ONCE = 8
 
 
 class DatasetWriter:
-    """A dataset being made. Build one with `open` or `attach`."""
+    """Writer of a dataset's shards; get one from `open`, `extend` or `attach`."""
 
     def __init__(
         self, target: Location, place: Location, spec: DatasetSpec, info: DatasetInfo | None
@@ -127,7 +127,7 @@ class DatasetWriter:
 
     @classmethod
     def attach(cls, url: str) -> Self:
-        """Return the dataset that is being made at a place; raises DatasetNotFoundError."""
+        """Return the writer of a dataset that was opened; raises DatasetNotFoundError."""
         target = locate(url)
         found = find_writable(target)
         if found is None:
@@ -171,12 +171,12 @@ class DatasetWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """True where the dataset is complete and in place."""
         return self._info is not None and self._place is self._target
 
     @property
     def num_shards(self) -> int:
-        """How many shards there are to write."""
+        """Number of shards, written or not."""
         return self.spec.num_shards
 
     def shard_rows(self, shard: int) -> range:
@@ -188,7 +188,7 @@ class DatasetWriter:
         return sorted(set(range(self.num_shards)) - recorded_shards(self._place))
 
     def num_rows_done(self) -> int:
-        """Return how many rows are in finished shards."""
+        """Return the number of rows in finished shards."""
         return sum(len(self.shard_rows(shard)) for shard in recorded_shards(self._place))
 
     def records(self) -> list[ShardRecord]:
@@ -231,7 +231,7 @@ class DatasetWriter:
                 logger.warning("shard %d: %s; its record counts", shard, lost)
 
     def finish(self, code: Mapping[str, JsonValue] | None = None) -> DatasetInfo:
-        """Declare the dataset complete, once every shard is; again, if it is already.
+        """Declare the dataset complete; a repeated call returns the same.
 
         `code` names the code that does so, for people to read.
 
@@ -256,7 +256,7 @@ class DatasetWriter:
         self._place.delete_all()
 
     def _require_here(self) -> None:
-        """Refuse to write where this dataset no longer is."""
+        """Raise DatasetNotFoundError where the dataset was removed or replaced."""
         root = read_root(self._place, self._target.url)
         if root is None or root.spec.canonical() != self.spec.canonical():
             raise DatasetNotFoundError(

@@ -9,7 +9,7 @@ S3 is set up by the variables that AWS and obstore define (AWS_ENDPOINT_URL, AWS
 AWS_ACCESS_KEY_ID, …). What the machine or the network does is an OSError on both.
 """
 
-from storage.location.base import CLAIM_WAIT_S, PARTIAL, ROOT_DOCUMENT, Claim, Location, Piece
+from storage.location.base import CLAIM_WAIT_S, ROOT_DOCUMENT, Claim, Location, Piece
 from storage.location.local import LocalLocation
 from storage.location.s3 import S3Location
 from storage.location.s3_claim import LEASE_S
@@ -20,7 +20,6 @@ __all__ = [
     "CLAIM_WAIT_S",
     "ENDPOINTS",
     "LEASE_S",
-    "PARTIAL",
     "RETRIES",
     "ROOT_DOCUMENT",
     "Claim",

@@ -6,7 +6,6 @@ import fcntl
 import io
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,16 +16,17 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from storage.atomic_file import PARTIAL, atomic_write, partial_file, sync
 from storage.errors import ClaimLostError, DatasetBusyError
-from storage.location.base import CLAIM_WAIT_S, PARTIAL, ROOT_DOCUMENT, Claim, Location, Piece
+from storage.location.base import CLAIM_WAIT_S, ROOT_DOCUMENT, Claim, Location, Piece
 from storage.wrapping_store import WrappingStore
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""How file systems without hard links (FAT, some network and FUSE ones) refuse to make one."""
+"""Error numbers of file systems without hard links (FAT, some network and FUSE ones)."""
 
 
 class LocalLocation(Location):
-    """A folder."""
+    """Location in a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.abspath(path))  # noqa: PTH100  links in the path stay links
@@ -58,22 +58,25 @@ class LocalLocation(Location):
 
     @override
     def create(self, key: str, data: bytes) -> bool:
-        partial = self._partial(key, data)
-        try:
-            # A link is refused where the name exists, which a rename is not.
-            (self._path / key).hardlink_to(partial)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            return self._create_by_lock(partial, key)
-        finally:
-            partial.unlink(missing_ok=True)
+        path = self._path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file(path) as partial:
+            partial.write_bytes(data)
+            sync(partial)
+            try:
+                # A link is refused where the name exists, which a rename is not.
+                path.hardlink_to(partial)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return self._create_by_lock(partial, key)
+        sync(path.parent)
         return True
 
     def _create_by_lock(self, partial: Path, key: str) -> bool:
-        """Put a file in place unless there is one, on a file system without hard links.
+        """Create an object on a file system without hard links, under a lock on the folder.
 
         Whoever creates objects of this place there takes the folder's lock.
         """
@@ -130,7 +133,7 @@ class LocalLocation(Location):
 
     @override
     def take_over(self, other: Location) -> None:
-        """Rename what is here away, then the sibling here; a kill between the two loses neither."""
+        """Rename this folder away, then the sibling here; a kill between the two loses neither."""
         assert isinstance(other, LocalLocation)
         replaced = self._replaced()
         if replaced.exists():
@@ -160,13 +163,11 @@ class LocalLocation(Location):
 
     def _copy(self, source: Path, key: str) -> None:
         goal = self._path / key
-        partial = goal.with_name(f"{goal.name}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
+        with partial_file(goal) as partial:
             shutil.copyfile(source, partial)
+            sync(partial)
             if not goal.exists():
                 partial.replace(goal)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @override
     @contextmanager
@@ -193,28 +194,18 @@ class LocalLocation(Location):
         return nullcontext()
 
     def _replaced(self) -> Path:
-        """Return where the old dataset is while it is being replaced and deleted."""
+        """Return the path of the old dataset while it is replaced and deleted."""
         return self._path.with_name(f"{self._path.name}.replaced")
 
     def _put(self, key: str, *pieces: Piece) -> None:
-        self._partial(key, *pieces).replace(self._path / key)
-
-    def _partial(self, key: str, *pieces: Piece) -> Path:
-        """Write a file beside the key's place, to be put there at one stroke."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-        try:
-            with partial.open("wb") as file:
-                file.writelines(pieces)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        return partial
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            file.writelines(pieces)
 
 
 class _FolderStore(LocalStore):
-    """zarr's store of a folder, where the file system need not have hard links."""
+    """zarr's store of a folder, also on file systems without hard links."""
 
     @override
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -224,7 +215,7 @@ class _FolderStore(LocalStore):
 
 
 class _LocalClaim(Claim):
-    """A lock on a file: a paused process keeps it, and loses it only with the whole folder."""
+    """Claim by a lock on a file: a paused process keeps it; it is lost with the folder alone."""
 
     def __init__(self, place: LocalLocation, folder: Path, key: str) -> None:
         self._place, self._folder, self._key = place, folder, key
@@ -252,7 +243,7 @@ class _LocalClaim(Claim):
 
 
 class _GuardedStore(WrappingStore):
-    """Writes to a folder while a claim is held."""
+    """Store that writes to a folder while a claim is held."""
 
     def __init__(self, store: Store, claim: Claim) -> None:
         super().__init__(store)

@@ -17,7 +17,7 @@ from storage.location.s3_objects import S3Objects
 
 
 class S3Location(Location):
-    """A prefix in a bucket of any server that speaks S3, with conditional writes."""
+    """Location under a prefix of an S3 bucket; the server needs conditional writes."""
 
     def __init__(self, bucket: str, name: str) -> None:
         self._bucket, self._name = bucket, name
@@ -71,7 +71,7 @@ class S3Location(Location):
 
     @override
     def tidy(self) -> None:
-        """Nothing to do: an object that was not put whole is not there."""
+        """Nothing to do: uploads are atomic, so that S3 has no partial objects."""
 
     @override
     def sibling(self, suffix: str) -> "S3Location":
@@ -79,7 +79,7 @@ class S3Location(Location):
 
     @override
     def take_over(self, other: Location) -> None:
-        """Delete what is here, copy the sibling's objects on the server, delete the sibling.
+        """Delete the content, copy the sibling's objects on the server, delete the sibling.
 
         Root documents go first and come last, so that at any moment of it a root document stands
         in one of the two places and everything that it speaks of stands there too.
@@ -97,7 +97,7 @@ class S3Location(Location):
 
     @override
     def adopt(self, other: Location, keys: Iterable[str]) -> None:
-        """Copy the objects on the server."""
+        """Copy the sibling's objects on the server."""
         assert isinstance(other, S3Location)
         bucket = self._objects.whole_bucket()
         for key in keys:

@@ -19,12 +19,14 @@ from storage.location.s3_objects import S3Objects
 from storage.wrapping_store import WrappingStore
 
 LEASE_S = 120.0
-"""How long a claim on S3 outlives a holder on another machine that fell silent. It is renewed
-before every object that is written, so it has to last for one of them."""
+"""Lease of a claim, in seconds: how long it outlives a dead holder on another machine.
+
+It is renewed before every object that is written, so it has to last for one of them.
+"""
 
 
 class S3Claim(Claim):
-    """An object that says who holds the key and until when.
+    """Claim as an object with its holder and the end of its lease.
 
     Time alone protects nothing: a holder may be paused between looking at the clock and writing.
     So every object is written on condition that it is still the version that was there when the
@@ -37,7 +39,7 @@ class S3Claim(Claim):
         self._token = uuid.uuid4().hex
 
     def take(self) -> bool:
-        """Take the key if it is free or its holder is dead; false while another holds it."""
+        """Acquire the claim if it is free or its holder is dead; false while another holds it."""
         found = self._objects.read_tagged(self._key)
         if found is None:
             return self._objects.put_if(self._key, self._document(), "create")
@@ -45,7 +47,7 @@ class S3Claim(Claim):
         return _is_abandoned(parse_claim(held)) and self._put(e_tag)
 
     def give_up(self) -> None:
-        """Free the key, unless another has taken it over."""
+        """Release the claim, unless another process has taken it over."""
         found = self._objects.read_tagged(self._key)
         if found is not None and self._holds(found[0]):
             self._objects.delete(self._key)
@@ -73,7 +75,7 @@ class S3Claim(Claim):
         return _FencedStore(ObjectStore(self._objects.store), self)
 
     def _put(self, e_tag: str | None) -> bool:
-        """Write the claim over the version of it that is known."""
+        """Write the claim on condition that its known version is the current one."""
         return self._objects.put_if(self._key, self._document(), {"e_tag": e_tag})
 
     def _holds(self, document: bytes) -> bool:
@@ -90,7 +92,7 @@ class S3Claim(Claim):
 
 
 class _FencedStore(WrappingStore):
-    """Writes to S3 while a claim is held."""
+    """Store whose writes to S3 are fenced by a claim."""
 
     def __init__(self, store: Store, claim: S3Claim) -> None:
         super().__init__(store)
@@ -103,7 +105,7 @@ class _FencedStore(WrappingStore):
 
 
 def parse_claim(document: bytes | None) -> dict[str, Any]:
-    """Return the holder and the end of a claim; nothing where there is no claim."""
+    """Return a claim's holder and end of lease; empty where there is no claim."""
     return {} if document is None else dict(json.loads(document))
 
 

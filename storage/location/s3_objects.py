@@ -23,7 +23,7 @@ RETRIES: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(seconds=3
 RESEND_AFTER_S = (0.1, 0.5, 2.0, 8.0)
 
 _METADATA_SERVICE = "169.254.169.254"
-"""Where obstore asks for credentials when no variable has them."""
+"""Address of a cloud's metadata service, obstore's last source of credentials."""
 
 _ANSWERS = (
     FileNotFoundError,
@@ -31,10 +31,10 @@ _ANSWERS = (
     obstore_errors.AlreadyExistsError,
     obstore_errors.PreconditionError,
 )
-"""What a server says that was reached."""
+"""Answers of a server that was reached: refusals, not broken connections."""
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-"""Variables that name the S3 server; the first one that is set counts."""
+"""Environment variables of the S3 endpoint; the first one that is set counts."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -108,7 +108,7 @@ class S3Objects:
         return True
 
     def delete(self, keys: str | list[str]) -> None:
-        """Delete objects; not being there is fine."""
+        """Delete objects, those that exist."""
         with self.os_errors():
             self.send(lambda: self.store.delete(keys))
 
@@ -118,7 +118,7 @@ class S3Objects:
 
     @staticmethod
     def send(request: Callable[[], object]) -> None:
-        """Send a request that changes something, and again where the connection broke."""
+        """Send a modifying request, and again where the connection broke."""
         for pause_s in RESEND_AFTER_S:
             try:
                 request()
@@ -132,7 +132,7 @@ class S3Objects:
 
 
 def _client_options() -> "ClientConfig":
-    """Return how to speak to the server: plain HTTP is for one on this machine.
+    """Return the client's options; plain HTTP is for a server on this machine.
 
     Raises LocationError where the server's address is no URL, or plain HTTP would go elsewhere.
     """

@@ -15,13 +15,13 @@ _EXPECTED_PLACE = "expected a path, file:///path or s3://bucket/name"
 _URL_LIKE = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:/|(?:s3|s3a|s3n|gs|az|https?|file):", re.IGNORECASE
 )
-"""How a URL begins, or what is meant to be one ("s3:/bucket/name", "file:name")."""
+"""Beginning of a URL, or of a mistyped one ("s3:/bucket/name", "file:name")."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def locate(url: str | os.PathLike[str]) -> Location:
-    """Return the place that a path or URL names; nothing there is touched.
+    """Return the location of a path or URL, without touching it.
 
     Raises LocationError for text that is neither a path nor file:///path nor s3://bucket/name.
     """

@@ -38,14 +38,14 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy, h5py and zarr raise on damaged files, beside OSErrors that bear no number."""
+"""Errors of NumPy, h5py and zarr on damaged files, beside OSErrors without a number."""
 
 _ERRNOS_OF_DAMAGE = (None, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
-"""A folder in a file's place, or a place before the file's beginning, does not go away either."""
+"""Error numbers of OSErrors that are faults of the file: a folder instead, a bad offset."""
 
 
 def open_array_file(place: str) -> "ArrayFile":
-    """Return the arrays at a path or URL; raises SourceError when there are none we read.
+    """Open the arrays at a path or URL; raises SourceError where there are none.
 
     .h5 and .npz files; a folder of .npy files, or one of them, by the files' names without .npy;
     a zarr group of version 2 or 3 in a folder or on S3.
@@ -103,7 +103,7 @@ class ArrayFile(ABC):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the libraries' ways of saying that a file is damaged into one."""
+        """Convert the libraries' errors on damaged files to SourceErrors."""
         try:
             yield
         except SourceError:

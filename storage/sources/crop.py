@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGES_AT_ONCE = 32
-"""How many are resized together: their intermediate values stay in the processor's caches."""
+"""Images resized together, so that intermediate values stay in the processor's caches."""
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -104,13 +104,13 @@ def sufficient(frame: Size, box: Box, size: Size) -> Size:
 
 
 def scaled(box: Box, frame: Size, decoded: Size) -> Box:
-    """Return where a box of a frame is in the frame decoded at another size."""
+    """Scale a box of a frame to the frame decoded at another size."""
     y, x = decoded.height / frame.height, decoded.width / frame.width
     return Box(box.left * x, box.top * y, box.width * x, box.height * y)
 
 
 def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[np.float32]:
-    """Return where points [..., 2] (x, y in pixels of an image) are in the resized box, float32.
+    """Map points [..., 2] (x, y in pixels of an image) to the resized box, float32.
 
     Those that are too far away for these numbers are infinite.
     """
@@ -120,7 +120,7 @@ def to_crop(points: NDArray[np.floating[Any]], box: Box, size: Size) -> NDArray[
 def to_crops(
     points: NDArray[np.floating[Any]], boxes: NDArray[np.float64], size: Size
 ) -> NDArray[np.float32]:
-    """Return where points [N, ..., 2] of N images are, each in its box, [N, 4] as `Box` has it."""
+    """Map points [N, ..., 2] of N images, each to its resized box, boxes [N, 4] as in `Box`."""
     corners, extents = (
         part.reshape(-1, *[1] * (points.ndim - 2), 2) for part in (boxes[:, :2], boxes[:, 2:])
     )

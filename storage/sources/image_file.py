@@ -35,7 +35,7 @@ _UNDECODABLE = (
     Warning,
     struct.error,
 )
-"""What Pillow raises on damaged files, beside OSError."""
+"""Errors of Pillow on damaged files, beside OSError."""
 
 _TWO_BYTES = re.compile(r"(I|LA|RGB|RGBA|RGBX);16([BLN])")
 """Pillow's names for pixels of 16 bits in a file, with the order of the two bytes."""
@@ -51,7 +51,7 @@ _GREY_WEIGHTS = np.array([299, 587, 114]) / 1000
 
 
 class OpenImage:
-    """An image file of which the head is read; get one from `opened_image`."""
+    """Image file whose header is read; get one from `opened_image`."""
 
     def __init__(self, image: Image.Image, path: Path) -> None:
         self._image, self._path = image, path
@@ -76,7 +76,7 @@ class OpenImage:
         return _pixels(self._reduced(channels, at_least), channels)
 
     def read_box(self, channels: Channels, box: Box, at_least: Size) -> tuple[NDArray[Any], Box]:
-        """Return the pixels [1, h, w, channels] that a box of the image touches, and the box there.
+        """Return the pixels [1, h, w, channels] that a box touches, and the box in them.
 
         They are what `read` and `cut` give, without a copy of the whole image on the way.
         """
@@ -90,7 +90,7 @@ class OpenImage:
         return pixels, here._replace(left=here.left - part.left, top=here.top - part.top)
 
     def _reduced(self, channels: Channels, at_least: Size | None) -> Image.Image:
-        """Return the image upright, to be decoded at a part of its size where that suffices."""
+        """Return the upright image, to be decoded at a reduced size where that suffices."""
         # A jpg holds brightness by itself: for grey, colours are not decoded at all.
         size = None if at_least is None else (at_least.width, at_least.height)
         self._image.draft(_MODES[channels], size)

@@ -16,10 +16,10 @@ Split = Callable[[str], tuple[str, int] | None]
 """From a file's name to its sample's name and its place among the sample's files, or None."""
 
 ENTRIES_AT_ONCE = 8_192
-"""So many names are Python objects at a time."""
+"""Names that are Python objects at a time."""
 
 NOT_UTF8 = "\N{REPLACEMENT CHARACTER}x"
-"""Stands, before two hexadecimal digits, for a byte of a file's name that is no UTF-8."""
+"""Escape, before two hexadecimal digits, of a byte of a file's name that is no UTF-8."""
 
 
 class _Found(NamedTuple):

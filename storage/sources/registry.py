@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage.errors import SourceError
-from storage.sources import formats
 from storage.sources.options import SourceOptions
 
 Options = TypeVar("Options", bound=SourceOptions)
+
+_FORMATS = "storage.sources.formats"
+"""Imported by name: its modules import this one."""
 
 _REGISTERED: dict[str, type[SourceOptions]] = {}
 _FIRST_LINE = re.compile(r'\s*"""(.*?)(?:"""|\n|$)')
@@ -58,7 +60,7 @@ def describe_format(name: str) -> str:
 def options_of(name: str) -> type[SourceOptions]:
     """Import a format and return its options; raises SourceError where there is none."""
     if name not in _REGISTERED and name in _module_files():
-        importlib.import_module(f"{formats.__name__}.{name.replace('-', '_')}")
+        importlib.import_module(f"{_FORMATS}.{name.replace('-', '_')}")
     if name not in _REGISTERED:
         raise SourceError(
             f"there is no source format {name!r}; there are: {', '.join(format_names())}. A module "
@@ -71,6 +73,6 @@ def _module_files() -> dict[str, Path]:
     """Return the modules' files by the formats' names."""
     return {
         module.name.replace("_", "-"): Path(folder) / f"{module.name}.py"
-        for folder in formats.__path__
+        for folder in importlib.import_module(_FORMATS).__path__
         for module in pkgutil.iter_modules([folder])
     }

@@ -21,7 +21,7 @@ from storage.sources.source import Source
 logger = logging.getLogger(__name__)
 
 MAX_DAMAGED = 64
-"""A file of many samples that more of a block's rows are damaged in is damaged itself."""
+"""Damaged rows of a block above which the file itself counts as damaged."""
 
 _OF_THE_MACHINE = frozenset(
     getattr(errno, name)
@@ -32,7 +32,7 @@ _OF_THE_MACHINE = frozenset(
         "ETIMEDOUT",
     )
 )
-"""Numbers of OSErrors that say nothing of a sample: the same file may be read the next time."""
+"""Error numbers of the machine, not of a sample: another attempt may read the same file."""
 
 
 class BadSampleError(Exception):
@@ -68,14 +68,14 @@ def read_rows(
 
 
 def blank_rejected(block: SampleBlock) -> None:
-    """Make the rows that are not valid what a rejected row is: zeros, and labels of NaN."""
+    """Set the images of rejected rows to zeros and their labels to NaN."""
     block.images[~block.valid] = 0
     for label in block.labels.values():
         label[~block.valid] = np.nan
 
 
 def blank_rows(source: Source, start: int, stop: int) -> SampleBlock:
-    """Return rows for samples start to stop − 1 of a source: nothing wrong, but all still to do."""
+    """Return blank rows for samples start to stop − 1 of a source, all valid so far."""
     ids = source.ids(start, stop)
     return SampleBlock(
         images=np.zeros((len(ids), *source.image_shape), source.dtype),
@@ -89,7 +89,7 @@ def blank_rows(source: Source, start: int, stop: int) -> SampleBlock:
 
 
 def tried(block: SampleBlock, start: int, try_one: Callable[[int, str], None]) -> SampleBlock:
-    """Call `try_one` with the place and the name of every valid row of a block.
+    """Call `try_one` with place and name of every valid row; reject those that raise.
 
     Those for which it raises are rejected (see `rejected`); the block's first row is row `start`
     of its source.

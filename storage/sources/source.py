@@ -22,19 +22,19 @@ class Source(Protocol):
 
     @property
     def domain(self) -> Domain:
-        """Which domain the images belong to."""
+        """Domain of the images."""
 
     @property
     def labels(self) -> tuple[LabelSpec, ...]:
-        """What is known of every sample."""
+        """Label specs of every sample."""
 
     @property
     def preprocess(self) -> Preprocess:
-        """What was done to the images' grey levels before they came here."""
+        """Preprocessing of the images' grey levels in the files."""
 
     @property
     def options(self) -> dict[str, JsonValue]:
-        """The choices that change the samples, recorded with the dataset; no places on disk."""
+        """Options that change the samples, recorded with the dataset; without paths."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -46,10 +46,10 @@ class Source(Protocol):
 
     @property
     def decodes(self) -> bool:
-        """Whether samples take time to decode, so that it is worth several processes."""
+        """True where decoding is slow enough to be worth several processes."""
 
     def __len__(self) -> int:
-        """Return how many samples there are, bad ones included."""
+        """Return the number of samples, bad ones included."""
 
     def ids(self, start: int, stop: int) -> list[str]:
         """Return the names of samples start to stop − 1, without reading these.

@@ -35,7 +35,7 @@ Rows = Selection | Source
 
 
 class DecodingProcess:
-    """Starts such a process and asks it; one thread at a time."""
+    """Client of a decoding process, which it starts; for one thread at a time."""
 
     def __init__(self, rows: Rows, kind: Preprocess) -> None:
         self._rows: Rows | None = rows
@@ -50,7 +50,7 @@ class DecodingProcess:
             )
 
     def read(self, start: int, stop: int) -> SampleBlock:
-        """Return rows start to stop − 1; raises what reading them raised there."""
+        """Return rows start to stop − 1; raises the errors of reading them there."""
         try:
             if self._rows is not None:
                 # Not through the pipe, whose other end would hold a long listing three times.
@@ -71,7 +71,7 @@ class DecodingProcess:
         return answer
 
     def close(self) -> None:
-        """End the process, once it has answered."""
+        """End the process after its current request."""
         self._pipe.close()
         self._process.communicate()
 
@@ -88,7 +88,7 @@ def _more_path() -> list[str]:
 
 
 def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> SampleBlock:
-    """Read rows and apply the dataset's preprocessing, unless the images have had it already."""
+    """Read rows and apply the dataset's preprocessing, unless the source has applied it."""
     block = rows.read(start, stop)
     source = rows.source if isinstance(rows, Selection) else rows
     if kind in ("none", source.preprocess):
@@ -99,7 +99,7 @@ def read_preprocessed(rows: Rows, kind: Preprocess, start: int, stop: int) -> Sa
 
 
 def answer_all(asking: Connection) -> None:
-    """Answer until nobody asks any more."""
+    """Serve requests for rows until the pipe is closed."""
     rows, kind = pickle.load(sys.stdin.buffer)  # noqa: S301  from the process that asks
     while True:
         start, stop = asking.recv()

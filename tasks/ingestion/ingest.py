@@ -2,11 +2,8 @@
 
 import logging
 import math
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,18 +11,16 @@ import numpy as np
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
-from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.data.preprocess import Preprocess
-from storage.appending import open_to_append, select_new
+from storage.appending import open_to_append
 from storage.errors import SourceError
-from storage.exclusive_lock import exclusive_lock
 from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock, concatenated
 from storage.schema import DatasetInfo, DatasetSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
-from tasks.ingestion.inputs import SourceInput
 from tasks.ingestion.reading import Reader
+from tasks.ingestion.session import IngestionSession
 from tasks.runtime.code_version import code_version
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.policies import (
@@ -41,27 +36,16 @@ from tasks.runtime.stages import position
 logger = logging.getLogger(__name__)
 
 MAX_SHARD_BYTES = 1 << 27
-"""Large images make shorter shards: two are in memory at a time, one of them twice for a moment."""
+"""Largest shard: two are in memory at a time, one of them twice for a moment."""
 
 
 class IngestionPlan(NamedTuple):
-    """What is left to ingest: the listing it belongs to and groups of shards."""
+    """Plan of an ingestion: the listing's digest and the groups of pending shards."""
 
     listing_digest: str
     num_kept: int
     """Rows that the dataset had before."""
     groups: list[list[int]]
-
-
-@contextmanager
-def sole_ingestion(to: str) -> Iterator[None]:
-    """Keep others from ingesting into one place meanwhile; raises DatasetBusyError naming them."""
-    return_freed_blocks()
-    with exclusive_lock(to, "ingesting"):
-        try:
-            yield
-        finally:
-            _close_reader()
 
 
 @task(
@@ -72,8 +56,7 @@ def sole_ingestion(to: str) -> Iterator[None]:
     retry_condition_fn=retry_on_io,
 )
 def plan_ingestion(
-    source: SourceInput,
-    to: str,
+    session: IngestionSession,
     preprocess: Preprocess = "none",
     rows_per_shard: int = 16384,
     overwrite: bool = False,
@@ -82,12 +65,12 @@ def plan_ingestion(
     """List the source and open the dataset for it, new, to append, or where a run left it."""
     if overwrite and append:
         raise SourceError("--overwrite replaces a dataset, --append adds to it: give one of them")
-    opened = _list(source)
+    opened = session.list_source()
     spec = _spec(opened, preprocess, rows_per_shard)
     if append:
-        writer, num_kept = open_to_append(to, spec, opened)
+        writer, num_kept = open_to_append(session.to, spec, opened)
     else:
-        writer, num_kept = DatasetWriter.open(to, spec, overwrite=overwrite), 0
+        writer, num_kept = DatasetWriter.open(session.to, spec, overwrite=overwrite), 0
     pending = [] if writer.complete else writer.pending_shards()
     at = position("ingesting", writer.num_shards - len(pending), writer.num_shards)
     logger.info("%s: %d samples, %d shards to do", opened.name, len(opened), len(pending), extra=at)
@@ -103,9 +86,8 @@ def plan_ingestion(
 )
 def ingest_shards(
     shards: list[int],
-    source: SourceInput,
+    session: IngestionSession,
     listing_digest: str,
-    to: str,
     preprocess: Preprocess = "none",
     num_kept: int = 0,
 ) -> int:
@@ -113,12 +95,12 @@ def ingest_shards(
 
     Their rows before `num_kept` are in the dataset that is being extended, and come from there.
     """
-    reader, writer = _opened(source, listing_digest, to, preprocess, num_kept)
+    reader, writer = session.open(listing_digest, preprocess, num_kept)
     num_rows = 0
     for shard in shards:
         rows = writer.shard_rows(shard)
         started = time.perf_counter()
-        writer.write_shard(shard, _read_shard(reader, to, rows, num_kept))
+        writer.write_shard(shard, _read_shard(reader, session.to, rows, num_kept))
         num_rows += len(rows)
         rate = len(rows) / (time.perf_counter() - started)
         at = position("ingesting", shard + 1, writer.num_shards)
@@ -134,9 +116,9 @@ def ingest_shards(
     retry_delay_seconds=IO_RETRY_DELAYS_S,
     retry_condition_fn=retry_on_io,
 )
-def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
+def finish_ingestion(session: IngestionSession, max_bad: float, num_kept: int = 0) -> DatasetInfo:
     """Close the dataset, unless more than the share `max_bad` of its new samples were bad."""
-    writer = _writer(to)
+    writer, to = session.writer(), session.to
     rejections = [
         rejection
         for record in writer.records()
@@ -164,7 +146,7 @@ def finish_ingestion(to: str, max_bad: float, num_kept: int = 0) -> DatasetInfo:
 
 
 def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> DatasetSpec:
-    """Describe the dataset that a source becomes."""
+    """Return the spec of a source's dataset."""
     height, width, channels = source.image_shape
     image_bytes = math.prod(source.image_shape) * np.dtype(source.dtype).itemsize
     rows_per_chunk = min(1024, rows_per_shard, max(1, MAX_SHARD_BYTES // image_bytes))
@@ -186,66 +168,6 @@ def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> Datase
     )
 
 
-_OPENING = threading.Lock()
-_LISTED: dict[SourceInput, Source] = {}
-"""The source that was listed last, for its shards: listing a million files takes seconds."""
-_OPEN: dict[tuple[object, ...], tuple[Reader, DatasetWriter]] = {}
-"""What this process has open: one of each, since processes and a listing take memory."""
-
-
-def _list(source: SourceInput) -> Source:
-    opened = source.open()
-    with _OPENING:
-        _close_all()
-        _LISTED[source] = opened
-    return opened
-
-
-def _opened(
-    source: SourceInput, listing_digest: str, to: str, preprocess: Preprocess, num_kept: int
-) -> tuple[Reader, DatasetWriter]:
-    """Open a source and its dataset once a process for all shards, as long as the listing is one.
-
-    Raises ValueError when the files are no longer those that were listed at the start of the run.
-    """
-    # A Dask worker outlives the flow run, and the place may hold another dataset in the next.
-    key = (source, listing_digest, to, preprocess, num_kept, runtime.flow_run.id)
-    with _OPENING:
-        if key not in _OPEN:
-            opened = _LISTED.get(source) or source.open()
-            _close_all()
-            if opened.content_digest() != listing_digest:
-                raise ValueError(
-                    f"the files of {source} changed while they were being ingested; "
-                    "run the same command again, with --overwrite if it says that the dataset "
-                    "differs"
-                )
-            rows = select_new(to, opened) if num_kept else opened
-            _OPEN[key] = Reader(rows, preprocess), DatasetWriter.attach(to)
-        return _OPEN[key]
-
-
-def _writer(to: str) -> DatasetWriter:
-    """Return the writer that the shards were written by, which knows their names, or a new one."""
-    with _OPENING:
-        for (_, _, place, *_), (_, writer) in _OPEN.items():
-            if place == to:
-                return writer
-    return DatasetWriter.attach(to)
-
-
-def _close_reader() -> None:
-    with _OPENING:
-        _close_all()
-
-
-def _close_all() -> None:
-    for reader, _ in _OPEN.values():
-        reader.close()
-    _OPEN.clear()
-    _LISTED.clear()
-
-
 def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBlock:
     first_new = max(rows.start, num_kept)
     new = reader.read(first_new, rows.stop)
@@ -255,7 +177,7 @@ def _read_shard(reader: Reader, to: str, rows: range, num_kept: int) -> SampleBl
 
 
 def _rejections_table(rejections: list[Rejection], num_samples: int, to: str) -> str:
-    """Return the rejections counted by reason, in Markdown."""
+    """Return a Markdown table of rejections by reason."""
     counts = Counter((r.reason, r.by_choice) for r in rejections)
     first = {r.reason: r.id for r in reversed(rejections)}
     rows = [

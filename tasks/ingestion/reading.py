@@ -18,13 +18,13 @@ from tasks.runtime.policies import is_dask_worker
 
 ROWS_A_PIECE = 256
 PIECE_BYTES = 1 << 25
-"""Of large images a piece has fewer rows: every process has one in memory, and some wait."""
+"""Largest piece, in bytes: large images make pieces of fewer rows."""
 WORTH_PROCESSES = 1024
-"""Starting the processes takes as long as decoding some hundred samples in this one."""
+"""Samples above which decoding processes pay for their start."""
 
 
 class Reader:
-    """Reads rows of a source, preprocessed; threads may share one.
+    """Reader of a source's rows, preprocessed; threads may share one.
 
     Args:
         rows: A source whose rows are a dataset's, or a selection of one.

@@ -66,6 +66,7 @@ _FORMATS = "storage.sources.formats"
 
 _BOUNDARIES = (
     "tasks.runtime",
+    "storage.atomic_file",
     "storage.errors",
     "storage.exclusive_lock",
     "storage.layout",

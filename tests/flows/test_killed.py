@@ -17,6 +17,7 @@ from storage.sources.formats.mpiigaze import MPIIGazeOptions
 from storage.sources.formats.unityeyes import UnityEyesOptions
 from storage.sources.options import SourceOptions
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
+from tasks.ingestion.session import sole_ingestion
 from tasks.simulate import simulate_real, simulate_synthetic
 from tests.flows.test_refine_flow import workers_of
 
@@ -44,10 +45,11 @@ def datasets(files: Path) -> Path:
 
 def ingested(source: SourceOptions, to: Path, append: bool = False) -> str:
     """Ingest as INGESTION has it, without any disturbance; returns the digest."""
-    plan = plan_ingestion.fn(source, str(to), "equalize", 8, append=append)
-    for group in plan.groups:
-        ingest_shards.fn(group, source, plan.listing_digest, str(to), "equalize", plan.num_kept)
-    return finish_ingestion.fn(str(to), 0.0, plan.num_kept).digest
+    with sole_ingestion(source, str(to)) as session:
+        plan = plan_ingestion.fn(session, "equalize", 8, append=append)
+        for group in plan.groups:
+            ingest_shards.fn(group, session, plan.listing_digest, "equalize", plan.num_kept)
+        return finish_ingestion.fn(session, 0.0, plan.num_kept).digest
 
 
 def kill_when(simgan: Any, words: tuple[object, ...], begun: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""A new source format is one file: the example of docs/sources.md, as a command and as a flow."""
+"""A new source format is one file: the page's example as a command and as a flow."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from source_samples import SAMPLES
 
 from storage.reader import open_dataset
 
-PAGE = Path(__file__).parents[2] / "docs/sources.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/own-source.md"
 
 # As if the file were put into the folder of formats, which the tests leave alone.
 WITH_FOLDER = (

@@ -24,7 +24,7 @@ PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
 PIECES = 8
 PIECE_ROWS = 512
-"""The digest is of this many pieces of so many rows, evenly spread: of all of a small source."""
+"""Rows of each piece that the digest covers; pieces are evenly spread."""
 
 
 @register
@@ -248,7 +248,7 @@ class ArraysSource:
 
 
 def _person(name: str | int) -> str:
-    """Write whose image it is so that it is told from a day or a folder."""
+    """Return a person's part of an id, distinct from a day's or a folder's."""
     if isinstance(name, int):
         return f"p{name:02d}"
     whole = str(name).replace("/", "-")

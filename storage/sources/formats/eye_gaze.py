@@ -27,10 +27,10 @@ from storage.sources.rows import BadSampleError, Sample, read_rows
 MAX_SIDE_PX = 8192
 PIECES = 256
 PIECE_BYTES = 1 << 16
-"""A file's digest is of this many pieces of this size, evenly spread: of all of a small one."""
+"""Bytes of each piece that a file's digest covers; pieces are evenly spread."""
 
 _UNREADABLE = (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError)
-"""What h5py raises on damaged files; OSErrors of the operating system itself bear its number."""
+"""Errors of h5py on damaged files; OSErrors of the operating system itself have a number."""
 
 
 @register

@@ -19,7 +19,7 @@ from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows, rejected
 
 FIRST_IMAGES = 100
-"""What most of so many are like, the others are taken to be."""
+"""Images that decide the usual size and depth."""
 
 TABLES = ("labels.csv", "labels.parquet")
 

@@ -13,7 +13,6 @@ import logging
 import re
 import stat
 import struct
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
@@ -56,7 +56,7 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What SciPy raises on files that are no .mat file, or a damaged one, beside OSError."""
+"""Errors of SciPy on files that are no .mat file, or a damaged one, beside OSError."""
 
 
 class EyeArrays(NamedTuple):
@@ -183,7 +183,7 @@ class MPIIGazeSource:
 
 
 class _Row(NamedTuple):
-    """One sample: where it is, or why it is nowhere."""
+    """Row of the source: the sample's place in a day file, or why it has none."""
 
     name: str
     day: str = ""
@@ -198,9 +198,9 @@ class _Day(NamedTuple):
 
     num_bytes: int
     frames: dict[str, int]
-    """By name without suffix the frames' places in the file's arrays."""
+    """Frames' places in the file's arrays by name without suffix."""
     reason: str
-    """Why it cannot be read; empty where it can."""
+    """Fault of the file; empty where it can be read."""
 
 
 class _UnreadableDayError(BadSampleError):
@@ -230,19 +230,17 @@ def write_mpiigaze_day(
         }
         for side, eyes in sides.items()
     }
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     variables = {"data": data, "filenames": names}
-    savemat(str(partial), variables, appendmat=False, do_compression=True)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        savemat(str(partial), variables, appendmat=False, do_compression=True)
 
 
 def write_evaluation_list(root: Path | str, person: str, lines: Sequence[str]) -> None:
     """Write a person's list of the evaluation subset: lines "day01/0005.jpg left"."""
     path = _list_path(Path(root), person)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text("".join(f"{line}\n" for line in lines))
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _list_people(root: Path) -> list[str]:
@@ -266,7 +264,7 @@ def _choose(people: Sequence[str], found: list[str]) -> list[str]:
 
 
 def _list_days(root: Path, people: list[str]) -> dict[str, _Day]:
-    """Look into the people's day files; by "p00/day01", in order."""
+    """List the people's day files, by "p00/day01", in order."""
     paths = [
         path
         for person in people
@@ -330,7 +328,7 @@ def _listed_row(person: str, number: int, line: str, days: dict[str, _Day]) -> _
 
 
 def _all_rows(days: dict[str, _Day]) -> Iterator[_Row]:
-    """Yield every eye there is: by person, day and frame, left then right."""
+    """Yield all eyes by person, day and frame, left then right."""
     for name, day in days.items():
         if day.reason:
             yield _Row(name, reason=day.reason)

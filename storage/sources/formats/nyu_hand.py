@@ -6,7 +6,6 @@ labels.txt                 a line a frame: u v d of each joint; pixels from 0, d
 
 import hashlib
 import re
-import uuid
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import Domain, LabelSpec, PixelType, Preprocess
@@ -34,9 +34,9 @@ NEAREST_MM, FARTHEST_MM = 100.0, 5000.0
 FAR = np.uint16(65535)
 
 HAND_MM = 150.0
-"""Without labels, what is so far behind the nearest surface is taken for the hand."""
+"""Depth of an unlabelled hand behind the nearest surface, in mm."""
 NEAREST_PIXELS = 100
-"""So many pixels make a surface; fewer are noise."""
+"""Pixels of a surface at least; fewer are noise."""
 
 CUBE_CENTRE_MM = LabelSpec(
     name="cube_centre_mm",
@@ -167,18 +167,16 @@ def write_nyu_frame(
     depth = depth_mm.astype(np.uint16)
     colours = np.stack([np.zeros_like(depth), depth >> 8, depth & 255], axis=2).astype(np.uint8)
     path = frame_path(folder, number, domain)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial")
-    Image.fromarray(colours).save(partial, format="PNG")
-    partial.replace(path)
+    with atomic_write(path, durable=False) as partial:
+        Image.fromarray(colours).save(partial, format="PNG")
     return path
 
 
 def write_nyu_labels(path: Path, joints_uvd: NDArray[np.floating[Any]]) -> None:
     """Write the joints [frames, J, 3] of frames 1, 2, …: u, v in pixels from 0, d in mm."""
     lines = (" ".join(f"{value:.3f}" for value in frame.ravel()) for frame in joints_uvd)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text("\n".join(lines) + "\n")
 
 
 def frame_path(folder: Path | str, number: int, domain: Literal["synthetic", "real"]) -> Path:
@@ -199,7 +197,7 @@ class _Centre(NamedTuple):
 
 
 class _Split:
-    """Which files are frames."""
+    """Matcher of frames' file names."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
@@ -252,7 +250,7 @@ def _mean_centre(joints: NDArray[np.float64]) -> _Centre:
 
 
 def _nearest_centre(depth_mm: NDArray[np.int32]) -> _Centre:
-    """Return the middle of what is nearest to the camera."""
+    """Return the centre of the surface nearest to the camera."""
     known = depth_mm[depth_mm > 0]
     if len(known) < NEAREST_PIXELS:
         raise BadSampleError("the frame has no depth")
@@ -265,7 +263,7 @@ def _nearest_centre(depth_mm: NDArray[np.int32]) -> _Centre:
 
 
 def _box_of(centre: _Centre) -> Box:
-    """Return what the cube's middle plane covers of the frame."""
+    """Return the box of the frame that the cube's middle plane covers."""
     width, height = CUBE_MM * FX / centre.z, CUBE_MM * FY / centre.z
     u, v = centre.x * FX / centre.z + U0 + 0.5, centre.y * FY / centre.z + V0 + 0.5
     return Box(u - width / 2, v - height / 2, width, height)

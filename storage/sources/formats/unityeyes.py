@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +19,7 @@ from PIL import Image
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import GAZE, HEAD_POSE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
@@ -54,10 +54,10 @@ MARGIN_SHARE = 140 / 640
 """Width of the "margin" crop, as a share of the frame's."""
 
 IRIS_WAY = 0.1343
-"""How far the iris' centre is from the frame's, in frame heights per unit of look_vec."""
+"""Distance of the iris' centre from the frame's, in frame heights per unit of look_vec."""
 
 IRIS_TOLERANCE = 0.02
-"""How far it may be from there, in frame heights; in real files it is under a thousandth."""
+"""Tolerance of the iris' place, in frame heights; in real files it is under a thousandth."""
 
 MAX_DIGITS = 18
 MAX_LABEL_BYTES = 1 << 20
@@ -215,7 +215,7 @@ Contour = tuple[list[float], list[float]]
 
 
 class _Eye(NamedTuple):
-    """What a label file says that we use."""
+    """Labels of one file that are used."""
 
     look: list[float]
     head_deg: list[float]
@@ -230,10 +230,10 @@ class _Found(NamedTuple):
 
     eye: _Eye
     box: Box
-    """What is cut out of the frame."""
+    """Crop box in the frame."""
     frame_height: int
     pixels: NDArray[np.uint8]
-    """[1, h, w, C] of what the frame was decoded to: what holds the box."""
+    """Decoded pixels [1, h, w, C] that hold the box."""
     box_in_pixels: Box
 
 
@@ -275,11 +275,10 @@ def write_unityeyes_pair(
         "head_pose": _vector(np.asarray(head_pose_deg) % 360),
     }
     path = Path(folder) / str(number)
-    partial = path.with_name(f".{number}.{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(document, indent=2))
-    partial.replace(path.with_suffix(".json"))
-    Image.fromarray(frame).save(partial, format="JPEG", quality=95)
-    partial.replace(path.with_suffix(".jpg"))
+    with atomic_write(path.with_suffix(".json"), durable=False) as partial:
+        partial.write_text(json.dumps(document, indent=2))
+    with atomic_write(path.with_suffix(".jpg"), durable=False) as partial:
+        Image.fromarray(frame).save(partial, format="JPEG", quality=95)
 
 
 def _split_name(name: str) -> tuple[str, int] | None:

@@ -1,6 +1,7 @@
 """Ingestion without an orchestrator: as the flow does it, task by task."""
 
 import os
+import pickle
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -28,9 +29,9 @@ from tasks.ingestion.ingest import (
     finish_ingestion,
     ingest_shards,
     plan_ingestion,
-    sole_ingestion,
 )
 from tasks.ingestion.reading import Reader
+from tasks.ingestion.session import IngestionSession, sole_ingestion
 from tests.s3_proxy import Fault, S3Proxy
 
 T = TypeVar("T")
@@ -40,11 +41,11 @@ def ingested(
     source: SourceOptions, to: object, rows_per_shard: int = 2, **how: bool
 ) -> DatasetInfo:
     """Ingest as the flow does, but for the threads."""
-    with sole_ingestion(str(to)):
-        plan = plan_ingestion.fn(source, str(to), rows_per_shard=rows_per_shard, **how)
+    with sole_ingestion(source, str(to)) as session:
+        plan = plan_ingestion.fn(session, rows_per_shard=rows_per_shard, **how)
         for group in plan.groups:
-            ingest_shards.fn(group, source, plan.listing_digest, str(to), num_kept=plan.num_kept)
-        return finish_ingestion.fn(str(to), 0.01, plan.num_kept)
+            ingest_shards.fn(group, session, plan.listing_digest, num_kept=plan.num_kept)
+        return finish_ingestion.fn(session, 0.01, plan.num_kept)
 
 
 def retried(step: Callable[..., T], *words: object, **named: object) -> T:
@@ -92,10 +93,11 @@ def test_a_storm_of_faults_on_s3_changes_nothing(
     s3_proxy.faults = lambda sent: None if sent.number % 8 else faults[sent.number // 8 % 4]
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
-        plan = retried(plan_ingestion.fn, images, to, rows_per_shard=2)
+        session = IngestionSession(images, to)
+        plan = retried(plan_ingestion.fn, session, rows_per_shard=2)
         for group in plan.groups:
-            retried(ingest_shards.fn, group, images, plan.listing_digest, to)
-        found = retried(finish_ingestion.fn, to, 0.01)
+            retried(ingest_shards.fn, group, session, plan.listing_digest)
+        found = retried(finish_ingestion.fn, session, 0.01)
     assert set(s3_proxy.met) == set(faults)
     assert found.digest == ingested(images, tmp_path / "d.zarr").digest
 
@@ -105,14 +107,15 @@ def test_a_server_that_dies_in_the_middle_is_gone_on_with(
     monkeypatch: pytest.MonkeyPatch, s3_in_a_hurry: None,
 ) -> None:  # fmt: skip
     to = f"{s3_bucket}/ingested-from-the-dead/d.zarr"
-    plan = plan_ingestion.fn(images, to, rows_per_shard=2)
+    session = IngestionSession(images, to)
+    plan = plan_ingestion.fn(session, rows_per_shard=2)
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", s3_proxy.url)
-        ingest_shards.fn([0], images, plan.listing_digest, to)
+        ingest_shards.fn([0], session, plan.listing_digest)
         died = s3_proxy.counted + 5
         s3_proxy.faults = lambda sent: "reset" if sent.number >= died else None
         with pytest.raises(OSError, match="s3://"):
-            ingest_shards.fn([1, 2], images, plan.listing_digest, to)
+            ingest_shards.fn([1, 2], session, plan.listing_digest)
     assert DatasetWriter.attach(to).pending_shards() == [1, 2]
     assert ingested(images, to).digest == ingested(images, tmp_path / "d.zarr").digest
 
@@ -127,11 +130,39 @@ def test_the_second_into_one_place_is_told_who_holds_it(
             ingested(pairs, to)
         refused.append(True)
 
-    with sole_ingestion(to):
+    with sole_ingestion(pairs, to):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
     assert refused
+
+
+def test_two_ingestions_in_one_process_keep_their_own_listing_and_reader(
+    pairs: UnityEyesOptions, images: ArraysOptions, tmp_path: Path
+) -> None:
+    with (
+        sole_ingestion(pairs, str(tmp_path / "a.zarr")) as first,
+        sole_ingestion(images, str(tmp_path / "b.zarr")) as second,
+    ):
+        plan = plan_ingestion.fn(first, rows_per_shard=2)
+        opened = first.open(plan.listing_digest, "none", 0)
+        ingest_shards.fn([0], second, plan_ingestion.fn(second, rows_per_shard=2).listing_digest)
+        assert first.open(plan.listing_digest, "none", 0) == opened
+        ingest_shards.fn([0, 1, 2], first, plan.listing_digest)
+        assert finish_ingestion.fn(first, 0.01).num_valid == 5
+
+
+def test_tasks_of_another_process_share_the_session_they_are_sent(
+    images: ArraysOptions, tmp_path: Path
+) -> None:
+    session = IngestionSession(images, str(tmp_path / "d.zarr"))
+    plan = plan_ingestion.fn(session, rows_per_shard=2)
+    sent = pickle.dumps(session)
+    first, second = pickle.loads(sent), pickle.loads(sent)  # noqa: S301
+    ingest_shards.fn([0, 1], first, plan.listing_digest)
+    assert second.open(plan.listing_digest, "none", 0) == first.open(plan.listing_digest, "none", 0)
+    ingest_shards.fn([2], second, plan.listing_digest)
+    assert finish_ingestion.fn(session, 0.01).num_valid == 5
 
 
 def test_processes_read_what_this_one_reads(
@@ -168,7 +199,7 @@ def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:
 def test_large_images_make_shorter_shards(tmp_path: Path) -> None:
     SAMPLES["nyu-hand"].write(tmp_path)
     source = NyuHandOptions(folder=str(tmp_path), height=1024, width=1024)
-    plan_ingestion.fn(source, str(tmp_path / "d.zarr"))
+    plan_ingestion.fn(IngestionSession(source, str(tmp_path / "d.zarr")))
     spec = DatasetWriter.attach(str(tmp_path / "d.zarr")).spec
     assert spec.rows_per_shard * 1024 * 1024 * 2 == MAX_SHARD_BYTES
 
