@@ -175,7 +175,7 @@ def _start(supervisor: "Supervisor", place: "Workplace", *, already: bool) -> "A
     api = f"{addresses.prefect}/api"
     _wait(supervisor, "Prefect", lambda: answers(f"{api}/health"), servers)
     _say("work pools, slots, automations and deployments …")
-    asyncio.run(prepare_server(api, place.num_gpus))
+    asyncio.run(prepare_server(api, place.num_gpus, place.directory))
     workers = [service.name for service in wanted if service.name not in servers]
     for name in workers:
         supervisor.begin(name)

@@ -26,6 +26,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from tasks.ops.forms import datasets_below, with_what_exists
 from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.policies import GPU_SLOT, HEARTBEAT_S, REFINED_GOT_WORSE
 
@@ -45,8 +46,11 @@ def connect(api: str) -> PrefectClient:
     return PrefectClient(api, auth_string=os.environ.get("PREFECT_API_AUTH_STRING"))
 
 
-async def prepare_server(api: str, num_gpus: int) -> None:
-    """Make the work pools, the `gpu` slots and deployments, then the automations about them."""
+async def prepare_server(api: str, num_gpus: int, folder: Path) -> None:
+    """Make the work pools, the `gpu` slots and deployments, then the automations about them.
+
+    Forms name the datasets that are in `folder`, from which relative paths in them start.
+    """
     async with connect(api) as client:
         for pool in work_pools(num_gpus):
             await _make_pool(client, pool)
@@ -60,6 +64,10 @@ async def prepare_server(api: str, num_gpus: int) -> None:
                 if TAG in deployment.tags:
                     await _keep_what_people_set(client, deployment)
             known = await client.read_deployments()
+        datasets = datasets_below(folder)
+        for deployment in known:
+            if TAG in deployment.tags:
+                await _bring_form_up_to_date(client, deployment, datasets)
         nightly = next(found for found in known if found.name == NIGHTLY)
         for automation in (when_a_run_died(), when_refined_got_worse(nightly)):
             await _make_automation(client, automation)
@@ -199,6 +207,17 @@ async def _make_automation(client: PrefectClient, automation: AutomationCore) ->
 def _out_of_date(known: list[DeploymentResponse], version: str) -> bool:
     ours = [found for found in known if TAG in found.tags]
     return not ours or any(found.version != version for found in ours)
+
+
+async def _bring_form_up_to_date(
+    client: PrefectClient, deployment: DeploymentResponse, datasets: dict[str, str]
+) -> None:
+    """Name in a deployment's form what exists now."""
+    schema = deployment.parameter_openapi_schema or {}
+    changed = with_what_exists(schema, datasets)
+    if changed != schema:
+        update = DeploymentUpdate.model_validate({"parameter_openapi_schema": changed})
+        await client.update_deployment(deployment.id, update)
 
 
 async def _keep_what_people_set(client: PrefectClient, before: DeploymentResponse) -> None:

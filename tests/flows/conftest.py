@@ -68,9 +68,9 @@ def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
 
 
 @pytest.fixture(scope="session")
-def api_with_deployments(environment: dict[str, str]) -> str:
+def api_with_deployments(environment: dict[str, str], workplace: Path) -> str:
     """Prefect's API where the pools, limits, automations and deployments of `simgan up` are."""
-    asyncio.run(prepare_server(environment["PREFECT_API_URL"], num_gpus=0))
+    asyncio.run(prepare_server(environment["PREFECT_API_URL"], num_gpus=0, folder=workplace))
     return environment["PREFECT_API_URL"]
 
 

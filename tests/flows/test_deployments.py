@@ -1,6 +1,7 @@
 """`prefect.yaml` on a real Prefect server: what the UI offers, and what its forms refuse."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,15 @@ def test_forms_show_help_units_choices_and_limits(deployed: dict[str, Deployment
     assert "estimated gaze" in form_of(deployed["compare"], "unlabelled")["description"]
 
 
+def test_forms_name_what_exists_in_words(deployed: dict[str, DeploymentResponse]) -> None:
+    refine = deployed["bulk-refine"]
+    assert refine.parameters["refiner"] == "models:/refiner@champion"
+    assert form_of(refine, "gate_shift")["title"] == "Gate shift"
+    positions = [form_of(refine, name)["position"] for name in ("to", "append", "overwrite")]
+    assert positions == [2, 3, 4]
+    assert "paper has" in form_of(deployed["train-refiner"], "config")["description"]
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "field"),
     [
@@ -131,7 +141,7 @@ def test_made_anew_a_deployment_keeps_what_people_set(
 
     asyncio.run(set_by_hand())
     monkeypatch.setattr("tasks.ops.prefect_setup.code_digest", lambda: "another")
-    asyncio.run(prepare_server(api, num_gpus=0))
+    asyncio.run(prepare_server(api, num_gpus=0, folder=Path.cwd()))
     anew = read(api)["nightly-pipeline"]
     assert anew.version == "another"
     assert anew.parameters["out"] == "data/ours"
