@@ -14,7 +14,11 @@ BUCKET = "datasets"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where PyTorch sees none; each gives its reason in the marker."""
+    """Skip tests marked `gpu` where PyTorch sees none; each gives its reason in the marker.
+
+    The wheel's file, which takes a minute, comes first: two workers then end at about one time.
+    """
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")
     marked = [(item, mark) for item in items if (mark := item.get_closest_marker("gpu"))]
     for item, mark in marked:
         if len(mark.args) != 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tasks.simulate import simulate_synthetic
 from tests.operating_team import SERVERS, free_port
 from tests.refinement_inputs import make_refiner
 
@@ -119,7 +120,7 @@ def test_help_and_doctor_answer(installed: Installed) -> None:
 def test_servers_start_data_are_ingested_and_refined_and_servers_stop(installed: Installed) -> None:
     folder = installed.folder
     make_refiner(folder / "refiner.pt")
-    installed("simulate", "synthetic", "--out", "pairs", "--count", 8)
+    simulate_synthetic.fn(str(folder / "pairs"), 8, seed=1)
     assert installed.result("up", "--background", *installed.ports)["found"] is False
     try:
         ingested = installed.result("ingest", "unityeyes", "pairs", "--to", "eyes.zarr")

@@ -33,7 +33,9 @@ class WriteQueue:
             sittings = self._book.record([answer for answer, _ in batch])
         except Exception as error:  # noqa: BLE001  told to everyone who waits
             for _, kept in batch:
-                kept.set_exception(error)
+                if not kept.done():
+                    kept.set_exception(error)
         else:
             for (_, kept), sitting in zip(batch, sittings, strict=True):
-                kept.set_result(sitting)
+                if not kept.done():  # cancelled: who asked is gone, the answer is kept
+                    kept.set_result(sitting)

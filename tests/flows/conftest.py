@@ -15,7 +15,8 @@ import pytest
 
 from simgan_core.simulator.eyes import Scenes, render
 from storage.schema import GAZE, PUPIL_PX, Domain
-from tasks.ops.prefect_setup import prepare_server
+from tasks.ops.prefect_setup import connect, prepare_server
+from tasks.runtime.policies import GPU_SLOT
 from tests.command_server import Command, CommandServer
 from tests.tasks.comparison.conftest import write_dataset
 
@@ -67,11 +68,22 @@ def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:
     raise AssertionError(f"the server of {url} did not start")
 
 
-@pytest.fixture(scope="session")
-def api_with_deployments(environment: dict[str, str], workplace: Path) -> str:
-    """Prefect's API where the pools, limits, automations and deployments of `simgan up` are."""
-    asyncio.run(prepare_server(environment["PREFECT_API_URL"], num_gpus=0, folder=workplace))
-    return environment["PREFECT_API_URL"]
+@pytest.fixture(scope="module")
+def api_with_deployments(environment: dict[str, str], workplace: Path) -> Iterator[str]:
+    """Prefect's API where the pools, limits, automations and deployments of `simgan up` are.
+
+    The slot for computing is gone with the module: a command that another one kills leaves its
+    slot taken until the lease ends, and the command after it would wait for that minute.
+    """
+    url = environment["PREFECT_API_URL"]
+    asyncio.run(prepare_server(url, num_gpus=0, folder=workplace))
+    yield url
+    asyncio.run(_remove_slot(url))
+
+
+async def _remove_slot(url: str) -> None:
+    async with connect(url) as client:
+        await client.delete_global_concurrency_limit_by_name(GPU_SLOT)
 
 
 class Simgan:

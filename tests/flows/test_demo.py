@@ -15,11 +15,17 @@ from flows.cli.terminal import terminal_output
 prepare()
 with terminal_output("normal"):  # it sets what Prefect reads when it is imported
     from flows import demo
-from simgan_core.config import PRESETS, RefinerConfig
+from simgan_core.config import PRESETS, RefinerConfig, StoppingConfig
 
 demo.NUM_SYNTHETIC, demo.NUM_REAL = 45, 60
 demo.ESTIMATOR = demo.ESTIMATOR.model_copy(update={"steps": 4})
-small = {"steps": 4, "batch_size": 4, "refiner": RefinerConfig(num_features=4, num_blocks=1)}
+small = {
+    "steps": 4,
+    "batch_size": 4,
+    "discriminator_pretraining_steps": 2,
+    "refiner": RefinerConfig(num_features=4, num_blocks=1),
+    "stopping": StoppingConfig(evaluate_every=4, num_images=20),
+}
 PRESETS["demo"] = PRESETS["demo"].model_copy(update=small)
 main()
 """

@@ -22,7 +22,8 @@ from tasks.simulate import simulate_real, simulate_synthetic
 from tests.flows.test_refine_flow import workers_of
 
 TRAINING = ("--steps", 60, "--batch-size", 8, "--history-size", 16, "--refiner.num-features", 4,
-            "--refiner.num-blocks", 1, "--checkpoint-every", 5, "--sample-every", 30)  # fmt: skip
+            "--refiner.num-blocks", 1, "--checkpoint-every", 5, "--sample-every", 30,
+            "--discriminator-pretraining-steps", 10, "--stopping.num-images", 40)  # fmt: skip
 INGESTION = ("--preprocess", "equalize", "--rows-per-shard", 8)
 
 

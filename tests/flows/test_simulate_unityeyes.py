@@ -11,7 +11,7 @@ from tests.unityeyes_folder import write_assets
 
 EMPTY = object()
 """Stands for an empty folder."""
-WORDS = ("--count", 96, "--seed", 4, "--rows-per-shard", 8, "--size", "80x120", "--samples", 2)
+WORDS = ("--count", 48, "--seed", 4, "--rows-per-shard", 4, "--size", "80x120", "--samples", 2)
 
 TRAINING = ("--training.steps", 4, "--training.batch-size", 8, "--training.history-size", 16,
             "--training.refiner.num-features", 4, "--training.refiner.num-blocks", 1,
@@ -50,7 +50,7 @@ def test_its_files_go_the_whole_way_round_in_one_command(
     simgan: Any, assets: Path, tmp_path: Path
 ) -> None:
     done = simgan("simulate", "unityeyes", "--assets", assets, "--out", tmp_path / "UnityEyes",
-                  "--count", 40, "--size", "240x320")  # fmt: skip
+                  "--count", 20, "--size", "240x320")  # fmt: skip
     assert done.returncode == 0, done.stderr
     simgan("simulate", "real", "--out", tmp_path / "MPIIGaze", "--count", 80)
     done = simgan(
