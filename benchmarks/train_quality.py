@@ -47,7 +47,7 @@ ARMS = ComparisonConfig(
     arms=("synthetic", "tone_matched", "synthetic_augmented", "refined"),
     methods=(),
     shares=(),
-    match_labels=False,
+    match_labels="never",
 )
 ESTIMATOR = EstimatorConfig(architecture="compact")
 """What the figures in docs/benchmarks.md are of, and up to 2.6 times as fast as the default."""

@@ -11,6 +11,7 @@ from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
+from tasks.comparison.pseudo_labels import teach_students
 from tasks.comparison.report import EvaluationResult, conclude, summarize
 from tasks.comparison.results import ComparisonResult
 from tasks.runtime.dataset_cache import DatasetCache
@@ -63,6 +64,7 @@ def compare(
     estimator: EstimatorConfig = EstimatorConfig(),
     comparison: ComparisonConfig = ComparisonConfig(),
     unlabelled: str | None = None,
+    teachers: tuple[str, ...] = (),
     runner: Runner = Runner(),
 ) -> ComparisonResult:
     """Did refinement help on real images: by how much, and how sure is that.
@@ -77,14 +79,19 @@ def compare(
         comparison: Protocol, training sets, other methods and sizes that take part.
         unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
             test set; where not given `real`, else the real images of the refiner's training.
+        teachers: Labelled datasets of other simulators: estimators of theirs label the unlabelled
+            images too, for the adapted arms.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_comparison(
-        datasets, synthetic, refined, real, test, seeds, estimator, comparison, unlabelled
+        datasets,
+        *(synthetic, refined, real, test, seeds, estimator, comparison, unlabelled, teachers),
     )
     plan = _matched(plan, datasets)
+    with gpu_slot():
+        plan = teach_students(plan, datasets)
     return conclude(plan, _estimates(plan, datasets, runner), datasets)
 
 

@@ -325,6 +325,7 @@ def compare(
     test: str | None = None,
     real: str | None = None,
     unlabelled: str | None = None,
+    teachers: tuple[str, ...] = (),
     seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
@@ -348,6 +349,9 @@ def compare(
     unlabelled
         Real images whose looks and estimated gaze distribution arms take, none of the test set;
         where not given those of --real, else those of the refiner's training.
+    teachers
+        Labelled dataset of another simulator, path or URL, for the adapted arms: unlabelled images
+        get the mean of its estimators' predictions and those of --synthetic's; may be repeated.
     seeds
         Estimators trained for each training set.
     from_mlflow
@@ -371,7 +375,8 @@ def compare(
 
     where = Runner(kind=runner, workers=workers, dask_address=dask_address)
     result = compare_flow(
-        synthetic, refined, test, real, seeds, estimator, comparison, unlabelled, where
+        *(synthetic, refined, test, real, seeds, estimator, comparison, unlabelled, teachers),
+        runner=where,
     )
     return _comparison_outcome(result, gallery_of(refined, synthetic, test))
 

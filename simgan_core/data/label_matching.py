@@ -44,6 +44,12 @@ _MAX_PREDICTIONS = 8192
 """Predictions that EM looks at, drawn at random from more."""
 _MAX_RATIO = 10.0
 """How many times more or less often than the mean a row may be drawn."""
+_MEAN_UNCERTAINTY_DEG = 5.0
+"""Standard deviation by which a prior is blurred before rows are drawn by it: a domain's common
+offset is part of the predictions' mean and of no estimate of their error (docs/decisions.md)."""
+_LEAST_SIGNAL_SHARE = 0.15
+"""Share of the predictions' variance beyond their error's below which a prior is not trusted: 0.18
+and more where matching helped, 0.11 and 0.00 where it did harm (docs/decisions.md)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class LabelPrior:
     """Share of the images in each cell [P, Y], summing to 1."""
     error_sd_deg: Floats
     """Assumed standard deviation of the predictions' error [2]."""
+    prediction_sd_deg: Floats
+    """Standard deviation of the predictions themselves [2]."""
     num_iterations: int
     """EM iterations after which the other half's likelihood stopped rising."""
 
@@ -72,16 +80,44 @@ class LabelPrior:
         pairs = zip(self._marginals(), self.mean_deg, strict=True)
         return np.array([np.sqrt(p @ (axis - mean) ** 2) for (p, axis), mean in pairs])
 
+    @property
+    def signal_share(self) -> Floats:
+        """Share of the predictions' variance that their error does not explain, pitch and yaw [2].
+
+        About 0 or less where predictions spread no wider than their own error: then they are shrunk
+        towards the middle, and the prior is as narrow as they are, whatever the truth is.
+        """
+        return np.asarray(1 - (self.error_sd_deg / self.prediction_sd_deg) ** 2)
+
+    def effective_share(self, labels_deg: Angles) -> float:
+        """Return Kish's effective sample size of rows [N, 2] under the prior, as a share of N."""
+        weights = self.weights(labels_deg)
+        return float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+
+    @property
+    def doubt(self) -> str:
+        """Why training sets are better left unmatched; empty where they are not."""
+        worst = int(self.signal_share.argmin())
+        if self.signal_share[worst] >= _LEAST_SIGNAL_SHARE:
+            return ""
+        return (
+            f"predicted {('pitch', 'yaw')[worst]} spreads by {self.prediction_sd_deg[worst]:.1f}°, "
+            f"hardly more than its error of {self.error_sd_deg[worst]:.1f}°, so that shrunk "
+            "predictions cannot be told from a narrow distribution"
+        )
+
     def weights(self, labels_deg: Angles) -> Floats:
         """Return how often each row of a training set [N, 2] is to be drawn, [N], 1 in the mean.
 
-        The ratio of the prior to the training set's own smoothed density, clipped to a tenth and
-        ten times the mean. Raises InputError where there is no label or one is not finite.
+        The ratio of the prior, blurred by 5° since its mean is uncertain, to the training set's own
+        smoothed density, clipped to a tenth and ten times the mean. Raises
+        InputError where there is no label or one is not finite.
         """
         labels_deg = _checked(labels_deg, "training labels")
         cells = _cells(labels_deg, (self.pitch_deg, self.yaw_deg))
         own = _smoothed_histogram(cells, self.density.shape)
-        ratio = self.density[cells] / np.maximum(own[cells], _OUTLIER_DENSITY)
+        blurred = _smoothed(self.density, _MEAN_UNCERTAINTY_DEG)
+        ratio = blurred[cells] / np.maximum(own[cells], _OUTLIER_DENSITY)
         ratio = np.clip(ratio / ratio.mean(), 1 / _MAX_RATIO, _MAX_RATIO)
         return np.asarray(ratio / ratio.mean())
 
@@ -119,7 +155,8 @@ def estimate_label_prior(
     density = start
     for _ in range(num_iterations):
         density = _em_step(density, kernels)
-    return LabelPrior(axes[0], axes[1], density, sd_deg, num_iterations)
+    spread = predictions_deg.std(axis=0)
+    return LabelPrior(axes[0], axes[1], density, sd_deg, spread, num_iterations)
 
 
 def error_spread_deg(

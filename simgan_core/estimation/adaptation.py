@@ -4,7 +4,14 @@ Estimators trained on another domain err by an offset that is constant for a loo
 turn, a crop. People of every look are assumed to look in the same directions on average; so what
 the predictions on images that look alike have in common beyond the overall mean is that offset, and
 is subtracted. A student is then trained on the real images with the centred predictions as labels.
+
+Estimators of two simulators have offsets of their own, so that their centred predictions agree the
+better, the less of those is left: what needs no label to choose how far look-alikes reach.
 """
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +28,35 @@ _IRIS = (slice(3, 9), slice(3, 15))
 """Blocks in the middle that are left out: they show where the eye looks."""
 _EDGE_WEIGHT = 3.0
 """Weight of the mean absolute vertical difference of a block against its mean grey level."""
-_NUM_NEIGHBOURS = 20
-_NUM_STEPS = 10
-"""Steps of the random walk over which predictions are averaged."""
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""
 _NUM_NEAREST_REFERENCES = 20
+
+
+class Centring(NamedTuple):
+    """Reach of look-alikes: parameters of the random walk that averages predictions."""
+
+    num_neighbours: int
+    """Nearest images by look among which neighbours are mutual."""
+    num_steps: int
+    """Steps of the walk; 0: predictions stay as they are."""
+
+
+DEFAULT_CENTRING = Centring(num_neighbours=20, num_steps=10)
+_NO_CENTRING = Centring(num_neighbours=0, num_steps=0)
+_NEIGHBOURS = (10, 20, 40, 80)
+_STEPS = (2, 6, 10, 20)
+"""Candidates among which the agreement of two simulators' estimators chooses."""
+
+
+class ChosenCentring(NamedTuple):
+    """Centring chosen by agreement, without labels."""
+
+    centring: Centring
+    agreement: float
+    """Correlation of the simulators' centred predictions, mean of pitch and yaw and of pairs."""
+    agreement_uncentred: float
+    """The same of predictions as they are."""
 
 
 def student_config(config: EstimatorConfig) -> EstimatorConfig:
@@ -40,6 +70,7 @@ def centre_by_look(
     predictions_deg: NDArray[np.floating],
     images: NDArray[np.uint8] | NDArray[np.uint16],
     seed: int,
+    centring: Centring = DEFAULT_CENTRING,
 ) -> NDArray[np.float64]:
     """Subtract from predictions [N, 2] (pitch, yaw in degrees) what images that look alike share.
 
@@ -50,28 +81,94 @@ def centre_by_look(
 
     Raises InputError where predictions and images do not belong together.
     """
-    if predictions_deg.shape != (len(images), 2) or not np.isfinite(predictions_deg).all():
+    predicted = _checked(predictions_deg, len(images))
+    if centring.num_steps == 0:
+        return predicted.numpy()
+    graph = _LookGraph(images, seed)
+    references = predicted[graph.references]
+    walk = graph.random_walk(centring.num_neighbours)
+    local = references
+    for _ in range(centring.num_steps):
+        local = torch.sparse.mm(walk, local)
+    offset = graph.spread_to_all(local - references.mean(dim=0))
+    return np.asarray((predicted - offset).numpy())
+
+
+def choose_centring(
+    predictions_deg: Sequence[NDArray[np.floating]],
+    images: NDArray[np.uint8] | NDArray[np.uint16],
+    seed: int,
+) -> ChosenCentring:
+    """Choose the centring after which two or more simulators' predictions agree best.
+
+    `predictions_deg` holds one array [N, 2] a simulator, of `images` [N, H, W, C]; estimators of
+    one simulator share its offsets and would agree whatever is subtracted. Beyond 4,000 images so
+    many drawn by `seed` decide. Raises InputError where predictions and images do not belong
+    together.
+    """
+    by_source = [_checked(each, len(images)) for each in predictions_deg]
+    graph = _LookGraph(images, seed)
+    sources = torch.cat([each[graph.references] for each in by_source], dim=1)
+    uncentred = _agreement(sources)
+    best = ChosenCentring(_NO_CENTRING, uncentred, uncentred)
+    for num_neighbours in _NEIGHBOURS:
+        walk, local = graph.random_walk(num_neighbours), sources
+        for step in range(1, max(_STEPS) + 1):
+            local = torch.sparse.mm(walk, local)
+            if step in _STEPS and (agreement := _agreement(sources - local)) > best.agreement:
+                best = ChosenCentring(Centring(num_neighbours, step), agreement, uncentred)
+    return best
+
+
+def _agreement(sources: Tensor) -> float:
+    """Return the mean correlation of pairs of predictions: pitch and yaw of each source [N, 2S]."""
+    correlation = torch.corrcoef(sources.T).nan_to_num()
+    pairs = combinations(range(sources.shape[1] // 2), 2)
+    of_pairs = [correlation[2 * a + axis, 2 * b + axis] for a, b in pairs for axis in (0, 1)]
+    return float(torch.stack(of_pairs).mean())
+
+
+def _checked(predictions_deg: NDArray[np.floating], num_images: int) -> Tensor:
+    if predictions_deg.shape != (num_images, 2) or not np.isfinite(predictions_deg).all():
         raise InputError(
-            f"centring needs finite pitch and yaw [N, 2] of {len(images)} images, found "
+            f"centring needs finite pitch and yaw [N, 2] of {num_images} images, found "
             f"{list(predictions_deg.shape)}"
         )
-    order = np.random.default_rng(seed).permutation(len(images))
-    references = np.sort(order[:_MAX_REFERENCES])
-    looks = _looks(images)
-    predicted = torch.from_numpy(np.asarray(predictions_deg, np.float64))
-    walk = _random_walk(looks[references])
-    local = predicted[references]
-    for _ in range(_NUM_STEPS):
-        local = torch.sparse.mm(walk, local)
-    offset = torch.empty_like(predicted)
-    offset[references] = local - predicted[references].mean(dim=0)
-    others = np.setdiff1d(order, references)
-    for rows in np.array_split(others, -(-len(others) // _MAX_REFERENCES) or 1):
-        distance = torch.cdist(looks[rows], looks[references])
-        count = min(_NUM_NEAREST_REFERENCES, len(references))
+    return torch.from_numpy(np.asarray(predictions_deg, np.float64))
+
+
+class _LookGraph:
+    """Images by how much they look alike; beyond `_MAX_REFERENCES` so many stand for all."""
+
+    def __init__(self, images: NDArray[np.uint8] | NDArray[np.uint16], seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(images))
+        self.references = np.sort(order[:_MAX_REFERENCES])
+        """Rows of the images that the graph is over [R]."""
+        self._others = np.setdiff1d(order, self.references)
+        self._looks = _looks(images)
+        own = self._looks[self.references]
+        self._distance = torch.cdist(own, own)
+
+    def random_walk(self, num_neighbours: int) -> Tensor:
+        """Return the transitions [R, R], sparse, over mutual nearest neighbours and oneself."""
+        distance = self._distance
+        count = min(num_neighbours, len(distance))
         nearest = distance.topk(count, dim=1, largest=False).indices
-        offset[rows] = offset[references][nearest].mean(dim=1)
-    return np.asarray((predicted - offset).numpy())
+        near = torch.zeros(distance.shape, dtype=torch.float64).scatter_(1, nearest, 1.0)
+        mutual = torch.minimum(near, near.T).fill_diagonal_(1.0)
+        return (mutual / mutual.sum(dim=1, keepdim=True)).to_sparse()
+
+    def spread_to_all(self, values: Tensor) -> Tensor:
+        """Return values [R, …] of the references for all images: others take their nearest's."""
+        found = values.new_empty(len(self._looks), *values.shape[1:])
+        found[self.references] = values
+        others = self._others
+        for rows in np.array_split(others, -(-len(others) // _MAX_REFERENCES) or 1):
+            distance = torch.cdist(self._looks[rows], self._looks[self.references])
+            count = min(_NUM_NEAREST_REFERENCES, len(self.references))
+            nearest = distance.topk(count, dim=1, largest=False).indices
+            found[rows] = values[nearest].mean(dim=1)
+        return found
 
 
 def _looks(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
@@ -89,13 +186,3 @@ def _looks(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
         )
         described.append(torch.cat([level, _EDGE_WEIGHT * edges], dim=2).flatten(1))
     return torch.cat(described)
-
-
-def _random_walk(looks: Tensor) -> Tensor:
-    """Return the transition matrix [N, N], sparse, over mutual nearest neighbours and oneself."""
-    distance = torch.cdist(looks, looks)
-    count = min(_NUM_NEIGHBOURS, len(looks))
-    nearest = distance.topk(count, dim=1, largest=False).indices
-    near = torch.zeros(distance.shape, dtype=torch.float64).scatter_(1, nearest, 1.0)
-    mutual = torch.minimum(near, near.T).fill_diagonal_(1.0)
-    return (mutual / mutual.sum(dim=1, keepdim=True)).to_sparse()

@@ -82,10 +82,11 @@ class ComparisonConfig(Config):
     with what estimators trained on synthetic, or on refined, images predict on them, less what
     images that look alike share. Those of real images take part where labelled
     real images are given (--real, or the other people under leave-one-person-out)."""
-    match_labels: bool = True
+    match_labels: Literal["auto", "always", "never"] = "auto"
     """Draw the rows of every synthetic and refined training set as often as their gaze occurs
     among unlabelled real images, by an estimate that reads no real label; never those of real
-    images. Not under leave-one-person-out, whose training sets have the real labels."""
+    images. auto: unless the estimate is doubtful, which the report says. Not under
+    leave-one-person-out, whose training sets have the real labels."""
     methods: tuple[MethodName, ...] = METHODS
     """Other methods than networks, on the pixels of synthetic and of refined images (cross-domain
     alone): k nearest neighbours, random forest, support vector and ridge regression."""
@@ -98,7 +99,7 @@ DEMO = ComparisonConfig(
     arms=("synthetic", "tone_matched", "refined", "real"),
     methods=(),
     shares=(),
-    match_labels=False,
+    match_labels="never",
 )
 """What fits in the few minutes of a demo. Its grey whites shrink the yaw that estimators predict on
 "real" images, so that matched labels would be too narrow (docs/decisions.md)."""

@@ -12,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 from prefect import task
 
-from simgan_core.atomic_file import atomic_write
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.fourier import swap_amplitudes
 from simgan_core.data.histogram_matching import match_histograms
 from simgan_core.data.label_matching import load_label_prior, resampled_rows
 from simgan_core.errors import InputError
-from simgan_core.estimation.adaptation import centre_by_look, student_config
+from simgan_core.estimation.adaptation import student_config
 from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
-from simgan_core.gaze import gaze_from_pitchyaw
 from simgan_core.models.estimator import Estimator, load_estimator
 from storage.errors import StorageError
 from storage.samples import SampleBlock
@@ -33,11 +31,11 @@ from tasks.comparison.estimators import (
     Lessons,
     content_of,
     estimator_id,
-    plain_estimator_id,
     poses,
     say_progress,
     trained_estimator,
     with_number_format,
+    write_atomically,
 )
 from tasks.comparison.kept_files import (
     PREDICTIONS,
@@ -47,12 +45,14 @@ from tasks.comparison.kept_files import (
     prior_file,
     weights_file,
 )
-from tasks.comparison.label_prior import TEACHER_SEEDS, angles_deg, predictions_deg
+from tasks.comparison.label_prior import angles_deg
 from tasks.comparison.plan import Arm, Comparison, Estimate, Job, choose_arms, people_in, person_of
+from tasks.comparison.pseudo_labels import pseudo_labelled
 from tasks.runtime.compatibility import (
     HeldOutImages,
     require_distinct,
     require_domain,
+    require_gaze,
     require_same_images,
 )
 from tasks.runtime.content_ids import content_id
@@ -83,14 +83,16 @@ def plan_comparison(
     estimator: EstimatorConfig,
     config: ComparisonConfig,
     unlabelled: str | None = None,
+    teachers: tuple[str, ...] = (),
 ) -> Comparison:
     """Check that the datasets may be compared, and name the comparison by their content.
 
     A number format that was left open is decided here, for all estimators, whichever machine
     trains them: bf16 and fp32 give other estimators, so that their ids differ.
     """
-    inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled)
+    inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled, *teachers)
     _require_roles(inputs, synthetic, refined, real)
+    _require_teachers(inputs, teachers, synthetic, refined)
     reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
     if reference is not None:
         inputs.held_out.require_none_in(inputs.infos[reference])
@@ -98,19 +100,35 @@ def plan_comparison(
     if "gaze" not in {label.name for label in info.spec.labels}:
         logger.info("no label matching, no other methods than networks: gaze is not labelled")
         config = config.model_copy(
-            update={"methods": (), "match_labels": False, "arms": _without_adapted(config)}
+            update={"methods": (), "match_labels": "never", "arms": _without_adapted(config)}
         )
     if estimator.head_pose:
         # Unlabelled images have no head pose for a teacher.
         config = config.model_copy(update={"arms": _without_adapted(config)})
     matched = (
-        config.match_labels
+        config.match_labels != "never"
         and reference is not None
         and config.protocol.name != "leave-one-person-out"
     )
-    arms = choose_arms(config, synthetic, refined, real, reference, info.num_valid, matched=matched)
+    arms = choose_arms(
+        config,
+        *(synthetic, refined, real, reference),
+        info.num_valid,
+        matched=matched,
+        teachers=teachers,
+    )
+    if teachers and not any(arm.teachers for arm in arms):
+        raise InputError(
+            "teachers label unlabelled real images for the arms adapted and adapted_refined, and "
+            "neither takes part: give --unlabelled and one of these --arms, no protocol "
+            "leave-one-person-out, no --head-pose; or leave --teachers out"
+        )
     matching = (synthetic, reference) if matched and reference is not None else None
-    return _begin("comparison", arms, inputs, seeds, estimator, config.protocol, matching)
+    return _begin(
+        "comparison",
+        *(arms, inputs, seeds, estimator, config.protocol, matching),
+        match_doubtful=config.match_labels == "always",
+    )
 
 
 class _Inputs(NamedTuple):
@@ -147,6 +165,18 @@ def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | 
         require_domain(infos["real"], "real", "real")
 
 
+def _require_teachers(
+    inputs: "_Inputs", teachers: tuple[str, ...], synthetic: str, refined: str
+) -> None:
+    """Refuse teachers that are not of other simulators, or have no gaze."""
+    infos = {f"teachers' number {n}": inputs.infos[url] for n, url in enumerate(teachers, 1)}
+    given = {"synthetic": inputs.infos[synthetic], "refined": inputs.infos[refined]}
+    require_distinct(given | infos)
+    for role, info in infos.items():
+        require_domain(info, role, "synthetic", "refined")
+        require_gaze(info)
+
+
 @task(name="plan-evaluation", cache_policy=CACHE)
 def plan_evaluation(
     datasets: DatasetCache,
@@ -173,7 +203,9 @@ def plan_evaluation(
     names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
     arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
     matching = (train, unlabelled)
-    return _begin("evaluation", arms, inputs, seeds, estimator, Protocol(), matching)
+    return _begin(
+        "evaluation", arms, inputs, seeds, estimator, Protocol(), matching, match_doubtful=True
+    )
 
 
 @task(
@@ -207,9 +239,7 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
         if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
             answers = _answers(job, comparison, trained, datasets)
-            with atomic_write(path) as file:
-                arrays = answers | {"compute": np.array(json.dumps(compute))}
-                np.savez(file, allow_pickle=False, **arrays)
+            write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
         run.artifact(path, PREDICTIONS)
         if weights.exists():
             run.artifact(weights, WEIGHTS)
@@ -242,6 +272,8 @@ def _begin(
     estimator: EstimatorConfig,
     protocol: Protocol,
     matching: tuple[str, str] | None = None,
+    *,
+    match_doubtful: bool = False,
 ) -> Comparison:
     """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
     estimator = with_number_format(estimator)
@@ -268,6 +300,7 @@ def _begin(
                 content_of(arm, inputs.infos) | {"name": arm.name, "training_set": arm.training_set}
                 for arm in arms
             ],
+            "match_doubtful_labels": match_doubtful,
             "label_prior": matching and [inputs.infos[url].digest for url in matching],
             "test": test.digest,
             "protocol": protocol.title,
@@ -293,6 +326,7 @@ def _begin(
         mlflow_run_id=run.run_id,
         unlabelled=matching and matching[1],
         prior_source=matching and matching[0],
+        match_doubtful_labels=match_doubtful,
         datasets=inputs.infos,
     )
     run.text("comparison.json", comparison.model_dump_json(indent=2))
@@ -305,7 +339,7 @@ def _training_sets(
     """Return every dataset that trains, once, by the part that it plays."""
     found: dict[str, DatasetInfo] = {}
     for arm in arms:
-        for info in (by_url[url] for url in arm.datasets):
+        for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
             if info.url not in {known.url for known in found.values()}:
                 found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
     return found
@@ -514,12 +548,7 @@ def _lessons(
 ) -> Lessons:
     """Join the images and labels that one training learns from."""
     if job.arm.teachers_of is not None:
-        return _pseudo_labelled(
-            comparison.datasets[job.arm.datasets[0]],
-            comparison.datasets[job.arm.teachers_of],
-            comparison.estimator,
-            datasets,
-        )
+        return pseudo_labelled(job.arm, comparison, datasets)
     parts = [_part(comparison.datasets[url], job, comparison, datasets) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
@@ -535,25 +564,6 @@ def _lessons(
         {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
         weights,
     )
-
-
-def _pseudo_labelled(
-    taught: DatasetInfo, unlabelled: DatasetInfo, config: EstimatorConfig, datasets: DatasetCache
-) -> Lessons:
-    """Label real images by what estimators of a labelled dataset predict, centred by look."""
-    block = datasets.load(taught)
-    lessons = Lessons(block.images, block.labels)
-    images = datasets.load(unlabelled).images
-    predicted = [
-        predictions_deg(
-            trained_estimator(plain_estimator_id(taught, config, seed), config, lessons, seed),
-            images,
-        )
-        for seed in TEACHER_SEEDS
-    ]
-    centred = [centre_by_look(each, images, seed=0) for each in predicted]
-    gaze = gaze_from_pitchyaw(np.radians(np.mean(centred, axis=0)))
-    return Lessons(images, {"gaze": gaze.astype(np.float32)})
 
 
 def _part(info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache) -> Lessons:

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from simgan_core.atomic_file import atomic_write
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimation.fitting import estimator_compute_settings
@@ -51,10 +53,12 @@ def content_of(arm: Arm, datasets: Mapping[str, DatasetInfo]) -> dict[str, Any]:
 
     `datasets` are those that the arm names, by place.
     """
-    names = {"datasets", "look_reference", "teachers_of", "name", "title", "training_set"}
+    places = {"datasets", "look_reference", "teachers_of", "teachers", "pseudo_labels"}
+    names = places | {"name", "title", "training_set"}
     return arm.model_dump(mode="json", exclude=names) | {
         "datasets": [datasets[url].digest for url in arm.datasets],
         "look_reference": arm.look_reference and datasets[arm.look_reference].digest,
+        "teachers": [datasets[url].digest for url in arm.teachers],
         "teachers_of": arm.teachers_of and datasets[arm.teachers_of].digest,
     }
 
@@ -107,6 +111,12 @@ def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed
         path.parent.mkdir(parents=True, exist_ok=True)
         save_estimator(path, estimator)
     return load_estimator(path).to(default_device())
+
+
+def write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write arrays as npz, whole or not at all."""
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def plain_estimator_id(

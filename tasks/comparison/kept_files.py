@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.comparison.plan import Estimate, LabelPriorRef
+from tasks.comparison.plan import Estimate, LabelPriorRef, PseudoLabelsRef
 from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.tracking import KEY_TAG, MissingArtifactError, fetch, runs_with
@@ -52,9 +52,18 @@ def fetched(estimate: Estimate) -> Estimate:
 
 def prior_file(prior: LabelPriorRef) -> Path:
     """Return the file of a label prior on this machine, wherever it was estimated."""
-    path = home() / "label_priors" / f"{prior.id}.npz"
+    return _file_of(home() / "label_priors" / f"{prior.id}.npz", prior.id)
+
+
+def pseudo_labels_file(labels: PseudoLabelsRef) -> Path:
+    """Return the file of pseudo-labels on this machine, wherever they were predicted."""
+    return _file_of(home() / "pseudo_labels" / f"{labels.id}.npz", labels.id)
+
+
+def _file_of(path: Path, key: str) -> Path:
+    """Return a file, fetched from the run of this key where it is not there."""
     if not path.exists():
-        run, *_ = runs_with(COMPARISONS, {KEY_TAG: prior.id})
+        run, *_ = runs_with(COMPARISONS, {KEY_TAG: key})
         _fetch_missing(path, run.run_id, "")
     return path
 

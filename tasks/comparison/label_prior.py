@@ -26,7 +26,7 @@ from tasks.comparison.estimators import (
     trained_estimator,
     with_number_format,
 )
-from tasks.comparison.plan import Comparison, LabelPriorRef, LabelSpread
+from tasks.comparison.plan import Arm, Comparison, LabelPriorRef, LabelSpread
 from tasks.runtime.compatibility import require_gaze, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -70,7 +70,11 @@ def match_labels(comparison: Comparison, datasets: DatasetCache) -> Comparison:
         comparison.estimator,
         datasets,
     )
-    matched = comparison.model_copy(update={"label_prior": prior})
+    arms = comparison.arms
+    if prior.doubt and not comparison.match_doubtful_labels:
+        logger.warning("labels are left as they are: %s", prior.doubt)
+        arms = _unmatched(arms)
+    matched = comparison.model_copy(update={"label_prior": prior, "arms": arms})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
     # What tables are rebuilt from, now with the prior's figures.
     run.text("comparison.json", matched.model_dump_json(indent=2))
@@ -87,16 +91,30 @@ def with_matched_labels(
 ) -> TrainingConfig:
     """Let a refiner's training draw synthetic rows under the prior that its comparison uses.
 
-    The training stays as it is where it names a prior itself, the comparison matches no labels, or
-    no gaze is labelled.
+    The training stays as it is where it names a prior itself, the comparison matches no labels, the
+    estimate is doubtful, or no gaze is labelled.
     """
     datasets = DatasetCache()
     info = datasets.find(synthetic)
     labelled = {label.name for label in info.spec.labels}
-    if training.match_labels_by or not comparison.match_labels or "gaze" not in labelled:
+    never = comparison.match_labels == "never"
+    if training.match_labels_by or never or "gaze" not in labelled:
         return training
     prior = _estimated(info, datasets.find(real), estimator, datasets)
+    if prior.doubt and comparison.match_labels == "auto":
+        logger.warning("the refiner is trained on labels as they are: %s", prior.doubt)
+        return training
     return training.model_copy(update={"match_labels_by": prior.path})
+
+
+def _unmatched(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+    """Return the arms with labels as they are; the synthetic arm is then the unmatched one, too."""
+    names = {arm.training_set for arm in arms}
+    return tuple(
+        arm.model_copy(update={"matched": False})
+        for arm in arms
+        if arm.training_set != "synthetic_unmatched" or "synthetic" not in names
+    )
 
 
 def _estimated(
@@ -144,7 +162,6 @@ def _estimated(
             )
             run.artifact(path)
         prior = load_label_prior(path)
-        weights = prior.weights(labels_deg)
         found = LabelPriorRef(
             id=name,
             path=str(path),
@@ -153,8 +170,10 @@ def _estimated(
             training=spread_of(labels_deg),
             error_sd_deg=_pair(prior.error_sd_deg),
             held_out_by="identity" if by_identity else "row",
+            signal_share=_pair(prior.signal_share),
             num_iterations=prior.num_iterations,
-            effective_share=float(weights.sum() ** 2 / (weights**2).sum() / len(weights)),
+            effective_share=prior.effective_share(labels_deg),
+            doubt=prior.doubt,
         )
         run.metrics(found.metrics())
     logger.log(logging.INFO if is_new else logging.DEBUG, "%s", found)

@@ -7,7 +7,7 @@ from string import Template
 
 from tasks.comparison.charts import Chart
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
-from tasks.comparison.results import ComparisonResult, Difference
+from tasks.comparison.results import ComparisonResult, Difference, adaptation
 from tasks.runtime.pictures import data_uri
 
 BEFORE_AFTER_CAPTION = (
@@ -36,9 +36,7 @@ def comparison_page(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
             "estimator seeds; other methods are trained once."
         ),
-        labels=""
-        if result.label_matching is None
-        else f"<p>{html.escape(str(result.label_matching))}</p>",
+        labels="\n".join(f"<p>{html.escape(each)}</p>" for each in _labels(result)),
         differences="\n".join(
             _difference(name, each, measure) for name, each in result.differences.items()
         ),
@@ -51,6 +49,11 @@ def comparison_page(
             for name, value in facts.items()
         ),
     )
+
+
+def _labels(result: ComparisonResult) -> list[str]:
+    matched = [] if result.label_matching is None else [str(result.label_matching)]
+    return [*matched, *adaptation(result)]
 
 
 def _arms(result: ComparisonResult, measure: ErrorMetric) -> str:

@@ -48,6 +48,66 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class LabelSpread(_Model):
+    """Mean and standard deviation of a distribution of gaze, as pitch and yaw in degrees."""
+
+    mean_deg: tuple[float, float]
+    sd_deg: tuple[float, float]
+
+    def __str__(self) -> str:
+        (pitch, yaw), (pitch_sd, yaw_sd) = self.mean_deg, self.sd_deg
+        return f"pitch {pitch:+.1f} ± {pitch_sd:.1f}°, yaw {yaw:+.1f} ± {yaw_sd:.1f}°"
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        return {
+            f"labels.{name}.{axis}_{what}_deg": values[number]
+            for what, values in (("mean", self.mean_deg), ("sd", self.sd_deg))
+            for number, axis in enumerate(("pitch", "yaw"))
+        }
+
+
+class PseudoLabelsRef(_Model):
+    """Labels of unlabelled real images by teachers' predictions, centred by look."""
+
+    id: str
+    num_sources: int
+    """Simulators whose estimators taught."""
+    num_neighbours: int
+    num_steps: int
+    """Steps of the random walk that averaged the predictions of look-alikes; 0: not centred."""
+    agreement: float | None
+    """Correlation of the simulators' centred predictions; None with a single one."""
+    agreement_uncentred: float | None
+    """The same of predictions as they are."""
+    spread: LabelSpread
+
+    def __str__(self) -> str:
+        centred = (
+            "predictions as they are"
+            if self.num_steps == 0
+            else f"predictions centred among {self.num_neighbours} look-alikes over "
+            f"{self.num_steps} steps"
+        )
+        agree = (
+            ""
+            if self.agreement is None
+            else f", where {self.num_sources} simulators' estimators agree best (correlation "
+            f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
+        )
+        return f"{centred}{agree}; labels {self.spread}"
+
+    def metrics(self, arm: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        found = {"num_neighbours": float(self.num_neighbours), "num_steps": float(self.num_steps)}
+        if self.agreement is not None and self.agreement_uncentred is not None:
+            found["agreement"] = self.agreement
+            found["agreement_uncentred"] = self.agreement_uncentred
+        return {f"{arm}.centring.{name}": value for name, value in found.items()} | (
+            self.spread.metrics(arm)
+        )
+
+
 class Arm(_Model):
     """One training set and what learns from it."""
 
@@ -62,6 +122,10 @@ class Arm(_Model):
     teachers_of: str | None = None
     """Place of unlabelled real images to train on instead, with the predictions of estimators that
     learnt from `datasets`."""
+    teachers: tuple[str, ...] = ()
+    """Places of other simulators' datasets whose estimators predict as well."""
+    pseudo_labels: PseudoLabelsRef | None = None
+    """Those predictions, once they are made."""
     look: Literal["histogram", "fourier"] | None = None
     """Give each image the histogram, or the low-frequency amplitudes, of a real one chosen at
     random."""
@@ -85,25 +149,6 @@ class Job(NamedTuple):
     """Who is left out, under leave-one-person-out; else empty."""
 
 
-class LabelSpread(_Model):
-    """Mean and standard deviation of a distribution of gaze, as pitch and yaw in degrees."""
-
-    mean_deg: tuple[float, float]
-    sd_deg: tuple[float, float]
-
-    def __str__(self) -> str:
-        (pitch, yaw), (pitch_sd, yaw_sd) = self.mean_deg, self.sd_deg
-        return f"pitch {pitch:+.1f} ± {pitch_sd:.1f}°, yaw {yaw:+.1f} ± {yaw_sd:.1f}°"
-
-    def metrics(self, name: str) -> dict[str, float]:
-        """Return the figures by name, as MLflow keeps them."""
-        return {
-            f"labels.{name}.{axis}_{what}_deg": values[number]
-            for what, values in (("mean", self.mean_deg), ("sd", self.sd_deg))
-            for number, axis in enumerate(("pitch", "yaw"))
-        }
-
-
 class LabelPriorRef(_Model):
     """An estimated distribution of real labels: its file, and what it says."""
 
@@ -118,14 +163,19 @@ class LabelPriorRef(_Model):
     """Assumed error of the predictions, pitch and yaw."""
     held_out_by: Literal["identity", "row"]
     """What synthetic rows were held out by to know it."""
+    signal_share: tuple[float, float]
+    """Share of the predictions' variance that is not their error's, pitch and yaw."""
     num_iterations: int
     effective_share: float
     """Kish's effective sample size of the weighted synthetic rows, as a share of all."""
+    doubt: str
+    """Why labels are better left unmatched; empty where the estimate is trusted."""
 
     def __str__(self) -> str:
+        doubt = f"; NOT to be trusted: {self.doubt}" if self.doubt else ""
         return (
             f"gaze of unlabelled real images estimated at {self.estimated}; synthetic labels: "
-            f"{self.training}; {self.effective_share:.0%} of the synthetic rows in effect"
+            f"{self.training}; {self.effective_share:.0%} of the synthetic rows in effect{doubt}"
         )
 
     def metrics(self) -> dict[str, float]:
@@ -135,7 +185,10 @@ class LabelPriorRef(_Model):
             **self.training.metrics("synthetic"),
             "labels.error_pitch_sd_deg": self.error_sd_deg[0],
             "labels.error_yaw_sd_deg": self.error_sd_deg[1],
+            "labels.signal_pitch_share": self.signal_share[0],
+            "labels.signal_yaw_share": self.signal_share[1],
             "labels.effective_share": self.effective_share,
+            "labels.trusted": float(not self.doubt),
         }
 
 
@@ -157,6 +210,8 @@ class Comparison(_Model):
     """Unlabelled real images whose labels' distribution arms are matched to; None: unmatched."""
     prior_source: str | None = None
     """Dataset by whose images and labels that distribution is estimated."""
+    match_doubtful_labels: bool = False
+    """Match labels even where that distribution is doubtful."""
     label_prior: LabelPriorRef | None = None
     """That distribution, once it is estimated."""
     datasets: dict[str, DatasetInfo] = {}
@@ -217,11 +272,13 @@ def choose_arms(
     num_rows: int,
     *,
     matched: bool,
+    teachers: tuple[str, ...] = (),
 ) -> tuple[Arm, ...]:
     """Make the arms that a comparison can have of what it is given.
 
-    `num_rows` are those of the synthetic dataset; `matched`: labels are matched. Under
-    leave-one-person-out the real images are the test set's other people, and every arm has them.
+    `num_rows` are those of the synthetic dataset; `matched`: labels are matched; `teachers`: other
+    simulators' datasets for the adapted arms. Under leave-one-person-out the real images are the
+    test set's other people, and every arm has them.
     """
     if config.protocol.name == "leave-one-person-out":
         extra: dict[ArmName, tuple[str, ...]] = {
@@ -246,7 +303,7 @@ def choose_arms(
         datasets |= {"real": (real,), "real_synthetic": (real, synthetic)}
         datasets["real_refined"] = (real, refined)
     arms = [
-        _arm(name, datasets[name], look_reference)
+        _arm(name, datasets[name], look_reference, teachers)
         for name in ARM_TITLES
         if name in config.arms and name in datasets
     ]
@@ -274,7 +331,12 @@ def choose_arms(
     return tuple(arms)
 
 
-def _arm(name: ArmName, datasets: tuple[str, ...], look_reference: str | None = None) -> Arm:
+def _arm(
+    name: ArmName,
+    datasets: tuple[str, ...],
+    look_reference: str | None = None,
+    teachers: tuple[str, ...] = (),
+) -> Arm:
     return Arm(
         name=name,
         title=ARM_TITLES[name],
@@ -283,6 +345,7 @@ def _arm(name: ArmName, datasets: tuple[str, ...], look_reference: str | None = 
         look=_LOOKS.get(name),
         look_reference=look_reference if name in _LOOKS else None,
         teachers_of=look_reference if name in _ADAPTED else None,
+        teachers=teachers if name in _ADAPTED else (),
         augmented=name in _AUGMENTED,
     )
 

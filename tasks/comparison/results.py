@@ -12,13 +12,16 @@ from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from tasks.comparison.arms import Protocol
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureName
 from tasks.comparison.label_prior import angles_deg, spread_of
-from tasks.comparison.plan import Arm, ArmAnswers, Comparison, LabelPriorRef, LabelSpread
+from tasks.comparison.plan import (
+    Arm,
+    ArmAnswers,
+    Comparison,
+    LabelPriorRef,
+    LabelSpread,
+    PseudoLabelsRef,
+)
 
 BOOTSTRAP_SEED = 0
-
-DOUBTFUL_SHARE = 0.25
-"""Effective share of the synthetic rows below which an estimated label prior is doubtful: it was
-17% where matching did harm (the demo's domains), 45% where it helped (docs/decisions.md)."""
 CHEAP = {
     "tone_matched": "histogram matching",
     "fourier": "Fourier amplitudes",
@@ -38,6 +41,7 @@ _PAIRS = (
     ("adapted", "synthetic_unmatched"),
     ("adapted_refined", "synthetic_unmatched"),
     ("adapted", "synthetic"),
+    ("adapted_refined", "synthetic"),
     ("adapted_refined", "adapted"),
     ("refined_augmented", "synthetic_augmented"),
     ("refined", "real"),
@@ -110,19 +114,23 @@ class LabelMatching(_Model):
 
     prior: LabelPriorRef
     test: LabelSpread
+    matched: bool
+    """Whether any arm was matched: a doubtful estimate leaves labels as they are."""
 
     def __str__(self) -> str:
-        doubt = (
-            " So few synthetic rows are left in effect that the estimate is doubtful: see the arm "
-            "with labels unmatched, or leave labels as they are (--no-match-labels)."
-            if self.prior.effective_share < DOUBTFUL_SHARE
-            else ""
-        )
-        return (
+        prior = self.prior
+        done = (
             "Labels matched: synthetic and refined rows are drawn as often as their gaze is "
-            f"estimated to occur among unlabelled real images ({self.prior.estimated}; true on the "
-            f"test images: {self.test}; synthetic labels: {self.prior.training}; "
-            f"{self.prior.effective_share:.0%} of the synthetic rows in effect).{doubt}"
+            "estimated to occur among unlabelled real images"
+            if self.matched
+            else "Labels NOT matched, since the estimate of how gaze is distributed among "
+            "unlabelled real images is doubtful"
+        )
+        why = f": {prior.doubt}" if prior.doubt else ""
+        return (
+            f"{done}{why} (estimated {prior.estimated}; true on the test images: {self.test}; "
+            f"synthetic labels: {prior.training}; {prior.effective_share:.0%} of the synthetic "
+            "rows in effect if matched)."
         )
 
 
@@ -141,6 +149,8 @@ class Results(_Model):
     seeds: int
     pupil_shift_px: PupilShift | None
     label_matching: LabelMatching | None
+    pseudo_labels: dict[str, PseudoLabelsRef]
+    """What the adapted arms learn from, by arm."""
     verdict: str
     """The answer in a sentence or a few; the first is the one."""
 
@@ -212,6 +222,9 @@ def find(
         seeds=comparison.seeds,
         pupil_shift_px=shift,
         label_matching=label_matching(comparison, some),
+        pseudo_labels={
+            arm.name: arm.pseudo_labels for arm in comparison.arms if arm.pseudo_labels is not None
+        },
         verdict=verdict(comparison, arms, differences, shift, groups),
     )
 
@@ -220,7 +233,11 @@ def label_matching(comparison: Comparison, answers: ArmAnswers) -> LabelMatching
     """Set the distribution that labels were matched to beside the test set's true one."""
     if comparison.label_prior is None:
         return None
-    return LabelMatching(prior=comparison.label_prior, test=spread_of(angles_deg(answers.truth)))
+    return LabelMatching(
+        prior=comparison.label_prior,
+        test=spread_of(angles_deg(answers.truth)),
+        matched=any(arm.matched for arm in comparison.arms),
+    )
 
 
 def arm_result(arm: Arm, answers: ArmAnswers, comparison: Comparison) -> ArmResult:
@@ -326,22 +343,28 @@ def _worth(differences: Mapping[str, Difference]) -> list[str]:
 
 
 def _whole_way(differences: Mapping[str, Difference]) -> list[str]:
-    """Say what label matching is worth by itself, and together with refinement."""
-    parts = {
-        "Matching labels alone": "synthetic_minus_synthetic_unmatched",
-        "matching labels and refining": "refined_minus_synthetic_unmatched",
-        "adapting to unlabelled real images": "adapted_minus_synthetic_unmatched",
-        "refining and adapting": "adapted_refined_minus_synthetic_unmatched",
+    """Say what unlabelled real images are worth: matching labels and adapting, also refined."""
+    matched = {
+        "synthetic": "matching labels alone",
+        "refined": "matching labels and refining",
     }
+    adapted = {
+        "adapted": "adapting to unlabelled real images",
+        "adapted_refined": "refining and adapting",
+    }
+    if any(name.endswith("_minus_synthetic_unmatched") for name in differences):
+        base, parts, against = "synthetic_unmatched", matched | adapted, " with labels unmatched"
+    else:
+        base, parts, against = "synthetic", adapted, ""
     said = [
         f"{words}: {_interval(differences[name])}"
-        for words, name in parts.items()
-        if name in differences
+        for arm, words in parts.items()
+        if (name := f"{arm}_minus_{base}") in differences
     ]
     if not said:
         return []
     words = "; ".join(said)
-    return [f"{words[0].upper()}{words[1:]}, against synthetic images with labels unmatched."]
+    return [f"{words[0].upper()}{words[1:]}, against synthetic images{against}."]
 
 
 def _interval(difference: Difference) -> str:
@@ -385,7 +408,14 @@ def table(findings: Results) -> str:
         )
     rules = f"Protocol: {findings.protocol.title}; {findings.num_test:,} test images."
     matched = [] if findings.label_matching is None else [str(findings.label_matching)]
-    return "\n".join([*lines, "", rules, *matched, findings.verdict])
+    return "\n".join([*lines, "", rules, *matched, *adaptation(findings), findings.verdict])
+
+
+def adaptation(findings: Results) -> list[str]:
+    """Say what the adapted arms learnt from, a line an arm."""
+    return [
+        f"{findings.arms[name].title}: {labels}." for name, labels in findings.pseudo_labels.items()
+    ]
 
 
 def table_of_many(all_findings: Sequence[Results]) -> str:

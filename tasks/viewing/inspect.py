@@ -4,6 +4,7 @@ import io
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from storage.errors import CorruptDatasetError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
+from storage.schema import CORNERS_PX, LID_PX
 from storage.verification import check_shards
 from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import png
@@ -45,6 +47,30 @@ class LabelRange(BaseModel):
     """Valid rows of which it is not known."""
 
 
+class CropCentre(BaseModel):
+    """Where the images are centred: the eye's corners against the image's middle.
+
+    Two domains want one rule: a pixel at a width of 55 is about 3° of gaze.
+    """
+
+    landmarks: Literal["corners", "lids"]
+    """The corners' labels, or the lids' leftmost and rightmost points."""
+    offset_px: tuple[float, float]
+    """Midpoint of the corners less the image's middle, x to the right and y down: mean."""
+    offset_sd_px: tuple[float, float]
+    width_px: float
+    """Mean distance of the corners."""
+    width_sd_px: float
+
+    def __str__(self) -> str:
+        (x, y), (x_sd, y_sd) = self.offset_px, self.offset_sd_px
+        return (
+            f"midpoint of the {self.landmarks} from the image's middle: {x:+.1f} ± {x_sd:.1f} px "
+            f"right, {y:+.1f} ± {y_sd:.1f} px down; corner to corner {self.width_px:.1f} ± "
+            f"{self.width_sd_px:.1f} px"
+        )
+
+
 class Description(BaseModel):
     """What `simgan inspect` prints."""
 
@@ -65,6 +91,8 @@ class Description(BaseModel):
     pupil_labels_missed: float | None
     """Share of rows whose eye is no darker at its own pupil label than at those of others; None
     without pupil labels."""
+    crop_centre: CropCentre | None
+    """None without landmarks of the corners or the lids."""
     warnings: tuple[str, ...]
     digest: str
     code: dict[str, JsonValue]
@@ -93,6 +121,8 @@ class Description(BaseModel):
             lines.append(
                 f"  pupil labels beside the dark of the eye: {self.pupil_labels_missed:.1%}"
             )
+        if self.crop_centre is not None:
+            lines.append(f"  {self.crop_centre}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join([*lines, f"  digest {self.digest}"])
 
@@ -189,6 +219,7 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         provenance=spec.provenance,
         code=dataset.info.code,
         pupil_labels_missed=None if pairing is None else pairing.share_missed,
+        crop_centre=_crop_centre(dataset, labels),
         warnings=(warning,) if pairing is not None and (warning := pairing.warning()) else (),
         labels=tuple(
             LabelRange(
@@ -204,6 +235,33 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         ),
         rejections=dict(reasons.most_common()),
         digest=dataset.info.digest,
+    )
+
+
+def _crop_centre(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> CropCentre | None:
+    if CORNERS_PX.name in labels:
+        landmarks: Literal["corners", "lids"] = "corners"
+        corners = labels[CORNERS_PX.name]
+    elif LID_PX.name in labels:
+        landmarks, lids = "lids", labels[LID_PX.name]
+        lids = lids[np.isfinite(lids).all(axis=(1, 2))]
+        at = np.stack([lids[..., 0].argmin(axis=1), lids[..., 0].argmax(axis=1)], axis=1)
+        corners = np.take_along_axis(lids, at[..., None], axis=1)
+    else:
+        return None
+    corners = corners[np.isfinite(corners).all(axis=(1, 2))]
+    if not len(corners):
+        return None
+    spec = dataset.info.spec
+    offset = corners.mean(axis=1) - np.array([spec.width, spec.height]) / 2
+    width = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
+    (x, y), (x_sd, y_sd) = offset.mean(axis=0).tolist(), offset.std(axis=0).tolist()
+    return CropCentre(
+        landmarks=landmarks,
+        offset_px=(x, y),
+        offset_sd_px=(x_sd, y_sd),
+        width_px=float(width.mean()),
+        width_sd_px=float(width.std()),
     )
 
 

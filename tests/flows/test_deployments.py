@@ -82,7 +82,7 @@ def test_forms_show_help_units_choices_and_limits(deployed: dict[str, Deployment
     assert form_of(train, "config", "refiner", "kernel_size")["enum"] == [3, 5, 7]
     assert "in pixels" in form_of(deployed["compare"], "estimator", "max_shift_px")["description"]
     for name in ("compare", "pipeline"):
-        assert form_of(deployed[name], "comparison", "match_labels")["default"] is True
+        assert form_of(deployed[name], "comparison", "match_labels")["default"] == "auto"
     assert "estimated gaze" in form_of(deployed["compare"], "unlabelled")["description"]
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue, model_validator
 from typing_extensions import override
 
@@ -13,12 +14,14 @@ from storage.errors import SourceError
 from storage.samples import Floats, Images, Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.array_file import open_array_file
-from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
+from storage.sources.crop import Box, Size, centre_box, crop_and_resize, to_crops
 from storage.sources.gaze_angles import directions, directions_of_angles
 from storage.sources.image_file import MAX_SIDE_PX
 from storage.sources.options import Side, SourceOptions
 from storage.sources.registry import register
 from storage.sources.rows import read_together
+
+Floats64 = NDArray[np.float64]
 
 PIXEL_TYPES: dict[str, PixelType] = {"uint8": "uint8", "uint16": "uint16"}
 
@@ -44,6 +47,8 @@ class ArraysOptions(SourceOptions):
     """The gaze vectors' y points up, as UnityEyes has it."""
     pupil: str | None = None
     """Name of the pupil centres [N, 2], x and y in pixels from the top left."""
+    corners: str | None = None
+    """Name of both eye corners [N, 2, 2], likewise: crops are centred midway between them."""
     id: str | None = None
     """Name of the samples' names [N], text or whole numbers; the row number when empty."""
     person: str | None = None
@@ -52,7 +57,7 @@ class ArraysOptions(SourceOptions):
     domain: Literal["synthetic", "real"] = "synthetic"
     """Domain of the images."""
     size: tuple[Side, Side] | None = None
-    """Height and width to crop (from the middle) and resize to, in pixels; as they are when
+    """Height and width to crop and resize to, in pixels; as they are when
     empty."""
 
     @model_validator(mode="after")
@@ -71,7 +76,8 @@ class ArraysOptions(SourceOptions):
 class ArraysSource:
     """The rows of named arrays of equal length.
 
-    A row whose gaze is no direction is not valid; a pupil that is not known is NaN.
+    A row whose gaze is no direction, or whose corners are not known, is not valid; a pupil that is
+    not known is NaN.
 
     Raises SourceError where an array is missing, of another shape or type, or of another length.
     """
@@ -83,7 +89,7 @@ class ArraysSource:
     def __init__(self, given: ArraysOptions) -> None:
         self._file = open_array_file(given.file)
         self._images, self._gaze, self._angles = given.images, given.gaze, given.gaze_pitchyaw
-        self._y_up, self._pupil = given.y_up, given.pupil
+        self._y_up, self._pupil, self._corners = given.y_up, given.pupil, given.corners
         self._id, self._person = given.id, given.person
         self.domain: Domain = given.domain
         self._num_rows, self._frame, channels, self.dtype = self._look_at_images()
@@ -101,6 +107,8 @@ class ArraysSource:
             "person": given.person,
             "size": [*self._size],
         }
+        if given.corners is not None:
+            self.options["corners"] = given.corners
         self._digest = self._digest_of_pieces()
 
     def __len__(self) -> int:
@@ -126,26 +134,44 @@ class ArraysSource:
         return read_together(self, start, stop, self._read)
 
     def _read(self, start: int, stop: int) -> SampleBlock:
-        images = self._read_images(start, stop)
-        ids, labels = self.ids(start, stop), self._read_labels(start, stop)
-        valid = np.ones(len(ids), bool)
+        boxes = self._boxes(start, stop)
+        known: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+        boxes[~known] = centre_box(self._frame, self._size)
+        images = self._read_images(start, stop, boxes)
+        ids, labels = self.ids(start, stop), self._read_labels(start, stop, boxes)
+        faults: dict[str, NDArray[np.bool_]] = {"the eye corners are not known": ~known}
         if "gaze" in labels:
-            valid = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
+            directed = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
+            faults["the gaze is no direction"] = ~directed
+        reasons = [
+            next((why for why, at in faults.items() if at[row]), "") for row in range(len(ids))
+        ]
+        valid = np.array([not reason for reason in reasons], bool)
         if not valid.all():
             images = np.where(valid[:, None, None, None], images, images.dtype.type(0))
         for label in labels.values():
             label[~valid] = np.nan
         rejections = (
-            Rejection(start + place, ids[place], "the gaze is no direction")
-            for place in np.flatnonzero(~valid).tolist()
+            Rejection(start + row, ids[row], reason) for row, reason in enumerate(reasons) if reason
         )
         return SampleBlock(images, valid, ids, labels, tuple(rejections))
+
+    def _boxes(self, start: int, stop: int) -> Floats64:
+        """Return the box of each row, [n, 4] as `Box` has it; not finite where it is not known."""
+        middle = centre_box(self._frame, self._size)
+        boxes = np.tile(np.array(middle), (min(stop, len(self)) - start, 1))
+        if self._corners is not None:
+            corners = self._file.rows(self._corners, start, stop).astype(np.float64)
+            # Those far away are another image's, or none's.
+            corners[np.abs(corners) > 2 * max(self._frame)] = np.nan
+            boxes[:, :2] = corners.mean(axis=1) - [middle.width / 2, middle.height / 2]
+        return boxes
 
     def _digest_of_pieces(self) -> str:
         """Return the digest; of few pieces, since every one opens the file anew."""
         sha = hashlib.sha256()
-        keys = (self._images, self._gaze, self._angles, self._pupil, self._id, self._person)
-        for key in filter(None, keys):
+        labels = (self._gaze, self._angles, self._pupil, self._id, self._person, self._corners)
+        for key in filter(None, (self._images, *labels)):
             sha.update(f"{key} {self._file.look(key)}".encode())
             for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
                 rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
@@ -183,6 +209,8 @@ class ArraysSource:
         if self._pupil is not None:
             self._require_floats("pupil", self._pupil, 2)
             labels.append(PUPIL_PX)
+        if self._corners is not None:
+            self._require_floats("corners", self._corners, 2, 2)
         return tuple(labels)
 
     def _require_radians(self, key: str) -> None:
@@ -193,11 +221,12 @@ class ArraysSource:
                 f"gaze_pitchyaw {key!r} must be in radians, got angles up to {largest:.1f}"
             )
 
-    def _require_floats(self, role: str, key: str, width: int) -> None:
+    def _require_floats(self, role: str, key: str, *shape_of_one: int) -> None:
         shape, dtype = self._file.look(key)
-        if dtype.kind not in "fiu" or shape[1:] != (width,):
+        if dtype.kind not in "fiu" or shape[1:] != shape_of_one:
+            wanted = ", ".join(["N", *map(str, shape_of_one)])
             raise SourceError(
-                f"{role} {key!r} must be numbers [N, {width}], got {dtype} {list(shape)}"
+                f"{role} {key!r} must be numbers [{wanted}], got {dtype} {list(shape)}"
             )
         self._require_length(role, key, shape)
 
@@ -226,13 +255,19 @@ class ArraysSource:
             )
         self._require_length(role, key, shape)
 
-    def _read_images(self, start: int, stop: int) -> Images:
+    def _read_images(self, start: int, stop: int, boxes: Floats64) -> Images:
         # A file may have the other order of bytes.
         images = self._file.rows(self._images, start, stop).astype(self.dtype, copy=False)
         images = images.reshape(len(images), *self._frame, self.image_shape[2])
-        return crop_and_resize(images, centre_box(self._frame, self._size), self._size)
+        if self._corners is None:
+            return crop_and_resize(images, centre_box(self._frame, self._size), self._size)
+        each = [
+            crop_and_resize(image[None], Box(*box), self._size)
+            for image, box in zip(images, boxes.tolist(), strict=True)
+        ]
+        return np.concatenate(each)
 
-    def _read_labels(self, start: int, stop: int) -> dict[str, Floats]:
+    def _read_labels(self, start: int, stop: int, boxes: Floats64) -> dict[str, Floats]:
         labels: dict[str, Floats] = {}
         if self._gaze is not None:
             vectors = self._file.rows(self._gaze, start, stop).astype(np.float64)
@@ -242,7 +277,7 @@ class ArraysSource:
             labels["gaze"] = directions_of_angles(angles)
         if self._pupil is not None:
             points = self._file.rows(self._pupil, start, stop).astype(np.float64)
-            pupils = to_crop(points, centre_box(self._frame, self._size), self._size)
+            pupils = to_crops(points, boxes, self._size)
             labels["pupil_px"] = np.where(np.isfinite(pupils), pupils, np.float32(np.nan))
         return labels
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import GAZE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
-from storage.sources.crop import Size, centre_box, crop_and_resize, to_crop
+from storage.sources.crop import Size, box_around, centre_box, crop_and_resize, to_crop
 from storage.sources.image_file import Channels, opened_image
 from storage.sources.listing import Listing
 from storage.sources.options import SizedOptions
@@ -24,7 +24,20 @@ from storage.sources.plain_pickle import NotPlainError, load_plain
 from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
 
+Crop = Literal["frame", "corners"]
+
 MAX_LABEL_BYTES = 1 << 16
+
+_CARUNCLE, _OUTER_CORNER = 0, 6
+"""Points of the lids at the nose, where the sclera meets the caruncle, and at the ear."""
+_TIP_OF_HEAD = {
+    **{"f01": (-8, 3), "f02": (-15, 4), "f03": (-15, 2), "f04": (-13, 8), "f05": (-12, 3)},
+    **{"m01": (-9, 3), "m02": (-15, 2), "m03": (-17, 5), "m04": (-12, 6), "m05": (-13, 4)},
+}
+"""Where the tip of the inner corner lies from the caruncle's edge, x and y in pixels of a frame
+120 wide: measured by eye, ± 2 px. The files have no point there, and landmarks of faces do."""
+_TIP_OF_OTHERS = (-13, 4)
+_FRAME_WIDTH = 120
 
 IRIS_8_PX = IRIS_PX.model_copy(update={"shape": (8, 2)})
 LID_12_PX = LID_PX.model_copy(update={"shape": (12, 2)})
@@ -37,6 +50,9 @@ class SynthesEyesOptions(SizedOptions):
     format: Literal["syntheseyes"] = "syntheseyes"
     folder: Path
     """The folder; nested folders are read too."""
+    crop: Crop = "frame"
+    """Cut about the frame's middle, or midway between the eye's corners; both domains of a training
+    want the same rule."""
     channels: Channels = 1
     """1: grey, 3: colour."""
 
@@ -48,8 +64,10 @@ class SynthesEyesOptions(SizedOptions):
 class SynthesEyesSource:
     """The pairs in a folder and the folders in it, named by their relative stem ("f01/f01_10_…").
 
-    The image is cut from the middle. The pupil label is the mean of the pupil's eight points.
-    A pair that lacks a file, does not decode or has other labels is a row that is not valid.
+    The image is cut from the frame's middle ("frame"), or midway between the eye's corners, the
+    inner one's tip estimated by head ("corners"); as wide as the frame allows in its middle. The
+    pupil label is the mean of the pupil's eight points. A pair that lacks a file, does not decode
+    or has other labels is a row that is not valid.
     """
 
     name = "syntheseyes"
@@ -62,8 +80,11 @@ class SynthesEyesSource:
     def __init__(self, given: SynthesEyesOptions) -> None:
         self._folder = given.folder
         self._size = Size(given.height, given.width)
+        self._crop = given.crop
         self._channels: Channels = given.channels
         self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": given.channels}
+        if given.crop != "frame":
+            self.options["crop"] = given.crop
         self.image_shape = (*self._size, given.channels)
         self._files = Listing(self._folder, _split_name, num_files=2)
         if not len(self._files):
@@ -98,11 +119,15 @@ class SynthesEyesSource:
                 raise BadSampleError("the image has 16 bits a grey level, not 8")
             frame = image.read(self._channels)
         size = Size(*frame.shape[:2])
-        box = centre_box(size, self._size)
-        iris, lids, pupil = (
-            to_crop(_points(document, key, count, size), box, self._size)
+        points = [
+            _points(document, key, count, size)
             for key, count in (("iris", 8), ("lids", 12), ("pupil", 8))
-        )
+        ]
+        box = centre_box(size, self._size)
+        if self._crop == "corners":
+            x, y = _middle_of_corners(points[1], name, size)
+            box = box_around(x, y, box.width, self._size)
+        iris, lids, pupil = (to_crop(each, box, self._size) for each in points)
         labels = {
             "gaze": (look / np.linalg.norm(look)).astype(np.float32),
             "pupil_px": pupil.mean(axis=0),
@@ -110,6 +135,14 @@ class SynthesEyesSource:
             "lid_px": lids,
         }
         return crop_and_resize(frame[None], box, self._size)[0], labels
+
+
+def _middle_of_corners(lids: NDArray[np.float64], name: str, frame: Size) -> tuple[float, float]:
+    """Return the point midway between the corners of an eye of the head that a name begins with."""
+    head = name.rpartition("/")[2].partition("_")[0]
+    tip = np.array(_TIP_OF_HEAD.get(head, _TIP_OF_OTHERS)) * (frame.width / _FRAME_WIDTH)
+    x, y = (lids[_CARUNCLE] + tip + lids[_OUTER_CORNER]) / 2
+    return float(x), float(y)
 
 
 def _split_name(name: str) -> tuple[str, int] | None:

@@ -44,14 +44,14 @@ from storage.sources.rows import (
     tried,
 )
 
-Crop = Literal["eye-width", "margin"]
+Crop = Literal["eye-width", "margin", "corners"]
 Points = NDArray[np.float64]
 
 EYE_WIDTHS = 1.5
 """Width of the "eye-width" crop, in distances from the caruncle to the outer corner."""
 
 MARGIN_SHARE = 140 / 640
-"""Width of the "margin" crop, as a share of the frame's."""
+"""Width of the "margin" and "corners" crops, as a share of the frame's."""
 
 IRIS_WAY = 0.1343
 """Distance of the iris' centre from the frame's, in frame heights per unit of look_vec."""
@@ -74,8 +74,8 @@ class UnityEyesOptions(SizedOptions):
     folder: Path
     """The folder; nested folders are read too."""
     crop: Crop = "eye-width"
-    """Crop of the eye: 1.5 eye widths wide, or a fixed share of the frame; both domains of a
-    training want the same rule."""
+    """Crop of the eye: about its opening, 1.5 eye widths or a fixed share of the frame wide, or
+    midway between the eye's corners; both domains of a training want the same rule."""
     channels: Channels = 1
     """1: grey, 3: colour."""
     head_limit_deg: float | None = Field(default=None, gt=0, le=180)
@@ -90,8 +90,9 @@ class UnityEyesSource:
     """The pairs in a folder and the folders in it, named by their relative stem ("12", "a/12").
 
     The eye is cut out round the centre of its opening (the bounding box of the lids' inner
-    margin): 1.5 eye widths wide ("eye-width"), or a fixed share of the frame ("margin"), and as
-    high as `size` asks for. Frames may be of any size. The pupil label is the mean of the iris'
+    margin), 1.5 eye widths wide ("eye-width") or a fixed share of the frame ("margin"), or midway
+    between the caruncle's tip and the outer corner, a fixed share wide ("corners"); as high as
+    `size` asks for. Frames may be of any size. The pupil label is the mean of the iris'
     contour, since the files have no pupil.
 
     With a limit, eyes of heads whose pitch or yaw exceeds it are left out. A frame much larger
@@ -176,16 +177,23 @@ class UnityEyesSource:
         return _Found(eye, box, image.size.height, pixels, box_in_them)
 
     def _box(self, eye: "_Eye", frame: Size) -> Box:
-        (xs, ys), (inner_x, inner_y) = eye.margin, eye.inner
+        (xs, ys), (inner_x, inner_y) = eye.margin, map(fmean, eye.caruncle)
         # The outer corner is the point of the lids that is farthest from the inner one.
-        eye_width = max(
-            math.sqrt((x - inner_x) ** 2 + (y - inner_y) ** 2) for x, y in zip(xs, ys, strict=True)
+        eye_width, outer_x, outer_y = max(
+            (math.sqrt((x - inner_x) ** 2 + (y - inner_y) ** 2), x, y)
+            for x, y in zip(xs, ys, strict=True)
         )
         if not 4 <= eye_width <= 2 * frame.width:
             raise BadSampleError("the lids are of no plausible size")
         wide = EYE_WIDTHS * eye_width if self._crop == "eye-width" else MARGIN_SHARE * frame.width
-        x, y = (min(xs) + max(xs)) / 2, frame.height - (min(ys) + max(ys)) / 2
-        return box_around(x, y, wide, self._size)
+        x, y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
+        if self._crop == "corners":
+            tip_x, tip_y = max(
+                zip(*eye.caruncle, strict=True),
+                key=lambda point: (point[0] - outer_x) ** 2 + (point[1] - outer_y) ** 2,
+            )
+            x, y = (tip_x + outer_x) / 2, (tip_y + outer_y) / 2
+        return box_around(x, frame.height - y, wide, self._size)
 
     def _labels(self, found: list["_Found"]) -> dict[str, NDArray[np.float32]]:
         """Return the labels of n eyes as they are in their crops."""
@@ -221,8 +229,8 @@ class _Eye(NamedTuple):
     head_deg: list[float]
     iris: Contour
     margin: Contour
-    inner: tuple[float, float]
-    """The inner corner: the middle of the caruncle's points."""
+    caruncle: Contour
+    """Its middle counts as the inner corner, its farthest point as that corner's tip."""
 
 
 class _Found(NamedTuple):
@@ -306,7 +314,7 @@ def _read_eye(path: str) -> _Eye:
         head_deg=head_deg,
         iris=(iris[0], iris[1]),
         margin=(margin[0], margin[1]),
-        inner=(fmean(caruncle[0]), fmean(caruncle[1])),
+        caruncle=(caruncle[0], caruncle[1]),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimation import adaptation
-from simgan_core.estimation.adaptation import centre_by_look, student_config
+from simgan_core.estimation.adaptation import centre_by_look, choose_centring, student_config
 
 
 def looks_with_offsets(count: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,3 +64,26 @@ def test_predictions_that_are_not_of_the_images_are_refused() -> None:
 def test_a_student_keeps_nothing_out() -> None:
     config = student_config(EstimatorConfig(steps=9))
     assert (config.validation_share, config.steps) == (0.0, 9)
+
+
+def test_agreement_of_two_simulators_chooses_a_centring_that_removes_their_offsets() -> None:
+    images, truth, first = looks_with_offsets()
+    rng = np.random.default_rng(5)
+    second = truth - (first - truth) + rng.normal(0, 2, truth.shape)
+    chosen = choose_centring([first, second], images, seed=0)
+    assert chosen.centring.num_steps > 0
+    assert chosen.agreement > chosen.agreement_uncentred + 0.1
+    centred = centre_by_look(first, images, seed=0, centring=chosen.centring)
+    assert np.abs(centred - truth).mean() < 0.5 * np.abs(first - truth).mean()
+
+
+def test_nothing_is_subtracted_where_that_makes_predictions_agree_less() -> None:
+    """Each look looks its own way, which both simulators' estimators see."""
+    images, _, predicted = looks_with_offsets()
+    rng = np.random.default_rng(6)
+    blurred = [predicted + rng.normal(0, 8, predicted.shape) for _ in range(2)]
+    chosen = choose_centring(blurred, images, seed=0)
+    assert chosen.centring.num_steps == 0
+    assert chosen.agreement == chosen.agreement_uncentred
+    kept = centre_by_look(predicted, images, seed=0, centring=chosen.centring)
+    np.testing.assert_array_equal(kept, predicted)

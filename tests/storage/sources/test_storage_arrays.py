@@ -21,6 +21,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "look_vec": RANDOM.normal(size=(NUM_ROWS, 3)),
     "angles": RANDOM.uniform(-1, 1, (NUM_ROWS, 2)),
     "pupil": RANDOM.uniform(10, 30, (NUM_ROWS, 2)),
+    "corners": RANDOM.uniform((5, 10), (55, 25), (NUM_ROWS, 2, 2)),
     "short": np.zeros((NUM_ROWS - 1, 3)),
     "name": np.array([f"eye/{row}" for row in range(NUM_ROWS)]),
     "bytes": np.array([f"é{row}".encode() for row in range(NUM_ROWS)]),
@@ -144,6 +145,31 @@ def test_pupils_move_with_the_crop(file: Path) -> None:
     assert block.labels["pupil_px"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_crops_are_centred_midway_between_the_corners(tmp_path: Path) -> None:
+    # A dark pupil lies midway between the corners of each image.
+    images = np.full((3, 36, 60), 200, np.uint8)
+    middles = np.array([(20, 14), (30, 18), (41, 21)])
+    for image, (x, y) in zip(images, middles, strict=True):
+        image[y - 1 : y + 1, x - 1 : x + 1] = 0
+    corners = middles[:, None] + np.array([[-15.0, 3.0], [15.0, -3.0]])
+    corners[2, 0] = np.nan
+    write(tmp_path / "a.npz", {"image": images, "corners": corners, "pupil": middles * 1.0})
+    source = ArraysOptions(
+        file=str(tmp_path / "a.npz"),
+        images="image",
+        corners="corners",
+        pupil="pupil",
+        size=(18, 30),
+    )
+    block = source.open().read(0, 3)
+    assert block.valid.tolist() == [True, True, False]
+    assert [each.reason for each in block.rejections] == ["the eye corners are not known"]
+    assert block.labels["pupil_px"][:2] == pytest.approx(np.array([(15, 9)] * 2))
+    np.testing.assert_array_equal(block.images[0], block.images[1])
+    dark = np.argwhere(block.images[0, ..., 0] < 200) + 0.5
+    assert dark.mean(axis=0) == pytest.approx((9, 15))
+
+
 def test_a_gaze_that_is_no_direction_is_rejected(tmp_path: Path) -> None:
     gaze = np.ones((4, 3))
     gaze[1], gaze[2, 0] = 0, np.nan
@@ -167,6 +193,7 @@ def test_a_gaze_that_is_no_direction_is_rejected(tmp_path: Path) -> None:
         ({"images": "image", "gaze": "angles"}, r"must be numbers \[N, 3\].*\[20, 2\]"),
         ({"images": "image", "gaze": "name"}, r"must be numbers \[N, 3\]"),
         ({"images": "image", "pupil": "nothing"}, "no array 'nothing'"),
+        ({"images": "image", "corners": "pupil"}, r"must be numbers \[N, 2, 2\].*\[20, 2\]"),
         ({"images": "image", "id": "pupil"}, "must be text or whole numbers"),
         ({"images": "image", "id": "short"}, "must be text or whole numbers"),
         ({"images": "image", "person": "pupil"}, "person 'pupil' must be text or whole numbers"),

@@ -32,6 +32,20 @@ def test_syntheseyes_one_pair_by_hand(shared_data: Path) -> None:
     )
 
 
+def test_syntheseyes_crops_about_the_corners_are_as_wide_as_the_frame(shared_data: Path) -> None:
+    by_crop = [
+        SynthesEyesOptions(folder=shared_data / "syntheseyes/raw", crop=crop).open().read(0, 40)
+        for crop in ("frame", "corners")
+    ]
+    lids = [block.labels["lid_px"] for block in by_crop]
+    # Rows 0 to 29 are of head f01, 30 to 39 of f02, whose inner corners end further to the nose.
+    tips = np.where(np.arange(40)[:, None] < 30, (-8, 3), (-15, 4)) * 55 / 120
+    middles = (lids[1][:, 0] + tips + lids[1][:, 6]) / 2
+    assert middles == pytest.approx(np.full((40, 2), (27.5, 17.5)), abs=1e-3)
+    widths = [np.ptp(each[..., 0], axis=1) for each in lids]
+    assert widths[1] == pytest.approx(widths[0], abs=1e-3)
+
+
 def test_all_syntheseyes_pairs_agree_with_the_published_extract(shared_data: Path) -> None:
     source = SynthesEyesOptions(folder=shared_data / "syntheseyes/raw").open()
     block = source.read(0, len(source))

@@ -110,6 +110,18 @@ def test_the_margin_crop_is_a_share_of_the_frame(folder: Path) -> None:
     assert np.ptp(block.labels["lid_px"][0, :, 0]) == pytest.approx(48 * scale, abs=0.01)
 
 
+def test_the_corners_crop_is_centred_midway_between_them(folder: Path) -> None:
+    block = UnityEyesOptions(folder=folder, crop="corners").open().read(0, 1)
+    scale = 55 / (WIDTH * 140 / 640)
+    # The outer corner is at (106, 61), the lids' middle at (82, 61).
+    caruncle = circle(np.array([55.0, 62.0]), 3, 3, 7)
+    tip = caruncle[np.linalg.norm(caruncle - (106, 61), axis=1).argmax()]
+    middle = np.mean([tip, (106.0, 61.0)], axis=0)
+    expected = np.array([27.5, 17.5]) + (np.array([82.0, 61.0]) - middle) * scale
+    assert block.labels["lid_px"][0].mean(axis=0) == pytest.approx(expected, abs=1e-3)
+    assert np.ptp(block.labels["lid_px"][0, :, 0]) == pytest.approx(48 * scale, abs=0.01)
+
+
 def test_decoding_at_a_reduced_scale_changes_an_image_by_less_than_two_levels(
     tmp_path: Path,
 ) -> None:

@@ -28,7 +28,7 @@ PAIR = ("synthetic", "refined")
 def plan(
     eyes: dict[str, str], seeds: int = 2, estimator: EstimatorConfig = QUICK, **config: Any
 ) -> Comparison:
-    chosen = ComparisonConfig(**{"methods": (), "shares": (), "match_labels": False, **config})
+    chosen = ComparisonConfig(**{"methods": (), "shares": (), "match_labels": "never", **config})
     real = eyes.get("real")
     return plan_comparison.fn(
         DatasetCache(),

@@ -43,6 +43,7 @@ def page() -> Page:
         seeds=3,
         pupil_shift_px=None,
         label_matching=None,
+        pseudo_labels={},
         verdict="Refined is WORSE. It is not worth it.",
         test_evaluations=7,
         registered_model=None,

@@ -10,7 +10,7 @@ from source_samples import SAMPLES
 from storage.errors import CorruptDatasetError
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
-from storage.schema import DatasetSpec
+from storage.schema import CORNERS_PX, LID_PX, DatasetSpec, LabelSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
 from tasks.viewing.inspect import inspect_dataset, verify_dataset
@@ -160,3 +160,34 @@ def test_records_that_are_not_the_datasets_are_found(tmp_path: Path) -> None:
     record.write_text(record.read_text().replace('"digest": "', '"digest": "0'))
     with pytest.raises(CorruptDatasetError, match="records"):
         verify_dataset(url)
+
+
+@pytest.mark.parametrize("landmarks", [CORNERS_PX, LID_PX])
+def test_inspecting_says_how_far_from_the_middle_the_eyes_are_cut(
+    landmarks: LabelSpec, tmp_path: Path
+) -> None:
+    angles = np.linspace(0, 2 * np.pi, landmarks.shape[0], endpoint=False)
+    outline = np.stack([-10 * np.cos(angles), 4 * np.sin(angles)], axis=1)
+    # Middles 2 px to the right, and 2 and 4 px above the image's middle (20, 12).
+    points = np.float32([(22.0, 10.0), (22.0, 8.0)])[:, None] + outline.astype(np.float32)
+    spec = DatasetSpec(
+        num_rows=2,
+        height=24,
+        width=40,
+        channels=1,
+        dtype="uint8",
+        labels=(landmarks,),
+        domain="synthetic",
+        source={"name": "test"},
+        preprocess="none",
+    )
+    writer = DatasetWriter.open(str(tmp_path / "d.zarr"), spec)
+    images = np.full((2, 24, 40, 1), 128, np.uint8)
+    labels = {landmarks.name: points}
+    writer.write_shard(0, SampleBlock(images, np.ones(2, bool), ["a", "b"], labels))
+    found = inspect_dataset(writer.finish().url, tmp_path / "sheet.png")
+    assert found.crop_centre is not None
+    assert found.crop_centre.offset_px == pytest.approx((2, -3))
+    assert found.crop_centre.offset_sd_px == pytest.approx((0, 1))
+    assert found.crop_centre.width_px == pytest.approx(20)
+    assert "+2.0 ± 0.0 px right, -3.0 ± 1.0 px down" in found.text()

@@ -1,0 +1,145 @@
+"""Pseudo-labels of unlabelled real images: predictions of estimators of one or more simulators."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.estimation.adaptation import DEFAULT_CENTRING, centre_by_look, choose_centring
+from simgan_core.gaze import gaze_from_pitchyaw
+from storage.schema import DatasetInfo
+from tasks.comparison.estimators import (
+    Lessons,
+    plain_estimator_id,
+    trained_estimator,
+    write_atomically,
+)
+from tasks.comparison.kept_files import pseudo_labels_file
+from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_of
+from tasks.comparison.plan import Arm, Comparison, PseudoLabelsRef
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.experiments import COMPARISONS
+from tasks.runtime.paths import home
+from tasks.runtime.policies import CACHE
+from tasks.runtime.recipes import recipe_version
+from tasks.runtime.tracking import begin_run, tracked_run
+
+logger = logging.getLogger(__name__)
+
+_SEED = 0
+"""Which images stand for all where they are many."""
+
+
+@task(name="teach-students", cache_policy=CACHE)
+def teach_students(comparison: Comparison, datasets: DatasetCache) -> Comparison:
+    """Label the unlabelled images that the adapted arms learn from; found if that is done."""
+    if not any(arm.teachers_of for arm in comparison.arms):
+        return comparison
+    arms = tuple(
+        arm.model_copy(update={"pseudo_labels": _pseudo_labels(arm, comparison, datasets)})
+        if arm.teachers_of
+        else arm
+        for arm in comparison.arms
+    )
+    taught = comparison.model_copy(update={"arms": arms})
+    run = begin_run(COMPARISONS, comparison.id, comparison.id)
+    # What tables are rebuilt from, now with the figures of the pseudo-labels.
+    run.text("comparison.json", taught.model_dump_json(indent=2))
+    for arm in arms:
+        if arm.pseudo_labels is not None:
+            run.metrics(arm.pseudo_labels.metrics(arm.name))
+    run.flush()
+    return taught
+
+
+def pseudo_labelled(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> Lessons:
+    """Return the unlabelled images of an arm with its pseudo-labels."""
+    assert arm.teachers_of is not None, "an adapted arm"
+    assert arm.pseudo_labels is not None, "teach_students comes before estimate"
+    with np.load(pseudo_labels_file(arm.pseudo_labels)) as kept:
+        gaze = kept["gaze"]
+    images = datasets.load(comparison.datasets[arm.teachers_of]).images
+    return Lessons(images, {"gaze": gaze})
+
+
+def _pseudo_labels(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> PseudoLabelsRef:
+    """Average the predictions of two estimators a simulator, centred alike."""
+    config = comparison.estimator
+    sources = [comparison.datasets[url] for url in (arm.datasets[0], *arm.teachers)]
+    unlabelled = comparison.datasets[str(arm.teachers_of)]
+    name = content_id(
+        "pseudo-labels",
+        {
+            "sources": [info.digest for info in sources],
+            "unlabelled": unlabelled.digest,
+            "estimator": config.model_dump(mode="json"),
+            "recipe": recipe_version("estimate"),
+        },
+    )
+    path = home() / "pseudo_labels" / f"{name}.npz"
+    with tracked_run(COMPARISONS, name, name, {"stage": "pseudo-labels"}) as run:
+        if not path.exists():
+            write_atomically(path, _predicted(sources, unlabelled, config, datasets))
+            run.artifact(path)
+        with np.load(path) as kept:
+            neighbours, steps = kept["centring"].tolist()
+            agreement, uncentred = kept["agreement"].tolist()
+            spread = spread_of(kept["pitchyaw_deg"])
+        alone = len(sources) == 1
+        found = PseudoLabelsRef(
+            id=name,
+            num_sources=len(sources),
+            num_neighbours=neighbours,
+            num_steps=steps,
+            agreement=None if alone else agreement,
+            agreement_uncentred=None if alone else uncentred,
+            spread=spread,
+        )
+        run.metrics(found.metrics(arm.name))
+    logger.info("%s: %s", arm.title, found)
+    return found
+
+
+def _predicted(
+    sources: list[DatasetInfo],
+    unlabelled: DatasetInfo,
+    config: EstimatorConfig,
+    datasets: DatasetCache,
+) -> dict[str, NDArray[Any]]:
+    images = datasets.load(unlabelled).images
+    by_source = [_predictions_of(source, images, config, datasets) for source in sources]
+    centring, agreement = DEFAULT_CENTRING, (np.nan, np.nan)
+    if len(sources) > 1:
+        chosen = choose_centring(by_source, images, _SEED)
+        centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
+    # Centring is linear: the mean of centred predictions is the centred mean.
+    centred = centre_by_look(np.mean(by_source, axis=0), images, _SEED, centring)
+    return {
+        "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
+        "pitchyaw_deg": centred,
+        "centring": np.array(centring),
+        "agreement": np.array(agreement),
+    }
+
+
+def _predictions_of(
+    source: DatasetInfo,
+    images: NDArray[np.uint8] | NDArray[np.uint16],
+    config: EstimatorConfig,
+    datasets: DatasetCache,
+) -> NDArray[np.float64]:
+    """Return the mean prediction [N, 2] in degrees of a simulator's estimators, unmatched."""
+    block = datasets.load(source)
+    lessons = Lessons(block.images, block.labels)
+    predicted = [
+        predictions_deg(
+            trained_estimator(plain_estimator_id(source, config, seed), config, lessons, seed),
+            images,
+        )
+        for seed in TEACHER_SEEDS
+    ]
+    return np.asarray(np.mean(predicted, axis=0))

@@ -1,0 +1,123 @@
+"""Adaptation in comparisons: teachers of one or two simulators, students on unlabelled images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from storage.reader import open_dataset
+from storage.schema import GAZE
+from tasks.comparison.arms import ArmName, ComparisonConfig
+from tasks.comparison.estimate import estimate, plan_comparison
+from tasks.comparison.kept_files import pseudo_labels_file
+from tasks.comparison.label_prior import match_labels
+from tasks.comparison.plan import Comparison, PseudoLabelsRef, read_answers
+from tasks.comparison.pseudo_labels import teach_students
+from tasks.comparison.results import Results, find, table
+from tasks.runtime.dataset_cache import DatasetCache
+from tests.tasks.comparison.conftest import write_dataset
+
+QUICK = EstimatorConfig(steps=6, batch_size=8)
+ARMS: tuple[ArmName, ...] = ("synthetic_unmatched", "synthetic", "adapted", "adapted_refined")
+
+
+def plan(
+    eyes: dict[str, str],
+    arms: tuple[ArmName, ...] = ARMS,
+    estimator: EstimatorConfig = QUICK,
+    teachers: tuple[str, ...] = (),
+) -> Comparison:
+    config = ComparisonConfig(arms=arms, methods=(), shares=())
+    places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
+    return plan_comparison.fn(DatasetCache(), *places, 1, estimator, config, None, teachers)
+
+
+@pytest.fixture
+def other_simulator(eyes: dict[str, str], tmp_path: Path) -> str:
+    """Eyes as of another renderer: those of the synthetic dataset, darker."""
+    block = open_dataset(eyes["synthetic"]).load()
+    labels = {"gaze": (GAZE, block.labels["gaze"])}
+    return write_dataset(tmp_path / "u.zarr", "synthetic", block.images // 2, block.ids, labels)
+
+
+def results_of(comparison: Comparison) -> Results:
+    datasets = DatasetCache()
+    estimates = [estimate.fn(job, comparison, datasets) for job in comparison.jobs]
+    return find(comparison, read_answers(estimates, comparison.measure), None)
+
+
+def taught(comparison: Comparison) -> Comparison:
+    return teach_students.fn(comparison, DatasetCache())
+
+
+def labels_of(comparison: Comparison, arm: str) -> PseudoLabelsRef:
+    (found,) = (each.pseudo_labels for each in comparison.arms if each.name == arm)
+    assert found is not None
+    return found
+
+
+def test_students_learn_from_unlabelled_images_by_teachers_with_unmatched_labels(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = taught(match_labels.fn(plan(eyes), DatasetCache()))
+    adapted = [arm for arm in comparison.arms if arm.teachers_of is not None]
+    assert [arm.name for arm in adapted] == ["adapted", "adapted_refined"]
+    assert all(arm.teachers_of == eyes["real"] and not arm.matched for arm in adapted)
+    found = results_of(comparison)
+    assert "adapting to unlabelled real images:" in found.verdict
+    assert found.arms["adapted"].error != found.arms["adapted_refined"].error
+    assert found.pseudo_labels["adapted"].agreement is None
+    assert "centred among 20 look-alikes over 10 steps; labels pitch" in table(found)
+
+
+def test_teachers_of_another_simulator_are_averaged_and_choose_the_centring(
+    eyes: dict[str, str], home: Path, other_simulator: str
+) -> None:
+    alone = taught(plan(eyes))
+    comparison = taught(plan(eyes, teachers=(other_simulator,)))
+    both = labels_of(comparison, "adapted")
+    assert comparison.id != alone.id
+    assert both.num_sources == 2
+    assert both.agreement is not None
+    assert both.agreement_uncentred is not None
+    assert both.agreement >= both.agreement_uncentred
+    assert "2 simulators' estimators agree best" in str(both)
+    kept, of_one = (
+        np.load(pseudo_labels_file(labels_of(each, "adapted")))["pitchyaw_deg"]
+        for each in (comparison, alone)
+    )
+    assert kept.shape == of_one.shape
+    assert np.abs(kept - of_one).max() > 0.1
+    # Two plain estimators of each dataset, none of them trained twice.
+    assert len(list((home / "estimators").iterdir())) == 2 * 3
+
+
+def test_an_adapted_arm_is_found_again_by_the_same_teachers(
+    eyes: dict[str, str], home: Path, other_simulator: str
+) -> None:
+    first = taught(plan(eyes, ("synthetic", "adapted"), teachers=(other_simulator,)))
+    again = taught(plan(eyes, ("synthetic", "adapted"), teachers=(other_simulator,)))
+    assert again == first
+
+
+def test_teachers_are_refused_where_they_teach_nobody(
+    eyes: dict[str, str], home: Path, other_simulator: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="neither takes part"):
+        plan(eyes, ("synthetic",), teachers=(other_simulator,))
+    with pytest.raises(
+        InputError, match="the synthetic and the teachers' number 1 dataset are one"
+    ):
+        plan(eyes, teachers=(eyes["synthetic"],))
+    block = open_dataset(eyes["synthetic"]).load()
+    bare = write_dataset(tmp_path / "bare.zarr", "synthetic", 255 - block.images, block.ids, {})
+    with pytest.raises(InputError, match="has no 'gaze' label"):
+        plan(eyes, teachers=(bare,))
+
+
+def test_teachers_need_no_head_pose_of_unlabelled_images(eyes: dict[str, str], home: Path) -> None:
+    with_pose = QUICK.model_copy(update={"head_pose": True})
+    comparison = plan(eyes, ("synthetic", "adapted"), with_pose)
+    assert [arm.name for arm in comparison.arms] == ["synthetic"]
