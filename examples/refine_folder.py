@@ -19,7 +19,7 @@ from simgan_core.data.preprocess import preprocess
 from simgan_core.errors import InputError
 from simgan_core.inference import BulkRefiner
 from storage.errors import StorageError
-from storage.sources.formats.folder import FolderSource
+from storage.sources.formats.folder import FolderOptions
 from tasks.runtime.devices import default_device
 from tasks.runtime.refiners import open_refiner
 
@@ -32,7 +32,7 @@ def refine_folder(folder: Path, refiner: str, to: Path) -> int:
         raise InputError(f"--to {to} is in {folder}, whose images stay as they are: name another")
     loaded = open_refiner(refiner)
     size = (loaded.image_height, loaded.image_width)
-    source = FolderSource(folder, size=size, channels=loaded.channels, domain="synthetic")
+    source = FolderOptions(folder=folder, size=size, channels=loaded.channels).open()
     compute = choose_inference_settings(default_device(), image_size=size)
     refine = BulkRefiner(loaded.refiner, compute, (*size, loaded.channels))
     num_written = 0
