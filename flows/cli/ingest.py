@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from flows.cli.outcome import Outcome, dataset_outcome
 from simgan_core.config import Config
 from simgan_core.errors import InputError
+from storage.schema import Preprocess
 from storage.sources.registry import describe_format, format_names, options_of
 
 _SIDE = re.compile(r"[0-9]{1,9}")
@@ -33,7 +34,7 @@ class Storing(Config):
 
     to: str
     """Path or URL of the dataset."""
-    preprocess: Literal["none", "equalize"] = "none"
+    preprocess: Preprocess = "none"
     """Histogram equalisation, as MPIIGaze's images have it, or none."""
     max_bad: str = "1%"
     """Share of bad samples above which nothing is kept."""
