@@ -1,6 +1,6 @@
 """Results file of a visual Turing test: trials and answers, in SQLite.
 
-book = open_answers(path, study, images)          # creates, or goes on with the same study
+book = open_answers(path, study, images)          # creates, or resumes the same study
 subject = book.add_subject("P01", session, draw)  # its trials are drawn and kept
 sitting = book.resume(session)                    # the first trial without an answer
 book.record([GivenAnswer(session, sitting.trial, said_made=True, reaction_ms=640.0)])
@@ -181,7 +181,7 @@ class AnswerRow:
 def create_or_open_answers(
     path: Path, study: Study, make_images: Callable[[], Sequence[StudyImage]]
 ) -> "AnswerBook":
-    """Go on with the study in a results file, or begin it there with the images that are made.
+    """Resume the study in a results file, or begin it there with the images that are made.
 
     Raises AnswersError where the file holds something else.
     """
@@ -323,7 +323,7 @@ class AnswerBook:
     def _record(self, answer: GivenAnswer) -> Sitting | None:
         sitting = self._sitting(answer.session)
         if sitting is None or sitting.trial != answer.trial:
-            # A double click, a second tab or a repeated request: say where the session is.
+            # A double click, a second tab or a repeated request: return the session's progress.
             return self._show_next(answer.session)
         self._db.execute(
             "UPDATE trials SET said_made = ?, reaction_ms = ?, answered_at = ? WHERE trial = ?",

@@ -36,9 +36,9 @@ def open_to_append(url: str, spec: DatasetSpec, source: Source) -> Appending:
     """Open a dataset for a source's samples whose ids it does not have.
 
     `spec` is what the dataset would be if the source were ingested anew: but for its rows and
-    listing, the dataset must have been made so. Where there is no dataset yet, one is begun; an
-    incomplete one, which nobody could read, is gone on with, or begun anew where the source has
-    changed since.
+    listing, the dataset must have been made so. Where there is no dataset yet, one is created; an
+    incomplete one, which nobody could read, is resumed, or replaced where the source has changed
+    since.
 
     Raises DatasetExistsError where the place holds another dataset, or something else.
     """
@@ -49,7 +49,7 @@ def open_to_append(url: str, spec: DatasetSpec, source: Source) -> Appending:
         return Appending(DatasetWriter.open(url, spec), 0)
     if found.info is None:
         if found.spec != spec and _but_for_rows(spec, found.spec) == found.spec:
-            logger.info("%s was incomplete and its source has changed: begun anew", target.url)
+            logger.info("%s was incomplete and its source has changed: it is replaced", target.url)
             target.delete_all()
         return Appending(DatasetWriter.open(url, spec), 0)
     num_kept = found.spec.num_rows

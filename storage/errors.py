@@ -31,7 +31,7 @@ class DatasetNotFoundError(StorageError):
 
 
 class DatasetIncompleteError(StorageError):
-    """The dataset lacks shards: its making was interrupted or goes on."""
+    """The dataset lacks shards: writing it was interrupted, or continues."""
 
 
 class DatasetExistsError(StorageError):

@@ -189,7 +189,7 @@ class DatasetInfo(Schema):
     digest: str
     """SHA-256 of the spec and the samples, 64 hexadecimal digits."""
     code: dict[str, JsonValue] = Field(default_factory=dict)
-    """The code that finished it, as the writer was told; no part of the digest."""
+    """Version of the code that finished it; no part of the digest."""
 
 
 def _flat(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -1,13 +1,13 @@
 """Write a dataset shard by shard, by any number of processes, resumable after any kill.
 
-    writer = DatasetWriter.open(url, spec)             # creates, or goes on where it stopped
+    writer = DatasetWriter.open(url, spec)             # creates, or resumes
     for shard in writer.pending_shards():              # in any process: DatasetWriter.attach(url)
         rows = writer.shard_rows(shard)
         writer.write_shard(shard, source.read(rows.start, rows.stop))
     info = writer.finish()                             # from now on readers accept it
 
 A shard is written under a claim, its record after it, and `complete` after all records: a process
-killed at any moment leaves a dataset that goes on where it stopped and ends with the same digest.
+killed at any moment leaves a dataset that can be resumed and ends with the same digest.
 """
 
 import logging
@@ -96,7 +96,7 @@ class DatasetWriter:
 
     @classmethod
     def extend(cls, url: str, spec: DatasetSpec) -> Self:
-        """Begin, or go on with, the successor of a complete dataset that has more rows.
+        """Begin or resume a successor, with more rows, of a complete dataset.
 
         `spec` is the dataset's own but for `num_rows`, `source` and `provenance`: that the new
         rows are made as the old ones were is for the caller to know. The successor is built beside
@@ -154,7 +154,7 @@ class DatasetWriter:
 
     @classmethod
     def _begin_beside(cls, target: Location, spec: DatasetSpec) -> Self:
-        """Begin a dataset's successor, or go on with it if it is the one that was begun."""
+        """Begin a dataset's successor, or resume the one that was begun."""
         beside = building_place(target)
         building = read_root(beside, target.url)
         if building is None or building.spec.canonical() != spec.canonical():

@@ -13,7 +13,7 @@ from inspect import Signature
 from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import App, Parameter, validators
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from flows.cli.outcome import Outcome, dataset_outcome
@@ -89,7 +89,11 @@ def _command(name: str) -> Callable[..., Outcome]:
         for key, value in values.items():
             if isinstance(value, str) and _is_list(fields[key]):
                 values[key] = tuple(filter(None, map(str.strip, value.split(","))))
-        return _ingest(options.model_validate(values), storing)
+        try:
+            source = options.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_refusal(error)) from error
+        return _ingest(source, storing)
 
     arguments = [
         Argument(
@@ -140,6 +144,19 @@ def _annotation(name: str, field: FieldInfo) -> Any:
 
 def _option(name: str) -> str:
     return f"--{_UNIT.sub('', name).replace('_', '-')}"
+
+
+def _refusal(error: ValidationError) -> str:
+    """Return which options are refused, by their names on the command line, and why."""
+    reasons = []
+    for each in error.errors(include_url=False, include_context=False):
+        name, reason = "".join(map(str, each["loc"][:1])), each["msg"].removeprefix("Value error, ")
+        if name in ("height", "width"):
+            reason = f"--size: {name}: {reason}, found {each['input']}"
+        elif name:
+            reason = f"{_option(name)}: {reason}, found {each['input']!r}"
+        reasons.append(reason)
+    return "; ".join(reasons)
 
 
 def _is_list(field: FieldInfo) -> bool:

@@ -16,7 +16,7 @@ from storage.errors import LocationError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-# Long enough for a server to restart; then the task's own retries go on.
+# Long enough for a server to restart; longer outages are for the task's own retries.
 RETRIES: "RetryConfig" = {"max_retries": 8, "retry_timeout": timedelta(seconds=30)}
 
 # obstore itself sends neither a conditional write nor a deletion again when a connection breaks.

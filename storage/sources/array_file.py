@@ -265,7 +265,7 @@ class ZarrGroup(ArrayFile):
     @override
     def _keys(self) -> list[str]:
         with warnings.catch_warnings():
-            # Of damaged members, which zarr tells in so many words.
+            # zarr warns of damaged members.
             warnings.simplefilter("ignore", ZarrUserWarning)
             members = self._group().members(max_depth=None)
         return [key for key, node in members if isinstance(node, zarr.Array)]

@@ -37,7 +37,7 @@ class Listing:
 
     Args:
         root: The folder; links to folders are not followed.
-        split: Says which files belong to which sample; other files are left alone.
+        split: Maps a file's name to its sample; other files are ignored.
         num_files: Files that a sample may have.
         by_number: Names are decimal numbers of at most 18 digits, and sorted as such.
 
@@ -140,7 +140,7 @@ def _num_bytes(entry: "os.DirEntry[str]") -> int | None:
     """Return a file's size; None for a pipe, socket or device, which reading might wait on."""
     try:
         status = entry.stat()
-    except OSError:  # a link to nowhere, or a file that went away: reading it will tell
+    except OSError:  # a dangling link, or a file removed meanwhile: reading it gives the error
         return 0
     regular = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
     return status.st_size if regular else None

@@ -64,7 +64,7 @@ class DecodingProcess:
             raise RuntimeError(
                 f"a decoding process ended in rows {start} to {stop - 1}, with exit code "
                 f"{self._process.wait()} (-9: killed, as for want of memory); run the same command "
-                "again: it goes on with the shards that are not done"
+                "again: it resumes with the shards that are not done"
             ) from None
         if isinstance(answer, Exception):
             raise answer

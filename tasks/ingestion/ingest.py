@@ -201,6 +201,6 @@ def _refuse_too_many_bad(
     writer.discard()
     raise SourceError(
         f"{len(bad)} of {num_samples} samples are bad ({len(bad) / num_samples:.1%}), more than "
-        f"--max-bad {max_bad:.1%}: {listed} (first: {first}). Mend or remove them, or allow more; "
-        "nothing was kept"
+        f"--max-bad {max_bad:.1%}: {listed} (first: {first}). Repair or remove them, or "
+        "raise --max-bad; nothing was kept"
     )

@@ -72,8 +72,7 @@ class IngestionSession:
                 if listed.content_digest() != listing_digest:
                     raise ValueError(
                         f"the files of {self.source} changed while they were being ingested; "
-                        "run the same command again, with --overwrite if it says that the dataset "
-                        "differs"
+                        "run the same command again, with --overwrite if it reports another dataset"
                     )
                 rows = select_new(self.to, listed) if num_kept else listed
                 reader, writer = Reader(rows, preprocess), DatasetWriter.attach(self.to)

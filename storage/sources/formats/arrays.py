@@ -65,7 +65,7 @@ class ArraysOptions(SourceOptions):
         if self.gaze is not None and self.gaze_pitchyaw is not None:
             raise ValueError("give gaze or gaze_pitchyaw, not both")
         if self.y_up and self.gaze is None:
-            raise ValueError("y_up says how gaze vectors point; give their key as gaze")
+            raise ValueError("y_up describes gaze vectors; give the name of their array as gaze")
         return self
 
     @override

@@ -190,7 +190,7 @@ class _Row(NamedTuple):
     side: str = ""
     frame: int = -1
     reason: str = ""
-    """Empty where the sample can be read, as far as the listing tells."""
+    """Reason for rejection by the listing alone; empty where there is none."""
 
 
 class _Day(NamedTuple):
