@@ -91,8 +91,13 @@ def reader(simgan: ForkedSimgan, environment: dict[str, str], tmp_path: Path) ->
     scenes = {"synthetic": sample_scenes("synthetic", 30, seed=1)}
     real = sample_scenes("real", 60, seed=2)
     scenes |= {"real": real[real.person < 10], "test": real[real.person >= 10]}
+    scenes["unityeyes"] = sample_scenes("synthetic", 30, seed=4)
     scenes["refined"] = sample_scenes("synthetic", 30, seed=3)
-    domains: dict[str, Domain] = {"synthetic": "synthetic", "refined": "refined"}
+    domains: dict[str, Domain] = {
+        "synthetic": "synthetic",
+        "unityeyes": "synthetic",
+        "refined": "refined",
+    }
     for name, some in scenes.items():
         write_eyes(tmp_path / "data" / f"{name}.zarr", domains.get(name, "real"), some)
     refiner = Path(environment["SIMGAN_HOME"], "refiners", "refiner-0123456789ab", "refiner.pt")
@@ -139,7 +144,9 @@ def test_getting_started_leads_to_a_verdict(reader: Reader) -> None:
 
 def test_label_matching_leads_from_an_estimate_to_a_training(reader: Reader) -> None:
     found = reader.follow("docs/how-to/label-matching.md")
-    assert found[-1]["refiner"].startswith("refiner-")
+    (trained,) = (each for each in found if "refiner" in each)
+    assert trained["refiner"].startswith("refiner-")
+    assert found[-1]["pseudo_labels"]["adapted"]["num_sources"] == 2
 
 
 def test_own_refiner_trains_variants_and_compares_images_of_others(reader: Reader) -> None:
