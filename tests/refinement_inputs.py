@@ -7,7 +7,7 @@ import torch
 
 from simgan_core.config import RefinerConfig, TrainingConfig
 from simgan_core.models.checkpoint import save_refiner
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from simgan_core.simulator.eyes import render, sample_scenes
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
@@ -67,7 +67,7 @@ def make_refiner(
     """Write a refiner of random weights, which changes images the more the greater `strength`."""
     torch.manual_seed(seed)
     config = TrainingConfig(refiner=RefinerConfig(num_features=num_features, num_blocks=num_blocks))
-    refiner = Refiner(config.refiner, channels=1)
+    refiner = ConvolutionalRefiner(config.refiner, channels=1)
     torch.nn.init.normal_(refiner.last.weight, std=strength)
     metadata = {
         "refiner": f"refiner-{seed:012x}",

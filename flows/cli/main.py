@@ -241,6 +241,8 @@ def refine(
     workers: Workers = None,
     dask_address: str | None = None,
     append: bool = False,
+    styles: Seeds = 1,
+    style_seed: Seed = 0,
 ) -> Outcome:
     """Refine every valid row of a dataset; labels and ids are kept.
 
@@ -266,13 +268,20 @@ def refine(
         With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     append
         Keep the full shards that the same refiner made before rows were added to the dataset.
+    styles
+        Rows for each image, in as many random styles, with ids that end in #1, #2, …; for refiners
+        of the bilateral family.
+    style_seed
+        The same seed gives the same styles.
     """
     from flows.refine import refine as refine_flow
     from tasks.runtime.policies import Runner
 
     where = Runner(kind=runner, workers=workers, dask_address=dask_address)
     return dataset_outcome(
-        refine_flow(dataset, refiner, to, overwrite, dtype, gate_shift, where, append)
+        refine_flow(
+            dataset, refiner, to, overwrite, dtype, gate_shift, where, append, styles, style_seed
+        )
     )
 
 

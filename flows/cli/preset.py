@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from simgan_core.config import PRESETS, TrainingConfig
 
-Preset = Literal["demo", "stable", "paper", "hand", "colour"]
+Preset = Literal["demo", "stable", "paper", "hand", "colour", "bilateral"]
 
 
 def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
@@ -15,7 +15,7 @@ def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
 
 def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     nested = {
-        name: _overlaid(base[name], value)
+        name: _overlaid(base.get(name, {}), value)
         for name, value in given.items()
         if isinstance(value, dict)
     }

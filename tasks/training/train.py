@@ -121,7 +121,10 @@ def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
     """Log the refiner as weights, PyTorch model and ONNX graph; returns its model version."""
     run.artifact(weights, "checkpoint")
     size = (2, loaded.image_height, loaded.image_width, loaded.channels)
-    run.pytorch_model("model", UInt8Refiner(loaded.refiner), np.zeros(size, loaded.pixels))
+    example = {"images": np.zeros(size, loaded.pixels)}
+    if loaded.refiner.style_size:
+        example["style"] = np.zeros((2, loaded.refiner.style_size), np.float32)
+    run.pytorch_model("model", UInt8Refiner(loaded.refiner), example)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "refiner.onnx"
         save_onnx(graph, loaded)

@@ -8,7 +8,7 @@ import torch
 from simgan_core.config import RefinerConfig, TrainingConfig
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import load_refiner, save_refiner
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from tasks.training.onnx_export import save_onnx
 
 
@@ -24,7 +24,7 @@ def test_onnxruntime_refines_as_pytorch_does(
     tmp_path: Path, config: RefinerConfig, channels: int, pixels: str
 ) -> None:
     torch.manual_seed(0)
-    refiner = Refiner(config, channels)
+    refiner = ConvolutionalRefiner(config, channels)
     torch.nn.init.normal_(refiner.last.weight, std=0.5)  # some pixels leave the range
     metadata = {"image_height": 12, "image_width": 15, "preprocess": "none", "pixels": pixels}
     save_refiner(tmp_path / "refiner.pt", refiner, TrainingConfig(refiner=config), metadata)
