@@ -285,9 +285,8 @@ def _register_winner(
     ) as run:
         version = run.registered_version(REGISTERED_MODEL)
         if version is None:
-            run.pytorch_model(
-                "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
-            )
+            images = np.zeros((2, *estimator.image_shape), np.uint8)
+            run.pytorch_model("model", UInt8Estimator(estimator), {"images": images})
             run.artifact(Path(str(best.model)), "checkpoint")
             version = run.register_model(REGISTERED_MODEL, "model", tags)
     return f"models:/{REGISTERED_MODEL}/{version}"
