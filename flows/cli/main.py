@@ -179,7 +179,7 @@ def train(
     *,
     synthetic: str,
     real: str,
-    preset: Preset = "stable",
+    preset: Preset | None = None,
     options: Annotated[TrainingConfig, Flat] = TrainingConfig(),
 ) -> Outcome:
     """Train the refiner and print its id; run again after a stop, it goes on where it was.
@@ -191,7 +191,8 @@ def train(
     real
         The unlabelled real dataset, path or URL.
     preset
-        Where every setting comes from that is not given here.
+        Where every setting comes from that is not given here. Left out: bilateral for the
+        bilateral family, else stable.
     """
     from flows.train import train as train_flow
 
@@ -399,7 +400,7 @@ def pipeline(
     test_people: str,
     out: str,
     preprocess: Preprocess = "equalize",
-    preset: Preset = "stable",
+    preset: Preset | None = None,
     seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
@@ -422,7 +423,8 @@ def pipeline(
     preprocess
         Applied to both domains alike.
     preset
-        Where every training setting comes from that is not given here.
+        Where every training setting comes from that is not given here. Left out: bilateral for the
+        bilateral family, else stable.
     seeds
         Estimators trained for each training set.
     """

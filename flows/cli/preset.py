@@ -7,8 +7,10 @@ from simgan_core.config import PRESETS, TrainingConfig
 Preset = Literal["demo", "stable", "paper", "hand", "colour", "bilateral"]
 
 
-def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Lay the options that were given over a preset."""
+def with_preset(preset: Preset | None, options: TrainingConfig) -> TrainingConfig:
+    """Lay the options that were given over a preset; None: the one of the options' family."""
+    if preset is None:
+        preset = "bilateral" if options.family == "bilateral" else "stable"
     base = PRESETS[preset].model_dump()
     return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
 

@@ -76,7 +76,7 @@ class BilateralRefiner(Refiner):
         curves, degradation = self.predict(images, style)
         # Autocast would round pixels in the matrix products.
         with _without_autocast(images.device):
-            refined = self._through_curves(images, curves.float())
+            refined = self.through_curves(images, curves.float())
             blur_px, noise = degradation.float().sigmoid().unbind(dim=1)
             if self.config.max_blur_px > 0:
                 refined = blurred(refined, SHARPEST_PX + self.config.max_blur_px * blur_px)
@@ -101,7 +101,7 @@ class BilateralRefiner(Refiner):
         curves = self.curves(functional.relu(local + everywhere[:, :, None, None]))
         return curves, self.degradation(torch.cat([mean, style], dim=1))
 
-    def _through_curves(self, images: Tensor, grid: Tensor) -> Tensor:
+    def through_curves(self, images: Tensor, grid: Tensor) -> Tensor:
         """Slice the grid at every pixel's place, and take the pixel through its tone curve."""
         height, width = images.shape[2:]
         bound, segments = self.config.max_log_gain, self.config.grey_segments

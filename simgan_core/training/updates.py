@@ -31,7 +31,7 @@ class NetworkUpdates:
     pretrain_refiner: Update
     """Of synthetic images, their emphasis and styles."""
     train_refiner: Update
-    """Of synthetic images, their emphasis, the augmentation's random draws and two sets of styles."""
+    """Of synthetic images, their emphasis, the augmentation's draws, and two sets of styles."""
     train_discriminator: Update
     """Of refined images, real images and the augmentation's random draws."""
 
