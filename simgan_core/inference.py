@@ -43,7 +43,7 @@ class StyledImages(NamedTuple):
 
     images: NDArray[np.uint8]
     """uint8 [N, H, W, C]."""
-    style: NDArray[np.float32] | None
+    style: NDArray[np.float32] | None = None
     """[N, Z] for a refiner that takes styles of Z numbers, and for no other."""
 
 

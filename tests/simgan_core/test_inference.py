@@ -10,7 +10,14 @@ from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.config import RefinerConfig
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
-from simgan_core.inference import Block, BulkRefiner, UInt8Refiner, refine_images, stream_blocks
+from simgan_core.inference import (
+    Block,
+    BulkRefiner,
+    StyledImages,
+    UInt8Refiner,
+    refine_images,
+    stream_blocks,
+)
 from simgan_core.models.refiner import ConvolutionalRefiner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 16, 1), dtype=np.uint8)
@@ -159,7 +166,7 @@ def test_each_block_is_refined_as_by_a_call_and_says_where_it_was(
 ) -> None:
     bulk = BulkRefiner(refiner, choose_inference_settings("cpu", "fp32", 4), (12, 16, 1))
     blocks = [IMAGES[:9], IMAGES[9:9], IMAGES[9:]]
-    for block, refined in zip(blocks, bulk.refine_each(blocks), strict=True):
+    for block, refined in zip(blocks, bulk.refine_each(map(StyledImages, blocks)), strict=True):
         assert np.array_equal(refined.images, bulk(block))
         assert refined.synthetic is block
         assert refined.refined is refined.images
@@ -173,7 +180,9 @@ def test_a_gpu_refines_blocks_one_after_another_as_it_refines_each(
     bulk = BulkRefiner(refiner, compute, (12, 16, 1))
     blocks = [IMAGES, IMAGES[:0], IMAGES[5:], IMAGES[:2]] * 3
     expected = [bulk(block) for block in blocks]
-    for block, once, refined in zip(blocks, expected, bulk.refine_each(blocks), strict=True):
+    for block, once, refined in zip(
+        blocks, expected, bulk.refine_each(map(StyledImages, blocks)), strict=True
+    ):
         assert np.array_equal(refined.images, once)
         assert np.array_equal(refined.synthetic.cpu().numpy(), block)
         assert np.array_equal(refined.refined.cpu().numpy(), once)
