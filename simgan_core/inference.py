@@ -112,13 +112,18 @@ class BulkRefiner:
     def _require_fitting(
         self, images: NDArray[np.uint8], style: NDArray[np.float32] | None
     ) -> None:
-        expected = (len(images), self.style_size) if self.style_size else None
-        assert (None if style is None else style.shape) == expected
         if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
             raise InputError(
                 f"images: expected uint8 [N, {', '.join(map(str, self._image_shape))}], found "
                 f"{images.dtype} {list(images.shape)}; give the refiner images of the kind that it "
                 "was trained on"
+            )
+        expected = (len(images), self.style_size) if self.style_size else None
+        found = None if style is None else style.shape
+        if found != expected:
+            raise InputError(
+                f"style: expected {_shown_shape(expected)}, found {_shown_shape(found)}; refiners of "
+                "the bilateral family take standard normal numbers beside the images, others none"
             )
 
     def _refine_on_cpu(
@@ -265,6 +270,10 @@ class _GpuSlot:
         """Wait for the rows, and copy them to their place in memory."""
         self._done.synchronize()
         self._target.copy_(self._leaving[: len(self._target)])
+
+
+def _shown_shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"float32 {list(shape)}"
 
 
 def _as_tensor(images: NDArray[np.uint8]) -> Tensor:

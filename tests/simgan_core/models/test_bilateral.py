@@ -12,6 +12,7 @@ from simgan_core.config import (
     StoppingConfig,
 )
 from simgan_core.data.images import to_network
+from simgan_core.errors import InputError
 from simgan_core.inference import UInt8Refiner, refine_images, refine_pixels
 from simgan_core.models.bilateral import BilateralRefiner, interpolation, pooling
 from simgan_core.models.checkpoint import load_refiner
@@ -69,6 +70,12 @@ def test_an_image_is_refined_the_same_alone_and_in_a_batch() -> None:
     assert together.dtype == torch.float32
     assert together.min() >= -1
     assert together.max() <= 1
+
+
+def test_bulk_refinement_says_that_a_style_is_missing() -> None:
+    images, _ = eyes(2)
+    with pytest.raises(InputError, match=r"style: expected float32 \[2, 8\], found none"):
+        refine_images(random_bilateral_refiner(0.3), images)
 
 
 def test_noise_is_white_and_of_the_style() -> None:
