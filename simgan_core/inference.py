@@ -122,8 +122,9 @@ class BulkRefiner:
         found = None if style is None else style.shape
         if found != expected:
             raise InputError(
-                f"style: expected {_shown_shape(expected)}, found {_shown_shape(found)}; refiners of "
-                "the bilateral family take standard normal numbers beside the images, others none"
+                f"style: expected {_shown_shape(expected)}, found {_shown_shape(found)}; refiners "
+                "of the bilateral family take standard normal numbers beside the images, others "
+                "none"
             )
 
     def _refine_on_cpu(
