@@ -4,6 +4,8 @@
                                                 GPU also eager, compiled and matrix rates
     python -m benchmarks.refine waiting         end to end where a GPU like an H100 is waited for,
                                                 and the same without what makes it fast
+    python -m benchmarks.refine families        computing alone: the bilateral family and
+                                                the paper's network, on one and two threads
     python -m benchmarks.refine checks          the same with and without the checks on reading
     python -m benchmarks.refine memory          peak memory at 100,000 and at 1,000,000 images
     python -m benchmarks.refine scaling         one and two Dask workers, one core each
@@ -41,7 +43,7 @@ from benchmarks.results_file import ResultsFile
 from flows.cli.environment import prepare
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.data.images import to_network, to_pixels
-from simgan_core.inference import Block, BulkRefiner, RefinedImages
+from simgan_core.inference import Block, BulkRefiner, RefinedImages, StyledImages
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.models.refiner import Refiner
 from simgan_core.quality.gate import Inspection
@@ -49,7 +51,7 @@ from storage import reader, writer
 from storage.layout import read_root, recorded_shards
 from storage.location import locate
 from storage.reader import open_dataset
-from tests.refinement_inputs import make_refiner, make_synthetic
+from tests.refinement_inputs import make_bilateral_refiner, make_refiner, make_synthetic
 from tests.s3_proxy import S3Proxy
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,6 +89,7 @@ def main() -> None:
         "waiting": lambda folder: waiting(
             folder, asked.rows or WAITING_ROWS, asked.rounds, results
         ),
+        "families": lambda folder: families(folder, asked.rounds),
         "checks": lambda folder: checks(folder, asked.rounds),
         "memory": memory,
         "scaling": scaling,
@@ -172,6 +175,38 @@ def rates(
 def _a_second(counts: dict[str, int], seconds: dict[str, list[float]]) -> dict[str, list[float]]:
     """Return the rates of each case by rounds, as far as they are measured."""
     return {name: [counts[name] / each for each in taken] for name, taken in seconds.items()}
+
+
+def families(folder: Path, rounds: int) -> None:
+    """Print images a second of the families and of the paper's network, each in turn."""
+    refiners = {
+        "the paper's network": load_refiner(make_refiner(folder / "paper.pt", **PAPER)).refiner,
+        "convolutional, stable": load_refiner(
+            make_refiner(folder / "stable.pt", num_features=32, num_blocks=3)
+        ).refiner,
+        "bilateral": load_refiner(make_bilateral_refiner(folder / "bilateral.pt")).refiner,
+    }
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (512, 35, 55, 1), np.uint8)
+    style = generator.standard_normal((512, 8)).astype(np.float32)
+    cases: dict[str, Callable[[], object]] = {
+        f"{name}, {precision}": partial(
+            BulkRefiner(refiner, choose_inference_settings(DEVICE, precision), images.shape[1:]),
+            images,
+            style if refiner.style_size else None,
+        )
+        for name, refiner in refiners.items()
+        for precision in ("fp32", "bf16")
+    }
+    for num_threads in (1, 2) if DEVICE == "cpu" else (1,):
+        torch.set_num_threads(num_threads)
+        rates = {
+            name: len(images) / min(each) for name, each in _interleaved(cases, rounds).items()
+        }
+        paper = max(rate for name, rate in rates.items() if name.startswith("the paper"))
+        print(f"{num_threads} threads, best of {rounds} rounds")
+        for name, rate in rates.items():
+            print(f"  {name:28} {rate:8,.0f} images a second, {rate / paper:5.1f} times")
 
 
 def _plain(refiner: Refiner, images: np.ndarray) -> np.ndarray:
@@ -353,11 +388,11 @@ class WaitingRefiner(BulkRefiner):
 
 
 def _shard_by_shard(
-    refiner: WaitingRefiner, blocks: Iterable[np.ndarray]
+    refiner: WaitingRefiner, blocks: Iterable[StyledImages]
 ) -> Generator[RefinedImages, None, None]:
     """Refine each block to its end before the next one begins."""
-    for images in blocks:
-        yield from BulkRefiner.refine_each(refiner, [images])
+    for block in blocks:
+        yield from BulkRefiner.refine_each(refiner, [block])
 
 
 def _inspect_by_waiting(synthetic: torch.Tensor, *_: object) -> Inspection:

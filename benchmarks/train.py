@@ -30,7 +30,7 @@ from benchmarks.results_file import ResultsFile
 from simgan_core.compute.distributed import join_process_group, leave_process_group
 from simgan_core.config import PRESETS, StoppingConfig, TrainingConfig
 from simgan_core.models.discriminator import Discriminator
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from simgan_core.quality.kid import KernelDistance
 from simgan_core.simulator.eyes import render, sample_scenes
 from simgan_core.training.sink import NullSink
@@ -64,7 +64,7 @@ class PlainTraining:
     def __init__(self, config: TrainingConfig, synthetic: Path, real: Path, device: str) -> None:
         self._config, self._device = config, device
         torch.manual_seed(config.seed)
-        self.refiner = Refiner(config.refiner, 1).to(device)
+        self.refiner = ConvolutionalRefiner(config.refiner, 1).to(device)
         self._discriminator = Discriminator(config.discriminator, 1).to(device)
         rate = config.learning_rate
         self._refiner_optimizer = torch.optim.Adam(self.refiner.parameters(), lr=rate)

@@ -22,6 +22,7 @@ from storage.errors import StorageError
 from storage.sources.formats.folder import FolderOptions
 from tasks.runtime.devices import default_device
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.styles import style_numbers
 
 IMAGES_AT_ONCE = 1024
 
@@ -40,7 +41,8 @@ def refine_folder(folder: Path, refiner: str, to: Path) -> int:
         block = source.read(start, min(start + IMAGES_AT_ONCE, len(source)))
         for rejection in block.rejections:
             print(f"{rejection.id}: left out, {rejection.reason}", file=sys.stderr)
-        refined = refine(preprocess(block.images, loaded.preprocess))
+        style = style_numbers(block.ids, 1, 0, refine.style_size) if refine.style_size else None
+        refined = refine(preprocess(block.images, loaded.preprocess), style)
         for name, image, valid in zip(block.ids, refined, block.valid, strict=True):
             if valid:
                 path = to / (name if name.lower().endswith(".png") else f"{name}.png")

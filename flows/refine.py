@@ -6,6 +6,7 @@ from prefect import flow, unmapped
 from pydantic import Field
 
 from flows.run_names import named
+from simgan_core.config import MAX_SEED
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tasks.refinement.report import show_refinement
@@ -20,6 +21,8 @@ from tasks.runtime.policies import (
 from tasks.runtime.progress import reported_progress
 
 GateShift = Annotated[float, Field(gt=0, le=20)]
+Styles = Annotated[int, Field(ge=1, le=100)]
+StyleSeed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 @flow(name="refine", flow_run_name=named("refine {dataset} into {to}"))
@@ -32,6 +35,8 @@ def refine(
     gate_shift: GateShift | None = None,
     runner: Runner = Runner(),
     append: bool = False,
+    styles: Styles = 1,
+    style_seed: StyleSeed = 0,
 ) -> DatasetInfo:
     """Refine every valid row of a dataset; run again, it goes on where it was.
 
@@ -45,8 +50,13 @@ def refine(
         runner: Where shards are refined: in this process, or by Dask's workers.
         append: Keep the full shards that the same refiner made before rows were added to the
             dataset, and refine those that follow.
+        styles: Rows for each image, in as many random styles, where the refiner's family has them;
+            with more than one, ids end in #1, #2, …
+        style_seed: The same seed gives the same styles.
     """
-    plan = plan_refinement(dataset, refiner, to, overwrite, dtype, gate_shift, runner, append)
+    plan = plan_refinement(
+        dataset, refiner, to, overwrite, dtype, gate_shift, runner, append, styles, style_seed
+    )
     if plan.groups:
         with gpu_slot():
             refine_groups.with_options(task_runner=task_runner(runner))(

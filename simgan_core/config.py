@@ -6,7 +6,15 @@ before torch is loaded; that is why they live here and not beside the classes th
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import from_json, to_json
 
 Part = Literal["history", "local-adversary", "psi", "label-matching", "averaging", "residual"]
@@ -69,6 +77,33 @@ class RefinerConfig(Config):
                 f"num_features should be even where mirrored, found {self.num_features}"
             )
         return self
+
+
+class BilateralConfig(Config):
+    """The bilateral family: local monotone tone curves, blur and noise by image and random style.
+
+    A network at low resolution predicts a grid of tone curves by place and grey level, which is
+    sliced at full resolution (HDRnet: Gharbi et al., SIGGRAPH 2017).
+    """
+
+    grid_height: int = Field(default=4, ge=1, le=32)
+    """Cells of the grid from top to bottom."""
+    grid_width: int = Field(default=6, ge=1, le=32)
+    """Cells of the grid from left to right."""
+    grey_segments: int = Field(default=2, ge=1, le=16)
+    """Segments of a tone curve, each of an equal part of the grey levels with a gain of its own."""
+    num_features: int = Field(default=16, ge=4, le=256)
+    """Feature maps of the low-resolution network's first layer; later ones have two and four times
+    as many."""
+    max_log_gain: float = Field(default=2.0, gt=0, le=5)
+    """Largest magnitude of the logarithm of a gain: 2 bounds gains to 0.14 … 7.4."""
+    max_blur_px: float = Field(default=2.0, ge=0, le=10)
+    """Largest standard deviation of the Gaussian blur, in pixels; 0: no blur."""
+    max_noise_levels: float = Field(default=20.0, ge=0, le=100)
+    """Largest standard deviation of the noise, in grey levels of 255; 0: no noise."""
+    min_style_change_levels: float = Field(default=8.0, ge=0, le=100)
+    """Mean absolute difference that two styles of one image should have at least, in grey levels
+    of 255, noise averaged out; a smaller one adds to the refiner's loss. 0: no such term."""
 
 
 class DiscriminatorConfig(Config):
@@ -149,8 +184,13 @@ class StoppingConfig(Config):
 class TrainingConfig(Config):
     """Hyperparameters of refiner training (Algorithm 1 of the paper)."""
 
+    family: Literal["convolutional", "bilateral"] = "convolutional"
+    """Family of refiners: the paper's convolutional network (see refiner), or local monotone tone
+    curves with a random style, which cannot move an edge (see bilateral)."""
     refiner: RefinerConfig = RefinerConfig()
-    """The refiner's network."""
+    """The refiner's network in the convolutional family."""
+    bilateral: BilateralConfig = BilateralConfig()
+    """The refiner in the bilateral family."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The discriminator's network."""
     regularization: RegularizationConfig = RegularizationConfig()
@@ -229,6 +269,32 @@ class TrainingConfig(Config):
                 f"({self.batch_size // 2}), found {self.history_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _family_fits(self) -> Self:
+        if self.family == "convolutional" and self.bilateral != BilateralConfig():
+            raise ValueError(
+                "bilateral should be left out where family is convolutional, or family should be "
+                "bilateral"
+            )
+        if self.family == "bilateral" and self.discriminator.architecture == "hand":
+            raise ValueError(
+                "family bilateral changes grey levels, which in depth images are the distances "
+                "that labels hold; refine depth images with family convolutional"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_other_family(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave family and bilateral out in the convolutional family.
+
+        A refiner's id is a digest of its configuration, and refiners are older than families.
+        """
+        values: dict[str, Any] = handler(self)
+        if self.family == "convolutional":
+            values.pop("family", None)
+            values.pop("bilateral", None)
+        return values
 
 
 class EstimatorConfig(Config):
@@ -317,7 +383,16 @@ PRESETS: dict[str, TrainingConfig] = {
         steps=10_000,
         ema_decay=0.99,
     ),
+    "bilateral": TrainingConfig(
+        family="bilateral",
+        discriminator=DiscriminatorConfig(gradient_penalty=0.01, max_shift_px=2.0, max_tone=0.1),
+        regularization=RegularizationConfig(identity=0.3, gradient=0.0),
+        steps=700,
+        batch_size=16,
+        learning_rate=1e-3,
+        history_size=512,
+    ),
 }
 """Named trainings: `demo` for two cores and a minute, `stable` (the default), `paper` (eyes),
 `hand` (the paper's networks for depth images of 224×224), `colour` (three channels: hues may
-change, their mean is held)."""
+change, their mean is held), `bilateral` (eyes, by the bilateral family)."""

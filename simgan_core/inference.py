@@ -38,6 +38,15 @@ class RefinedImages(NamedTuple):
     """The refined images there; on a CPU `images` themselves."""
 
 
+class StyledImages(NamedTuple):
+    """Images, and the styles to refine them in."""
+
+    images: NDArray[np.uint8]
+    """uint8 [N, H, W, C]."""
+    style: NDArray[np.float32] | None = None
+    """[N, Z] for a refiner that takes styles of Z numbers, and for no other."""
+
+
 class BulkRefiner:
     """Refiner prepared for inference on one device, in one precision, on images of one size.
 
@@ -61,22 +70,28 @@ class BulkRefiner:
             self._slots = [self._slot(self.network) for _ in range(_BATCHES_IN_FLIGHT)]
 
     @property
+    def style_size(self) -> int:
+        """Numbers of a style that each image takes; 0: none."""
+        return self.network.refiner.style_size
+
+    @property
     def device(self) -> torch.device:
         """Device with the GPU's index: plain `cuda` may be another GPU in another thread."""
         return next(self.network.parameters()).device
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(
+        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
         """Refine every image of uint8 [N, H, W, C], row i to row i; N may be 0.
 
-        Raises InputError for another type, size or number of channels.
+        `style` float32 [N, Z] is there for refiners that take one. Raises InputError for another
+        type, size or number of channels.
         """
-        (refined,) = self.refine_each([images])
+        (refined,) = self.refine_each([StyledImages(images, style)])
         return refined.images
 
-    def refine_each(
-        self, blocks: Iterable[NDArray[np.uint8]]
-    ) -> Generator[RefinedImages, None, None]:
-        """Refine block after block, each uint8 [N, H, W, C], N may differ or be 0.
+    def refine_each(self, blocks: Iterable[StyledImages]) -> Generator[RefinedImages, None, None]:
+        """Refine block after block; their numbers of images may differ or be 0.
 
         A GPU has begun the next block by the time that a block is yielded, and does not stand idle
         between them; a CPU takes the next one when it is asked for. Until the iterator is read to
@@ -85,49 +100,68 @@ class BulkRefiner:
         """
         if self._slots:
             with self._slots_lock:
-                begun = (self._begin(images) for images in blocks)
+                begun = (self._begin(*block) for block in blocks)
                 size = self.compute.micro_batch_size
                 with closing(stream_blocks(self._slots, begun, size)) as finished:
-                    for block in finished:
-                        yield block.refined_images()
+                    for done in finished:
+                        yield done.refined_images()
         else:
-            for images in blocks:
-                yield self._refine_on_cpu(images)
+            for block in blocks:
+                yield self._refine_on_cpu(*block)
 
-    def _require_fitting(self, images: NDArray[np.uint8]) -> None:
+    def _require_fitting(
+        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None
+    ) -> None:
         if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
             raise InputError(
                 f"images: expected uint8 [N, {', '.join(map(str, self._image_shape))}], found "
                 f"{images.dtype} {list(images.shape)}; give the refiner images of the kind that it "
                 "was trained on"
             )
+        expected = (len(images), self.style_size) if self.style_size else None
+        found = None if style is None else style.shape
+        if found != expected:
+            raise InputError(
+                f"style: expected {_shown_shape(expected)}, found {_shown_shape(found)}; refiners "
+                "of the bilateral family take standard normal numbers beside the images, others "
+                "none"
+            )
 
-    def _refine_on_cpu(self, images: NDArray[np.uint8]) -> RefinedImages:
-        self._require_fitting(images)
+    def _refine_on_cpu(
+        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None
+    ) -> RefinedImages:
+        self._require_fitting(images, style)
         refined = np.empty_like(images)
-        batches = self.compute.micro_batches(_as_tensor(images), torch.from_numpy(refined))
+        styles = () if style is None else (torch.from_numpy(style),)
+        batches = self.compute.micro_batches(_as_tensor(images), torch.from_numpy(refined), *styles)
         with torch.inference_mode():
             deque(parallel_map(self._refine_into, batches), maxlen=0)
         return RefinedImages(refined, images, refined)
 
-    def _refine_into(self, source: Tensor, target: Tensor) -> None:
-        target.copy_(self.network(source))
+    def _refine_into(self, source: Tensor, target: Tensor, *style: Tensor) -> None:
+        target.copy_(self.network(source, *style))
 
-    def _begin(self, images: NDArray[np.uint8]) -> "Block":
-        self._require_fitting(images)
-        return Block(images, self.device)
+    def _begin(self, images: NDArray[np.uint8], style: NDArray[np.float32] | None) -> "Block":
+        self._require_fitting(images, style)
+        return Block(images, self.device, style)
 
-    def _slot(self, network: nn.Module) -> "_GpuSlot":
+    def _slot(self, network: "UInt8Refiner") -> "_GpuSlot":
         shape = (self.compute.micro_batch_size, *self._image_shape)
-        return _GpuSlot(network, shape, self.compute.device)
+        return _GpuSlot(network, shape, self.compute.device, network.refiner.style_size)
 
 
 class Block:
     """Images on their way through a device, and their places there and in memory afterwards."""
 
-    def __init__(self, images: NDArray[np.uint8], device: torch.device) -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        device: torch.device,
+        style: NDArray[np.float32] | None = None,
+    ) -> None:
         """Make room for images, uint8 [N, H, W, C], and their refinement."""
         self.images = _as_tensor(images)
+        self.style = torch.empty(len(images), 0) if style is None else torch.from_numpy(style)
         self.refined = torch.empty_like(self.images)
         self.images_on_device = torch.empty(images.shape, dtype=torch.uint8, device=device)
         self.refined_on_device = torch.empty_like(self.images_on_device)
@@ -192,7 +226,12 @@ class _GpuSlot:
     cuDNN's timing of algorithms stays off: it may choose others, and so other bits, each time.
     """
 
-    def __init__(self, network: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, shape: tuple[int, ...], device: torch.device, style_size: int = 0
+    ) -> None:
+        self._arriving_style = torch.empty(shape[0], style_size, pin_memory=True)
+        self._style = torch.zeros(shape[0], style_size, device=device)
+        inputs = (self._style,) if style_size else ()
         self._arriving = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._leaving = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._images = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -203,13 +242,13 @@ class _GpuSlot:
         with torch.inference_mode():
             # What libraries set up at first use cannot be captured.
             with torch.cuda.stream(self._stream):
-                network(self._images)
+                network(self._images, *inputs)
             self._stream.synchronize()
             # Other threads may go on with calls that a capture forbids in its own.
             with torch.cuda.graph(
                 self._graph, stream=self._stream, capture_error_mode="thread_local"
             ):
-                self._refined = network(self._images)
+                self._refined = network(self._images, *inputs)
 
     @torch.inference_mode()
     def start(self, block: Block, rows: slice) -> None:
@@ -217,7 +256,9 @@ class _GpuSlot:
         count = rows.stop - rows.start
         self._target = block.refined[rows]
         self._arriving[:count].copy_(block.images[rows])
+        self._arriving_style[:count].copy_(block.style[rows])
         with torch.cuda.stream(self._stream):
+            self._style.copy_(self._arriving_style, non_blocking=True)
             self._images.copy_(self._arriving, non_blocking=True)
             block.images_on_device[rows].copy_(self._images[:count], non_blocking=True)
             self._graph.replay()
@@ -232,6 +273,10 @@ class _GpuSlot:
         self._target.copy_(self._leaving[: len(self._target)])
 
 
+def _shown_shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"float32 {list(shape)}"
+
+
 def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
     # A read-only array, such as a memory map, is copied: torch would warn, and never writes.
     return torch.from_numpy(images if images.flags.writeable else images.copy())
@@ -243,10 +288,12 @@ def refine_images(
     device: torch.device | str = "cpu",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     micro_batch_size: int | None = None,
+    style: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """Refine uint8 [N, H, W, C] once; who refines more than once keeps a `BulkRefiner`.
 
-    Raises InputError for another type, shape or number of channels.
+    `style` float32 [N, Z] is there for refiners that take one. Raises InputError for another type,
+    shape or number of channels.
     """
     if images.ndim != 4 or images.shape[3] != refiner.channels:
         raise InputError(
@@ -255,30 +302,35 @@ def refine_images(
         )
     _, height, width, channels = images.shape
     compute = choose_inference_settings(device, precision, micro_batch_size, (height, width))
-    return BulkRefiner(refiner, compute, (height, width, channels))(images)
+    return BulkRefiner(refiner, compute, (height, width, channels))(images, style)
 
 
 @torch.no_grad()
-def refine_pixels(refiner: Refiner, images: Tensor, compute: ComputeSettings) -> Tensor:
+def refine_pixels(
+    refiner: Refiner, images: Tensor, compute: ComputeSettings, style: Tensor | None = None
+) -> Tensor:
     """Refine pixels [N, H, W, C] on the refiner's device, in micro-batches that fit its caches.
 
-    The result has the same type and carries no gradient.
+    `style` [N, Z] is there for refiners that take one. The result has the same type as `images` and
+    carries no gradient.
     """
     refined = torch.empty_like(images)
 
-    def refine_into(source: Tensor, target: Tensor) -> None:
+    def refine_into(source: Tensor, target: Tensor, *style: Tensor) -> None:
         with compute.autocast():
-            output = refiner(to_network(source))
+            output = refiner(to_network(source), *style)
         target.copy_(to_pixels(output, images.dtype))
 
-    deque(parallel_map(refine_into, compute.micro_batches(images, refined)), maxlen=0)
+    styles = () if style is None else (style,)
+    deque(parallel_map(refine_into, compute.micro_batches(images, refined, *styles)), maxlen=0)
     return refined
 
 
 class UInt8Refiner(nn.Module):
     """Refiner of pixels uint8 [N, H, W, C], any N, for use without preprocessing.
 
-    A refiner of 16-bit images takes and gives uint16.
+    A refiner of 16-bit images takes and gives uint16; one that takes a style has it as its second
+    input, standard normal numbers.
 
     `torch.export` takes it with a dynamic first axis; that is the form in which it is published.
     """
@@ -287,6 +339,6 @@ class UInt8Refiner(nn.Module):
         super().__init__()
         self.refiner = refiner
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Refine uint8 [N, H, W, C] to the same type and shape."""
-        return to_pixels(self.refiner(to_network(images)), images.dtype)
+    def forward(self, images: Tensor, style: Tensor | None = None) -> Tensor:
+        """Refine uint8 [N, H, W, C] to the same type and shape; `style` float32 [N, Z]."""
+        return to_pixels(self.refiner(to_network(images), style), images.dtype)

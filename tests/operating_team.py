@@ -18,7 +18,7 @@ import torch
 
 from simgan_core.config import RefinerConfig, TrainingConfig
 from simgan_core.models.checkpoint import save_refiner
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetSpec, Domain
@@ -267,7 +267,7 @@ def make_work(team: Team, num_shards: int = NUM_SHARDS) -> dict[str, str]:
         "image_height": 35,
         "image_width": 55,
     }
-    save_refiner(weights, Refiner(config.refiner, channels=1), config, metadata)
+    save_refiner(weights, ConvolutionalRefiner(config.refiner, channels=1), config, metadata)
     return {"dataset": "data/eyes.zarr", "refiner": str(weights)}
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from simgan_core.config import RefinerConfig, TrainingConfig
+from simgan_core.config import PRESETS, BilateralConfig, RefinerConfig, TrainingConfig
+from simgan_core.models.bilateral import BilateralRefiner
 from simgan_core.models.checkpoint import save_refiner
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner, Refiner
 from simgan_core.simulator.eyes import render, sample_scenes
 from storage.samples import Rejection, SampleBlock
 from storage.schema import GAZE, PUPIL_PX, DatasetInfo, DatasetSpec
@@ -67,8 +68,28 @@ def make_refiner(
     """Write a refiner of random weights, which changes images the more the greater `strength`."""
     torch.manual_seed(seed)
     config = TrainingConfig(refiner=RefinerConfig(num_features=num_features, num_blocks=num_blocks))
-    refiner = Refiner(config.refiner, channels=1)
+    refiner = ConvolutionalRefiner(config.refiner, channels=1)
     torch.nn.init.normal_(refiner.last.weight, std=strength)
+    _save(path, refiner, config, seed)
+    return path
+
+
+def make_bilateral_refiner(path: Path, strength: float = 0.3, seed: int = 0) -> Path:
+    """Write a bilateral refiner of random weights, likewise."""
+    config = PRESETS["bilateral"]
+    _save(path, random_bilateral_refiner(strength, seed), config, seed)
+    return path
+
+
+def random_bilateral_refiner(strength: float, seed: int = 0, channels: int = 1) -> BilateralRefiner:
+    """Return a bilateral refiner of random weights, in eval mode."""
+    torch.manual_seed(seed)
+    refiner = BilateralRefiner(BilateralConfig(), channels)
+    torch.nn.init.normal_(refiner.curves.weight, std=strength)
+    return refiner.eval()
+
+
+def _save(path: Path, refiner: Refiner, config: TrainingConfig, seed: int) -> None:
     metadata = {
         "refiner": f"refiner-{seed:012x}",
         "real_digest": "0" * 64,
@@ -78,4 +99,3 @@ def make_refiner(
         "pixels": "uint8",
     }
     save_refiner(path, refiner, config, metadata)
-    return path

@@ -24,7 +24,7 @@ def ablate(
     real: str,
     test: str,
     out: str,
-    preset: Preset = "stable",
+    preset: Preset | None = None,
     seeds: Seeds = 3,
     estimator_seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
@@ -47,7 +47,8 @@ def ablate(
     out
         Folder or URL for the refined datasets.
     preset
-        Where every training setting comes from that is not given here.
+        Where every training setting comes from that is not given here. Left out: bilateral for the
+        bilateral family, else stable.
     seeds
         Refiners trained for each variant.
     estimator_seeds

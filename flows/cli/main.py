@@ -179,7 +179,7 @@ def train(
     *,
     synthetic: str,
     real: str,
-    preset: Preset = "stable",
+    preset: Preset | None = None,
     options: Annotated[TrainingConfig, Flat] = TrainingConfig(),
 ) -> Outcome:
     """Train the refiner and print its id; run again after a stop, it goes on where it was.
@@ -191,7 +191,8 @@ def train(
     real
         The unlabelled real dataset, path or URL.
     preset
-        Where every setting comes from that is not given here.
+        Where every setting comes from that is not given here. Left out: bilateral for the
+        bilateral family, else stable.
     """
     from flows.train import train as train_flow
 
@@ -241,6 +242,8 @@ def refine(
     workers: Workers = None,
     dask_address: str | None = None,
     append: bool = False,
+    styles: Seeds = 1,
+    style_seed: Seed = 0,
 ) -> Outcome:
     """Refine every valid row of a dataset; labels and ids are kept.
 
@@ -266,13 +269,20 @@ def refine(
         With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     append
         Keep the full shards that the same refiner made before rows were added to the dataset.
+    styles
+        Rows for each image, in as many random styles, with ids that end in #1, #2, …; for refiners
+        of the bilateral family.
+    style_seed
+        The same seed gives the same styles.
     """
     from flows.refine import refine as refine_flow
     from tasks.runtime.policies import Runner
 
     where = Runner(kind=runner, workers=workers, dask_address=dask_address)
     return dataset_outcome(
-        refine_flow(dataset, refiner, to, overwrite, dtype, gate_shift, where, append)
+        refine_flow(
+            dataset, refiner, to, overwrite, dtype, gate_shift, where, append, styles, style_seed
+        )
     )
 
 
@@ -390,7 +400,7 @@ def pipeline(
     test_people: str,
     out: str,
     preprocess: Preprocess = "equalize",
-    preset: Preset = "stable",
+    preset: Preset | None = None,
     seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
@@ -413,7 +423,8 @@ def pipeline(
     preprocess
         Applied to both domains alike.
     preset
-        Where every training setting comes from that is not given here.
+        Where every training setting comes from that is not given here. Left out: bilateral for the
+        bilateral family, else stable.
     seeds
         Estimators trained for each training set.
     """

@@ -4,18 +4,20 @@ from typing import Any, Literal
 
 from simgan_core.config import PRESETS, TrainingConfig
 
-Preset = Literal["demo", "stable", "paper", "hand", "colour"]
+Preset = Literal["demo", "stable", "paper", "hand", "colour", "bilateral"]
 
 
-def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Lay the options that were given over a preset."""
+def with_preset(preset: Preset | None, options: TrainingConfig) -> TrainingConfig:
+    """Lay the options that were given over a preset; None: the one of the options' family."""
+    if preset is None:
+        preset = "bilateral" if options.family == "bilateral" else "stable"
     base = PRESETS[preset].model_dump()
     return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
 
 
 def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     nested = {
-        name: _overlaid(base[name], value)
+        name: _overlaid(base.get(name, {}), value)
         for name, value in given.items()
         if isinstance(value, dict)
     }

@@ -17,6 +17,7 @@ from torch import Tensor
 from simgan_core.atomic_file import atomic_write
 from simgan_core.config import TrainingConfig
 from simgan_core.errors import InputError
+from simgan_core.models.families import new_refiner
 from simgan_core.models.refiner import Refiner
 
 _TRAINING, _REFINER = "simgan training 1", "simgan refiner 1"
@@ -118,7 +119,7 @@ def _rebuild(config: TrainingConfig, channels: int, weights: dict[str, Tensor]) 
     """Build the refiner of these weights; `ValueError` where they are another network's."""
     # On "meta" nothing is allocated: a file cannot make a huge network before it is checked.
     with torch.device("meta"):
-        refiner = Refiner(config.refiner, channels)
+        refiner = new_refiner(config, channels)
     expected = {name: (value.shape, value.dtype) for name, value in refiner.state_dict().items()}
     found = {name: (value.shape, value.dtype) for name, value in weights.items()}
     if found != expected:

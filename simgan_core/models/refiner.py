@@ -1,4 +1,4 @@
-"""Refiner: image in, refined image of the same size out; no stride, no pooling.
+"""Refiner: image in, refined image of the same size out; the paper's convolutional network.
 
 Shapes: N images, C channels, H × W pixels of any size, F feature maps.
 """
@@ -15,10 +15,34 @@ from simgan_core.config import RefinerConfig
 
 
 class Refiner(nn.Module):
+    """Base of the families: [N, C, H, W] in [−1, 1] to the same shape, float32, in [−1, 1].
+
+    An image's result depends neither on its neighbours in the batch nor on train or eval.
+    """
+
+    channels: int
+    style_size: int = 0
+    """Numbers of a style, the second input, standard normal [N, style_size]; 0: none is taken."""
+
+    def random_style(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draw styles for `count` images, on the CPU; None where the refiner takes none."""
+        if self.style_size == 0:
+            return None
+        return torch.randn(count, self.style_size, generator=generator)
+
+    def unmirrored(self) -> "Refiner":
+        """Return a refiner without tied weights that computes the same."""
+        return self
+
+    def pack(self, num_images: int, height: int, width: int) -> None:
+        """Lay the weights out as is fastest for inference on such batches; nothing else works."""
+
+
+class ConvolutionalRefiner(Refiner):
     """Convolution, residual blocks, 1×1 convolution (SimGAN, Shrivastava et al., CVPR 2017, §3.1).
 
-    [N, C, H, W] in [−1, 1] gives the same shape, float32, in [−1, 1]. There are no normalisation
-    layers: an image's result depends neither on its neighbours in the batch nor on train or eval.
+    [N, C, H, W] in [−1, 1] gives the same shape, float32, in [−1, 1]. There is no stride, pooling
+    or normalisation.
     """
 
     def __init__(self, config: RefinerConfig, channels: int) -> None:
@@ -36,18 +60,22 @@ class Refiner(nn.Module):
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # Conv2d has one by default
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Refine [N, C, H, W]; the sum x + Δ is made in float32 whatever the layers compute in."""
+    def forward(self, images: Tensor, style: Tensor | None = None) -> Tensor:
+        """Refine [N, C, H, W], no style; x + Δ is made in float32 whatever layers compute in."""
+        assert style is None
         features = _convolve(self.first, images.to(self.first.weight.dtype))
         output = self.last(self.blocks(features)).to(torch.float32)
         if self.config.residual:
             return clamp_to_range(images + output)
         return torch.tanh(output)
 
-    def unmirrored(self) -> "Refiner":
+    @override
+    def unmirrored(self) -> "ConvolutionalRefiner":
         """Return a plain refiner that computes the same, with the mirrored weights written out."""
         with torch.device("meta"):
-            plain = Refiner(self.config.model_copy(update={"mirrored": False}), self.channels)
+            plain = ConvolutionalRefiner(
+                self.config.model_copy(update={"mirrored": False}), self.channels
+            )
         weights = dict(self.state_dict())
         for name, layer in self.named_modules():
             if isinstance(layer, MirroredConv2d):
@@ -55,6 +83,7 @@ class Refiner(nn.Module):
         plain.load_state_dict({name: x.detach() for name, x in weights.items()}, assign=True)
         return plain
 
+    @override
     def pack(self, num_images: int, height: int, width: int) -> None:
         """Pack the weights for the fastest inference on such batches; training then fails."""
         for layer in self.modules():

@@ -53,7 +53,8 @@ class MiniBatches:
         num_old = half if use_history and len(state.history) >= half else 0
         num_new = batch_size - num_old
         synthetic = distributed.part_of(state.synthetic.next_batch(num_new * distributed.size))
-        refined = refine_pixels(state.refiner, synthetic, self.compute)
+        style = state.draw_style(len(synthetic))
+        refined = refine_pixels(state.refiner, synthetic, self.compute, style)
         batch = torch.cat([refined, state.history.draw(num_old)]) if num_old else refined
         if use_history:
             state.history.add(refined[:half])

@@ -15,6 +15,9 @@ from simgan_core.models.discriminator import REAL, REFINED
 
 Loss = Literal["cross-entropy", "least-squares", "hinge"]
 
+_BLUR_PX = 5
+"""Side of the square over which styles are blurred before they are compared."""
+
 
 def lead_of_real(logits: Tensor) -> Tensor:
     """Return the logit of `REAL` less that of `REFINED`, [N, h, w]."""
@@ -44,6 +47,16 @@ def refiner_loss(logits: Tensor, loss: Loss = "cross-entropy") -> Tensor:
     if loss == "hinge":
         return -lead_of_real(logits).mean()
     return discriminator_loss(logits, REAL, loss)
+
+
+def style_change_levels(refined: Tensor, in_other_style: Tensor) -> Tensor:
+    """Return by how much two styles of the same images [N, C, H, W] differ, [N].
+
+    The mean absolute difference of the pixels of blurred images, in grey levels of 255: noise,
+    which differs in any case, is averaged out.
+    """
+    difference = functional.avg_pool2d(refined - in_other_style, _BLUR_PX, stride=1)
+    return difference.abs().mean(dim=(1, 2, 3)) * (255 / 2)
 
 
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:

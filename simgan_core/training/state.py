@@ -13,13 +13,13 @@ from simgan_core.config import TrainingConfig
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.data.sampler import Sampler, seeded_generator
 from simgan_core.models.discriminator import Discriminator
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.families import new_refiner
 from simgan_core.training.collapse import CollapseWatch
 from simgan_core.training.early_stopping import EarlyStopping
 from simgan_core.training.history import History
 from simgan_core.training.update_ratio import UpdateRatio
 
-_HISTORY, _AUGMENTATION = 2, 4
+_HISTORY, _AUGMENTATION, _STYLE = 2, 4, 6
 """Streams of random numbers of a training's seed; the trainer has the others."""
 
 
@@ -41,7 +41,7 @@ class TrainingState:
         # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.refiner = to_channels_last(Refiner(config.refiner, channels), device)
+            self.refiner = to_channels_last(new_refiner(config, channels), device)
             self.discriminator = to_channels_last(
                 Discriminator(config.discriminator, channels), device
             )
@@ -60,6 +60,7 @@ class TrainingState:
         self.augmentation = DiscriminatorAugmentation(
             config.discriminator, self.augmentation_generator
         )
+        self.style_generator = seeded_generator(config.seed, _STYLE, distributed.rank)
         self.stopping = EarlyStopping(config.stopping, image_width=width)
         self.collapse_watch = CollapseWatch()
         self.running_means = RunningMeans()
@@ -104,6 +105,7 @@ class TrainingState:
             "history": self.history.images(),
             "history_generator": self.history_generator.get_state(),
             "augmentation_generator": self.augmentation_generator.get_state(),
+            "style_generator": self.style_generator.get_state(),
         }
 
     def load_rank_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,6 +113,14 @@ class TrainingState:
         self.history.restore(_moved(state["history"], self._device))
         self.history_generator.set_state(state["history_generator"])
         self.augmentation_generator.set_state(state["augmentation_generator"])
+        # Checkpoints from before there were styles lack it, and are of refiners that take none.
+        if "style_generator" in state:
+            self.style_generator.set_state(state["style_generator"])
+
+    def draw_style(self, count: int) -> Tensor | None:
+        """Return styles for `count` images, on the device; None where the refiner takes none."""
+        style = self.refiner.random_style(count, self.style_generator)
+        return None if style is None else style.to(self._device, non_blocking=True)
 
     @property
     def _device(self) -> torch.device:

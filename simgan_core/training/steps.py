@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from simgan_core.compute.non_finite import NonFiniteGuard
@@ -25,6 +26,7 @@ from simgan_core.training.losses import (
     gradient_penalty,
     lead_of_real,
     refiner_loss,
+    style_change_levels,
 )
 from simgan_core.training.self_regularization import SelfRegularization
 
@@ -39,8 +41,11 @@ def refiner_step(
     synthetic: Tensor,
     emphasis: Tensor | None = None,
     draws: Tensor | None = None,
+    style: Tensor | None = None,
+    other_style: Tensor | None = None,
     *,
     regularization: SelfRegularization,
+    min_style_change_levels: float = 0.0,
     augmentation: DiscriminatorAugmentation,
     compute: ComputeSettings,
     guard: NonFiniteGuard,
@@ -48,27 +53,49 @@ def refiner_step(
     """Update the refiner by adversarial loss and self-regularization (SimGAN, eq. 1, 4).
 
     `emphasis` [N, 1, H, W] weights the pixels of self-regularization; `draws` are the random
-    numbers of the augmentation of N images.
+    numbers of the augmentation of N images; `style` [N, Z] is the second input of a refiner that
+    takes one. In `other_style` [N, Z] images should differ by `min_style_change_levels`.
     """
 
     def measure(
-        pixels: Tensor, emphasis: Tensor | None = None, draws: Tensor | None = None
+        pixels: Tensor,
+        emphasis: Tensor | None = None,
+        draws: Tensor | None = None,
+        style: Tensor | None = None,
+        other_style: Tensor | None = None,
     ) -> Metrics:
         images = to_network(pixels)
         with compute.autocast():
-            refined = refiner(images)
+            refined = refiner(images, style)
         seen = augmentation(refined, draws)
         with compute.autocast():
             logits = discriminator(seen)
         adversarial = refiner_loss(logits, discriminator.config.loss)
         difference = regularization(refined, images, emphasis)
-        return {
+        figures = {
             "loss": adversarial + difference,
             "adversarial": adversarial,
             "self_regularization": difference,
         }
+        if other_style is None:
+            return figures
+        with compute.autocast():
+            in_other_style = refiner(images, other_style)
+        change_levels = style_change_levels(refined, in_other_style)
+        shortfall = functional.relu(1 - change_levels / min_style_change_levels).mean()
+        return {
+            **figures,
+            "loss": figures["loss"] + shortfall,
+            "style_change_levels": change_levels.mean(),
+        }
 
-    batches = {"pixels": synthetic, "emphasis": emphasis, "draws": draws}
+    batches = {
+        "pixels": synthetic,
+        "emphasis": emphasis,
+        "draws": draws,
+        "style": style,
+        "other_style": other_style,
+    }
     with frozen(discriminator):
         return _update(optimizer, guard, compute, batches, measure)
 
@@ -78,6 +105,7 @@ def refiner_pretraining_step(
     optimizer: Optimizer,
     synthetic: Tensor,
     emphasis: Tensor | None = None,
+    style: Tensor | None = None,
     *,
     regularization: SelfRegularization,
     compute: ComputeSettings,
@@ -85,13 +113,15 @@ def refiner_pretraining_step(
 ) -> Metrics:
     """Update the refiner by self-regularization alone, towards returning its input."""
 
-    def measure(pixels: Tensor, emphasis: Tensor | None = None) -> Metrics:
+    def measure(
+        pixels: Tensor, emphasis: Tensor | None = None, style: Tensor | None = None
+    ) -> Metrics:
         images = to_network(pixels)
         with compute.autocast():
-            refined = refiner(images)
+            refined = refiner(images, style)
         return {"loss": regularization(refined, images, emphasis)}
 
-    batches = {"pixels": synthetic, "emphasis": emphasis}
+    batches = {"pixels": synthetic, "emphasis": emphasis, "style": style}
     return _update(optimizer, guard, compute, batches, measure)
 
 

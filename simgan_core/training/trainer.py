@@ -19,7 +19,7 @@ from simgan_core.compute.malloc import keep_freed_memory
 from simgan_core.compute.non_finite import NonFiniteGuard
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, to_channels_last
 from simgan_core.config import TrainingConfig
-from simgan_core.data.sampler import ImageShards
+from simgan_core.data.sampler import ImageShards, seeded_generator
 from simgan_core.errors import InputError
 from simgan_core.inference import refine_pixels
 from simgan_core.models.checkpoint import tensors_digest
@@ -40,6 +40,8 @@ NUM_SAMPLES = 16
 """Synthetic images whose refinement is shown as training goes, or all where there are fewer."""
 _SYNTHETIC, _REAL, _VALIDATION_SYNTHETIC, _VALIDATION_REAL, _CONTENT_CHECK = 0, 1, 3, 5, 7
 """Streams of random numbers: of the two samplers, and of the choices of images to look at."""
+_VALIDATION_STYLE = 8
+"""Stream of the styles in which those are refined."""
 _MIN_VALIDATION_IMAGES = 4
 """Images of a domain below which metrics of realism mean nothing."""
 
@@ -215,13 +217,19 @@ class Trainer:
         return agreed and any(self._distributed.gather(should_stop()))
 
     def _pretrain_refiner(self) -> None:
-        metrics = self._updates.pretrain_refiner(*self._batches.synthetic())
+        images, emphasis = self._batches.synthetic()
+        style = self._state.draw_style(len(images))
+        metrics = self._updates.pretrain_refiner(images, emphasis, style)
         self._state.running_means.add("refiner_pretraining", metrics)
 
     def _train_refiner(self) -> None:
         images, emphasis = self._batches.synthetic()
         draws = self._state.augmentation.draw(len(images), images.device)
-        metrics = self._updates.train_refiner(images, emphasis, draws)
+        style = self._state.draw_style(len(images))
+        other_style = None
+        if self._config.bilateral.min_style_change_levels > 0:
+            other_style = self._state.draw_style(len(images))
+        metrics = self._updates.train_refiner(images, emphasis, draws, style, other_style)
         self._state.running_means.add("refiner", metrics)
 
     def _train_discriminator(self, use_history: bool) -> Tensor:
@@ -258,8 +266,16 @@ class Trainer:
     def validate(self, refiner: Refiner) -> Metrics:
         """Return the validation metrics of any refiner, on this training's validation images."""
         on_device = to_channels_last(copy.deepcopy(refiner), self._compute.device)
-        refined = refine_pixels(on_device, self._validator.synthetic, self._compute)
+        synthetic = self._validator.synthetic
+        style = self._validation_style(on_device, len(synthetic))
+        refined = refine_pixels(on_device, synthetic, self._compute, style)
         return self._validator.validate(refined)
+
+    def _validation_style(self, refiner: Refiner, count: int) -> Tensor | None:
+        """Return styles for `count` images, the same ones in every validation."""
+        generator = seeded_generator(self._config.seed, _VALIDATION_STYLE, 0)
+        style = refiner.random_style(count, generator)
+        return None if style is None else style.to(self._compute.device)
 
     def refusal(self, metrics: Metrics) -> str:
         """Return why a refiner with such metrics is no candidate; empty where it is one."""
@@ -286,7 +302,9 @@ class Trainer:
     def _report_samples(self) -> None:
         images = self._samples
         if self._state.step > 0:
-            images = refine_pixels(self._state.averaged_refiner, images, self._compute)
+            refiner = self._state.averaged_refiner
+            style = self._validation_style(refiner, len(images))
+            images = refine_pixels(refiner, images, self._compute, style)
         self._sink.samples(self._state.step, images)
 
     def _resume(self, path: Path) -> TrainingCheckpoint:

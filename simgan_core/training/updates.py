@@ -29,9 +29,9 @@ class NetworkUpdates:
     """
 
     pretrain_refiner: Update
-    """Of synthetic images and their emphasis."""
+    """Of synthetic images, their emphasis and styles."""
     train_refiner: Update
-    """Of synthetic images, their emphasis and the augmentation's random draws."""
+    """Of synthetic images, their emphasis, the augmentation's draws, and two sets of styles."""
     train_discriminator: Update
     """Of refined images, real images and the augmentation's random draws."""
 
@@ -45,6 +45,7 @@ class NetworkUpdates:
     ) -> None:
         """Bind the steps to the state; `features` is the frozen network of ψ."""
         self._ema_decay = config.ema_decay
+        self._min_style_change_levels = config.bilateral.min_style_change_levels
         self._state = state
         self._compute = compute
         self._guard = guard
@@ -61,13 +62,16 @@ class NetworkUpdates:
         self.train_refiner = prepared(self._train_refiner)
         self.train_discriminator = prepared(self._train_discriminator)
 
-    def _pretrain_refiner(self, synthetic: Tensor, emphasis: Tensor | None) -> Metrics:
+    def _pretrain_refiner(
+        self, synthetic: Tensor, emphasis: Tensor | None, style: Tensor | None
+    ) -> Metrics:
         state = self._state
         metrics = refiner_pretraining_step(
             state.refiner,
             state.refiner_optimizer,
             synthetic,
             emphasis,
+            style,
             regularization=self._regularization,
             compute=self._compute,
             guard=self._guard,
@@ -76,7 +80,12 @@ class NetworkUpdates:
         return metrics
 
     def _train_refiner(
-        self, synthetic: Tensor, emphasis: Tensor | None, draws: Tensor | None
+        self,
+        synthetic: Tensor,
+        emphasis: Tensor | None,
+        draws: Tensor | None,
+        style: Tensor | None,
+        other_style: Tensor | None,
     ) -> Metrics:
         state = self._state
         metrics = refiner_step(
@@ -86,7 +95,10 @@ class NetworkUpdates:
             synthetic,
             emphasis,
             draws,
+            style,
+            other_style,
             regularization=self._regularization,
+            min_style_change_levels=self._min_style_change_levels,
             augmentation=state.augmentation,
             compute=self._compute,
             guard=self._guard,

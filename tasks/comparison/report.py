@@ -37,6 +37,7 @@ from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.stages import position
+from tasks.runtime.styles import load_first_style, num_styles
 from tasks.runtime.tracking import (
     TrackedRun,
     UnknownExperimentError,
@@ -179,7 +180,7 @@ def _pupils(comparison: Comparison, datasets: DatasetCache) -> Pupils | None:
     if synthetic is None or refined is None:
         return None
     before, after = (
-        datasets.open(comparison.datasets[url]).load(valid_only=False, max_rows=MAX_SHIFT_PAIRS)
+        load_first_style(datasets.open(comparison.datasets[url]), MAX_SHIFT_PAIRS, valid_only=False)
         for url in (synthetic, refined)
     )
     if "pupil_px" not in before.labels or before.ids != after.ids:
@@ -226,7 +227,10 @@ def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.
     first = comparison.arms[0].datasets or (comparison.test,)
     urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
     shown = [comparison.datasets[url] for url in urls]
-    images = [as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES)) for info in shown]
+    images = [
+        as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES * styles)[::styles])
+        for info, styles in zip(shown, map(num_styles, shown), strict=True)
+    ]
     return before_after(images[0], images[1], images[2])
 
 
@@ -281,9 +285,8 @@ def _register_winner(
     ) as run:
         version = run.registered_version(REGISTERED_MODEL)
         if version is None:
-            run.pytorch_model(
-                "model", UInt8Estimator(estimator), np.zeros((2, *estimator.image_shape), np.uint8)
-            )
+            images = np.zeros((2, *estimator.image_shape), np.uint8)
+            run.pytorch_model("model", UInt8Estimator(estimator), {"images": images})
             run.artifact(Path(str(best.model)), "checkpoint")
             version = run.register_model(REGISTERED_MODEL, "model", tags)
     return f"models:/{REGISTERED_MODEL}/{version}"

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
-from simgan_core.inference import BulkRefiner, RefinedImages
+from simgan_core.inference import BulkRefiner, RefinedImages, StyledImages
 from simgan_core.models.checkpoint import LoadedRefiner
 from simgan_core.quality.gate import Inspection, inspect
 from storage.appending import num_rows_when
@@ -48,6 +47,7 @@ from tasks.runtime.policies import (
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.stages import position
+from tasks.runtime.styles import read_styled, style_numbers
 from tasks.runtime.tracking import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ def plan_refinement(
     gate_shift_px: float | None = None,
     runner: Runner = Runner(),
     append: bool = False,
+    styles: int = 1,
+    style_seed: int = 0,
 ) -> RefinementPlan:
     """Create or resume the refined dataset; returns the groups of shards left to refine."""
     began = time.time()
@@ -94,10 +96,12 @@ def plan_refinement(
     require_domain(parent, "to be refined, the", "synthetic", "refined")
     require_refiner_fits(loaded, refiner, parent)
     _require_pupils(parent, gate_shift_px)
+    _require_styles(loaded, refiner, styles, style_seed)
     for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
         logger.warning("a comparison on real images speaks against this refiner: %s", warning)
-    precision = _resolve_precision(dtype, parent, loaded, to, gate_shift_px)
-    spec = _refined_spec(parent, loaded, precision, gate_shift_px)
+    made = _Made(loaded.weights_digest, "fp32", gate_shift_px, styles, style_seed)
+    made = made._replace(dtype=_resolve_precision(dtype, parent, loaded, to, made))
+    spec = _refined_spec(parent, loaded, made)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
     else:
@@ -124,18 +128,18 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     return_freed_blocks()
     parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
     _require_parent(dataset, parent, writer.spec)
-    bulk = _refiner_once_a_process(refiner, _Made.by(writer.spec), _image_shape(parent.info))
-    gate_shift_px = _Made.by(writer.spec).gate_shift_px
+    made = _Made.by(writer.spec)
+    bulk = _refiner_once_a_process(refiner, made, _image_shape(parent.info))
     pending = sorted(set(shards) & set(writer.pending_shards()))
     with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
         finishing = deque[Future[ShardRecord]]()
         # Closed even while a traceback refers to it, since it holds the GPU.
-        with closing(_refined(parent, writer, bulk, pending)) as computed:
+        with closing(_refined(parent, writer, bulk, made, pending)) as computed:
             for shard, block, refined in computed:
                 while len(finishing) >= SHARDS_FINISHING:
                     _say_done(finishing.popleft().result())
                 finishing.append(
-                    pool.submit(_finish_shard, writer, shard, block, refined, gate_shift_px)
+                    pool.submit(_finish_shard, writer, shard, block, refined, made.gate_shift_px)
                 )
         while finishing:
             _say_done(finishing.popleft().result())
@@ -197,7 +201,8 @@ def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> 
     )
     if grown.canonical() != spec.canonical():
         return False
-    return num_rows_when(synthetic, str(found.provenance["parent_digest"])) == found.num_rows
+    num_rows = num_rows_when(synthetic, str(found.provenance["parent_digest"]))
+    return num_rows is not None and num_rows * _Made.by(found).styles == found.num_rows
 
 
 def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
@@ -206,7 +211,8 @@ def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
     Rows appended since then are no difference: those before them stay as they are.
     """
     digest = str(spec.provenance["parent_digest"])
-    if found.info.digest != digest and num_rows_when(found, digest) != spec.num_rows:
+    num_rows = spec.num_rows // _Made.by(spec).styles
+    if found.info.digest != digest and num_rows_when(found, digest) != num_rows:
         raise InputError(
             f"{url} was replaced by another dataset since its refinement began (digest "
             f"{digest[:12]}, found {found.info.digest[:12]}): run the same command again with "
@@ -220,14 +226,17 @@ class _Made(NamedTuple):
     weights_digest: str
     dtype: Precision
     gate_shift_px: float | None
+    styles: int = 1
+    style_seed: int = 0
 
     @classmethod
     def by(cls, spec: DatasetSpec) -> "_Made":
-        return cls(*(spec.provenance[name] for name in cls._fields))  # type: ignore[arg-type]
+        made = {name: spec.provenance[name] for name in cls._fields if name in spec.provenance}
+        return cls(**made)  # type: ignore[arg-type]
 
 
 def _resolve_precision(
-    dtype: Dtype, parent: DatasetInfo, loaded: LoadedRefiner, to: str, gate_shift_px: float | None
+    dtype: Dtype, parent: DatasetInfo, loaded: LoadedRefiner, to: str, made: _Made
 ) -> Precision:
     """Return the number format to compute in; "auto" becomes the fastest on this machine.
 
@@ -239,14 +248,13 @@ def _resolve_precision(
         begun = DatasetWriter.attach(to).spec.canonical()
         precisions: tuple[Precision, ...] = ("bf16", "fp32")
         for precision in precisions:
-            if _refined_spec(parent, loaded, precision, gate_shift_px).canonical() == begun:
+            ours = _refined_spec(parent, loaded, made._replace(dtype=precision))
+            if ours.canonical() == begun:
                 return precision
     return choose_inference_settings(default_device()).precision
 
 
-def _refined_spec(
-    parent: DatasetInfo, loaded: LoadedRefiner, precision: Precision, gate_shift_px: float | None
-) -> DatasetSpec:
+def _refined_spec(parent: DatasetInfo, loaded: LoadedRefiner, made: _Made) -> DatasetSpec:
     """Return the refined dataset's spec: its parent's, with provenance.
 
     Provenance holds digests and no paths: the same work elsewhere gives the same dataset.
@@ -257,10 +265,15 @@ def _refined_spec(
         "weights_digest": loaded.weights_digest,
         "real_digest": loaded.metadata["real_digest"],
         "recipe": recipe_version("refine"),
-        "dtype": precision,
-        "gate_shift_px": gate_shift_px,
+        "dtype": made.dtype,
+        "gate_shift_px": made.gate_shift_px,
     }
-    return parent.spec.model_copy(update={"domain": "refined", "provenance": provenance})
+    if loaded.refiner.style_size:
+        provenance |= {"styles": made.styles, "style_seed": made.style_seed}
+    num_rows = parent.spec.num_rows * made.styles
+    return parent.spec.model_copy(
+        update={"domain": "refined", "provenance": provenance, "num_rows": num_rows}
+    )
 
 
 @lru_cache(maxsize=2)
@@ -284,13 +297,12 @@ def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:
 
 
 def _read_ahead(
-    parent: Dataset, writer: DatasetWriter, shards: list[int]
+    parent: Dataset, writer: DatasetWriter, styles: int, shards: list[int]
 ) -> Iterator[tuple[int, SampleBlock]]:
     """Yield the parent's rows of each shard; a thread reads the next shard meanwhile."""
 
     def read(shard: int) -> SampleBlock:
-        rows = writer.shard_rows(shard)
-        return parent.read(rows.start, rows.stop)
+        return read_styled(parent, writer.shard_rows(shard), styles)
 
     with ThreadPoolExecutor(1) as pool:
         coming = deque([pool.submit(read, shard) for shard in shards[:1]])
@@ -302,17 +314,23 @@ def _read_ahead(
 
 
 def _refined(
-    parent: Dataset, writer: DatasetWriter, bulk: BulkRefiner, shards: list[int]
+    parent: Dataset, writer: DatasetWriter, bulk: BulkRefiner, made: _Made, shards: list[int]
 ) -> Generator[tuple[int, SampleBlock, RefinedImages], None, None]:
     """Yield each shard with its rows and its refined valid rows; a GPU has begun the next."""
     under_way = deque[tuple[int, SampleBlock]]()
 
-    def valid_images() -> Iterator[NDArray[np.uint8]]:
-        for shard, block in _read_ahead(parent, writer, shards):
+    def valid_images() -> Iterator[StyledImages]:
+        for shard, block in _read_ahead(parent, writer, made.styles, shards):
             stop_if_told()
             under_way.append((shard, block))
             images = as_uint8(block.images, parent.info)
-            yield images if block.valid.all() else images[block.valid]
+            style = None
+            if bulk.style_size:
+                style = style_numbers(block.ids, made.styles, made.style_seed, bulk.style_size)
+            if not block.valid.all():
+                images = images[block.valid]
+                style = None if style is None else style[block.valid]
+            yield StyledImages(images, style)
 
     with closing(bulk.refine_each(valid_images())) as computed:
         for refined in computed:
@@ -363,6 +381,15 @@ def _gated(
             rejections.append(Rejection(first_row + row, refined.ids[row], reason))
     rejections.sort(key=lambda rejection: rejection.row)
     return replace(refined, valid=valid, rejections=tuple(rejections))
+
+
+def _require_styles(loaded: LoadedRefiner, refiner: str, styles: int, style_seed: int) -> None:
+    if loaded.refiner.style_size == 0 and (styles, style_seed) != (1, 0):
+        raise InputError(
+            f"--styles {styles} --style-seed {style_seed}: refiner {refiner} is of the family "
+            f"{loaded.config.family!r}, which takes no style; leave both out, or train with "
+            "--family bilateral"
+        )
 
 
 def _require_pupils(parent: DatasetInfo, gate_shift_px: float | None) -> None:

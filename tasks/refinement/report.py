@@ -20,6 +20,7 @@ from tasks.runtime.experiments import REFINERS
 from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.pictures import Pixels, columns, data_uri, png
 from tasks.runtime.policies import CACHE
+from tasks.runtime.styles import load_first_style
 from tasks.runtime.tracking import UnknownExperimentError, has_pages, remember_dataset, runs_with
 
 PAIRS_SHOWN = 30
@@ -105,7 +106,8 @@ def before_after(synthetic: Dataset, refined: Dataset) -> Pixels:
     """Return the first images in pairs of rows: synthetic above, the same ones refined below."""
     shown = min(len(synthetic), PAIRS_SHOWN)
     before, after = (
-        as_uint8(dataset.read(0, shown).images, dataset.info) for dataset in (synthetic, refined)
+        as_uint8(load_first_style(dataset, shown, valid_only=False).images, dataset.info)
+        for dataset in (synthetic, refined)
     )
     rows: list[Pixels] = []
     for start in range(0, shown, PAIRS_A_ROW):

@@ -169,17 +169,23 @@ class TrackedRun:
         if entry not in known:
             self.tags({_TABLES_TAG: json.dumps([*known, entry])})
 
-    def pytorch_model(self, folder: str, module: nn.Module, example: NDArray[np.uint8]) -> None:
+    def pytorch_model(
+        self, folder: str, module: nn.Module, example: Mapping[str, NDArray[Any]]
+    ) -> None:
         """Log a model for MLflow's own loader, exported by torch.export, without pickled code.
 
-        `example` has at least two rows, so that the exporter keeps the batch axis dynamic.
+        `example` holds the inputs by name, in order, each of at least two rows, so that the
+        exporter keeps the batch axis dynamic.
         """
+        arrays = tuple(example.values())
+        inputs = arrays[0] if len(arrays) == 1 else dict(example)
+        output = module(*map(torch.from_numpy, arrays)).numpy()
         with tempfile.TemporaryDirectory() as made:
             mlflow.pytorch.save_model(
                 module,
                 f"{made}/{folder}",
-                input_example=example,
-                signature=infer_signature(example, module(torch.from_numpy(example)).numpy()),
+                input_example=arrays[0] if len(arrays) == 1 else arrays,
+                signature=infer_signature(inputs, output),
                 serialization_format="pt2",
                 pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy", "mlflow"],
             )

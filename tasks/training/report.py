@@ -17,8 +17,9 @@ def show_training(
 ) -> None:
     """Create Prefect artifacts: images before and after refinement, link to the MLflow run."""
     before, wanted = (each.load(max_rows=IMAGES_SHOWN).images for each in (synthetic, real))
+    style = loaded.refiner.random_style(len(before), torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        after = UInt8Refiner(loaded.refiner)(torch.tensor(before)).numpy()
+        after = UInt8Refiner(loaded.refiner)(torch.tensor(before), style).numpy()
     create_image_artifact(
         data_uri(png(before_after(as_8_bits(before), as_8_bits(after), as_8_bits(wanted)))),
         key="refined-samples",

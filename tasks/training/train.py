@@ -29,6 +29,9 @@ from tasks.training.fit import fit
 from tasks.training.onnx_export import save_onnx
 from tasks.training.report import show_training
 
+_JOINTS = "joints_uvd"
+"""Label of depth images of hands, whose third numbers are distances."""
+
 
 class RefinerRef(NamedTuple):
     """Reference to a trained refiner: ids, digest and path."""
@@ -57,6 +60,7 @@ def train_refiner(
     require_domain(synthetic_set.info, "synthetic", "synthetic", "refined")
     require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
+    _require_family_fits(synthetic_set, config)
     refiner_id = _refiner_id(synthetic_set, real_set, config)
     folder = refiner_folder(refiner_id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,16 @@ def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> st
             "recipe": recipe_version("train"),
         },
     )
+
+
+def _require_family_fits(synthetic: Dataset, config: TrainingConfig) -> None:
+    names = [label.name for label in synthetic.info.spec.labels]
+    if config.family == "bilateral" and _JOINTS in names:
+        raise InputError(
+            f"--family bilateral changes grey levels, which in the depth images of "
+            f"{synthetic.info.url} are the distances that {_JOINTS} holds: its labels "
+            "would be wrong; train with --family convolutional"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -121,7 +135,10 @@ def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
     """Log the refiner as weights, PyTorch model and ONNX graph; returns its model version."""
     run.artifact(weights, "checkpoint")
     size = (2, loaded.image_height, loaded.image_width, loaded.channels)
-    run.pytorch_model("model", UInt8Refiner(loaded.refiner), np.zeros(size, loaded.pixels))
+    example = {"images": np.zeros(size, loaded.pixels)}
+    if loaded.refiner.style_size:
+        example["style"] = np.zeros((2, loaded.refiner.style_size), np.float32)
+    run.pytorch_model("model", UInt8Refiner(loaded.refiner), example)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "refiner.onnx"
         save_onnx(graph, loaded)

@@ -17,6 +17,7 @@ from storage.schema import Domain
 from tasks.runtime.compatibility import as_uint8, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.paths import home
+from tasks.runtime.styles import base_ids
 
 MAX_TRIALS = 2000
 
@@ -129,7 +130,7 @@ def _draw_real(study: Study, dataset: Dataset, entropy: int) -> list[Drawn]:
 
 def _draw_rows(dataset: Dataset, entropy: int, num: int, used: set[str]) -> list[int]:
     """Draw valid rows whose ids are not used yet, and mark them used."""
-    ids = dataset.read_ids()
+    ids = base_ids(dataset)
     free = [row for row in np.flatnonzero(dataset.read_valid()).tolist() if ids[row] not in used]
     purpose = dataset.info.spec.domain
     rows = [free[index] for index in draw_pool(entropy, purpose, len(free), num)]

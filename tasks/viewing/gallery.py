@@ -20,6 +20,7 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import Domain
 from tasks.runtime.compatibility import as_uint8, require_same_images
+from tasks.runtime.styles import base_ids
 
 Floats = NDArray[np.floating[Any]]
 
@@ -79,7 +80,7 @@ def make_gallery(urls: Sequence[str], max_images: int, errors: Path | None) -> G
         raise InputError(f"dataset {first.info.url} has no valid rows; there is nothing to show")
     columns = [_column(first, rows, np.arange(len(rows)))]
     known = set(rows.ids)
-    alike = [dataset for dataset in others if known.isdisjoint(dataset.read_ids())]
+    alike = [dataset for dataset in others if known.isdisjoint(base_ids(dataset))]
     columns += [_aligned(dataset, rows.ids) for dataset in others if dataset not in alike]
     figures = _shift_of(columns)
     for dataset in alike:
@@ -110,7 +111,8 @@ def _column(dataset: Dataset, block: SampleBlock, of_row: NDArray[np.int64]) -> 
 
 def _aligned(dataset: Dataset, ids: Sequence[str]) -> Column:
     """Return the rows of another dataset that bear these ids and are valid."""
-    row_of = dict(zip(dataset.read_ids(), range(len(dataset)), strict=True))
+    # Of several styles of an image the first one counts.
+    row_of = {name: row for row, name in reversed(list(enumerate(base_ids(dataset))))}
     rows = np.array([row_of.get(name, -1) for name in ids])
     block = dataset.read(0, int(rows.max()) + 1)
     shown = (rows >= 0) & block.valid[rows]

@@ -10,21 +10,28 @@ from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.config import RefinerConfig
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
-from simgan_core.inference import Block, BulkRefiner, UInt8Refiner, refine_images, stream_blocks
-from simgan_core.models.refiner import Refiner
+from simgan_core.inference import (
+    Block,
+    BulkRefiner,
+    StyledImages,
+    UInt8Refiner,
+    refine_images,
+    stream_blocks,
+)
+from simgan_core.models.refiner import ConvolutionalRefiner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 16, 1), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def refiner() -> Refiner:
+def refiner() -> ConvolutionalRefiner:
     torch.manual_seed(0)
-    refiner = Refiner(RefinerConfig(num_features=8, num_blocks=2), channels=1)
+    refiner = ConvolutionalRefiner(RefinerConfig(num_features=8, num_blocks=2), channels=1)
     torch.nn.init.normal_(refiner.last.weight, std=0.3)
     return refiner
 
 
-def plainly_refined(refiner: Refiner, images: np.ndarray) -> np.ndarray:
+def plainly_refined(refiner: ConvolutionalRefiner, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         rows = [to_pixels(refiner(to_network(torch.from_numpy(row[None])))) for row in images]
     return torch.cat(rows).numpy()
@@ -32,7 +39,7 @@ def plainly_refined(refiner: Refiner, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 23, 64])
 def test_every_row_is_refined_in_its_place_tail_included(
-    refiner: Refiner, micro_batch_size: int
+    refiner: ConvolutionalRefiner, micro_batch_size: int
 ) -> None:
     refined = refine_images(refiner, IMAGES, precision="fp32", micro_batch_size=micro_batch_size)
     expected = plainly_refined(refiner, IMAGES)
@@ -41,11 +48,11 @@ def test_every_row_is_refined_in_its_place_tail_included(
     assert np.abs(refined.astype(int) - expected).max() <= 1
 
 
-def test_no_images_give_no_images(refiner: Refiner) -> None:
+def test_no_images_give_no_images(refiner: ConvolutionalRefiner) -> None:
     assert refine_images(refiner, IMAGES[:0]).shape == (0, 12, 16, 1)
 
 
-def test_bf16_stays_near_fp32(refiner: Refiner) -> None:
+def test_bf16_stays_near_fp32(refiner: ConvolutionalRefiner) -> None:
     exact = refine_images(refiner, IMAGES, precision="fp32").astype(int)
     difference = np.abs(refine_images(refiner, IMAGES, precision="bf16") - exact)
     assert difference.mean() <= 0.5
@@ -54,7 +61,9 @@ def test_bf16_stays_near_fp32(refiner: Refiner) -> None:
 
 def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
     torch.manual_seed(1)
-    paper = Refiner(RefinerConfig(num_features=64, num_blocks=4, residual=False), channels=1)
+    paper = ConvolutionalRefiner(
+        RefinerConfig(num_features=64, num_blocks=4, residual=False), channels=1
+    )
     torch.nn.init.normal_(paper.last.weight, std=0.1)
     images = np.random.default_rng(1).integers(0, 256, (24, 35, 55, 1), dtype=np.uint8)
     exact = refine_images(paper, images, precision="fp32").astype(int)
@@ -66,7 +75,7 @@ def test_bf16_stays_near_fp32_with_the_papers_refiner() -> None:
 
 @pytest.mark.gpu("batches go through page-locked memory, streams and CUDA graphs")
 @pytest.mark.parametrize("count", [1, 64, 200, 1000])
-def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, count: int) -> None:
+def test_a_gpu_refines_as_the_cpu_does(refiner: ConvolutionalRefiner, count: int) -> None:
     images = np.random.default_rng(2).integers(0, 256, (count, 12, 16, 1), dtype=np.uint8)
     compute = choose_inference_settings("cuda", "bf16", micro_batch_size=64)
     on_gpu = BulkRefiner(refiner, compute, (12, 16, 1))
@@ -144,7 +153,7 @@ def test_no_slot_is_at_work_after_a_stream_was_left_or_its_source_failed() -> No
     assert [slot.block for slot in slots] == [None] * 3
 
 
-def test_threads_that_share_slots_take_turns(refiner: Refiner) -> None:
+def test_threads_that_share_slots_take_turns(refiner: ConvolutionalRefiner) -> None:
     bulk = BulkRefiner(refiner, choose_inference_settings("cpu", "fp32", 4), (12, 16, 1))
     bulk._slots = [LateSlot() for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
@@ -152,35 +161,41 @@ def test_threads_that_share_slots_take_turns(refiner: Refiner) -> None:
             assert np.array_equal(refined, 255 - IMAGES)
 
 
-def test_each_block_is_refined_as_by_a_call_and_says_where_it_was(refiner: Refiner) -> None:
+def test_each_block_is_refined_as_by_a_call_and_says_where_it_was(
+    refiner: ConvolutionalRefiner,
+) -> None:
     bulk = BulkRefiner(refiner, choose_inference_settings("cpu", "fp32", 4), (12, 16, 1))
     blocks = [IMAGES[:9], IMAGES[9:9], IMAGES[9:]]
-    for block, refined in zip(blocks, bulk.refine_each(blocks), strict=True):
+    for block, refined in zip(blocks, bulk.refine_each(map(StyledImages, blocks)), strict=True):
         assert np.array_equal(refined.images, bulk(block))
         assert refined.synthetic is block
         assert refined.refined is refined.images
 
 
 @pytest.mark.gpu("batches go through page-locked memory, streams and CUDA graphs")
-def test_a_gpu_refines_blocks_one_after_another_as_it_refines_each(refiner: Refiner) -> None:
+def test_a_gpu_refines_blocks_one_after_another_as_it_refines_each(
+    refiner: ConvolutionalRefiner,
+) -> None:
     compute = choose_inference_settings("cuda", "bf16", micro_batch_size=4)
     bulk = BulkRefiner(refiner, compute, (12, 16, 1))
     blocks = [IMAGES, IMAGES[:0], IMAGES[5:], IMAGES[:2]] * 3
     expected = [bulk(block) for block in blocks]
-    for block, once, refined in zip(blocks, expected, bulk.refine_each(blocks), strict=True):
+    for block, once, refined in zip(
+        blocks, expected, bulk.refine_each(map(StyledImages, blocks)), strict=True
+    ):
         assert np.array_equal(refined.images, once)
         assert np.array_equal(refined.synthetic.cpu().numpy(), block)
         assert np.array_equal(refined.refined.cpu().numpy(), once)
 
 
-def test_refined_twice_is_the_same_bits(refiner: Refiner) -> None:
+def test_refined_twice_is_the_same_bits(refiner: ConvolutionalRefiner) -> None:
     bulk = BulkRefiner(refiner, choose_inference_settings("cpu"), (12, 16, 1))
     assert np.array_equal(bulk(IMAGES), bulk(IMAGES))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_threads_refine_side_by_side_to_the_bits_of_one(
-    refiner: Refiner, precision: str, request: pytest.FixtureRequest
+    refiner: ConvolutionalRefiner, precision: str, request: pytest.FixtureRequest
 ) -> None:
     bulk = BulkRefiner(refiner, choose_inference_settings("cpu", precision, 4), (12, 16, 1))
     alone = bulk(IMAGES)
@@ -188,7 +203,7 @@ def test_two_threads_refine_side_by_side_to_the_bits_of_one(
     assert np.array_equal(bulk(IMAGES), alone)
 
 
-def test_the_callers_refiner_and_images_stay_as_they_are(refiner: Refiner) -> None:
+def test_the_callers_refiner_and_images_stay_as_they_are(refiner: ConvolutionalRefiner) -> None:
     weights = {name: value.clone() for name, value in refiner.state_dict().items()}
     images = IMAGES.copy()
     images.flags.writeable = False
@@ -202,12 +217,16 @@ def test_the_callers_refiner_and_images_stay_as_they_are(refiner: Refiner) -> No
     [IMAGES.repeat(3, axis=3), IMAGES.astype(np.uint16), IMAGES[..., 0], IMAGES / 255.0],
     ids=["three channels", "16 bits", "no channel axis", "floats"],
 )
-def test_images_of_another_kind_are_refused(refiner: Refiner, images: np.ndarray) -> None:
+def test_images_of_another_kind_are_refused(
+    refiner: ConvolutionalRefiner, images: np.ndarray
+) -> None:
     with pytest.raises(InputError, match=r"expected uint8 \[N, .*1\], found"):
         refine_images(refiner, images)
 
 
-def test_an_exported_refiner_takes_any_number_of_images(refiner: Refiner, tmp_path: Path) -> None:
+def test_an_exported_refiner_takes_any_number_of_images(
+    refiner: ConvolutionalRefiner, tmp_path: Path
+) -> None:
     example = torch.from_numpy(IMAGES[:2])
     program = torch.export.export(
         UInt8Refiner(refiner), (example,), dynamic_shapes=({0: torch.export.Dim("images")},)

@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from simgan_core.config import PRESETS, RefinerConfig, TrainingConfig
+from simgan_core.config import PRESETS, BilateralConfig, RefinerConfig, TrainingConfig
 
 
 def test_configuration_needs_no_torch() -> None:
@@ -32,6 +32,24 @@ def test_twins_of_an_odd_number_of_maps_are_refused() -> None:
         ValidationError, match="num_features should be even where mirrored, found 5"
     ):
         RefinerConfig(num_features=5, mirrored=True)
+
+
+def test_a_training_without_a_family_is_written_as_before_there_were_families() -> None:
+    # A refiner's id is a digest of this.
+    written = PRESETS["stable"].model_dump()
+    assert "family" not in written
+    assert "bilateral" not in written
+    assert TrainingConfig(family="convolutional").model_dump() == written
+
+
+def test_a_family_and_the_other_ones_settings_are_refused() -> None:
+    with pytest.raises(ValidationError, match="bilateral should be left out where family is conv"):
+        TrainingConfig(bilateral=BilateralConfig(grid_height=2))
+
+
+def test_depth_images_of_hands_are_refused_to_the_bilateral_family() -> None:
+    with pytest.raises(ValidationError, match="in depth images are the distances that labels hold"):
+        TrainingConfig.model_validate(PRESETS["hand"].model_dump() | {"family": "bilateral"})
 
 
 def test_an_unknown_field_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Options lie over a preset, whatever depth they are at."""
 
 from flows.cli.preset import with_preset
-from simgan_core.config import PRESETS, RefinerConfig, TrainingConfig
+from simgan_core.config import PRESETS, BilateralConfig, RefinerConfig, TrainingConfig
 
 
 def test_only_what_was_given_differs_from_the_preset() -> None:
@@ -11,6 +11,14 @@ def test_only_what_was_given_differs_from_the_preset() -> None:
     assert found == paper.model_copy(
         update={"steps": 7, "refiner": paper.refiner.model_copy(update={"num_blocks": 2})}
     )
+
+
+def test_a_family_has_its_own_preset_where_none_was_given() -> None:
+    given = TrainingConfig(family="bilateral", bilateral=BilateralConfig(grid_height=2))
+    found = with_preset(None, given)
+    assert found == PRESETS["bilateral"].model_copy(update={"bilateral": given.bilateral})
+    assert with_preset(None, TrainingConfig()) == PRESETS["stable"]
+    assert with_preset("stable", given).regularization == PRESETS["stable"].regularization
 
 
 def test_a_default_that_was_given_counts() -> None:

@@ -5,7 +5,7 @@ from torch.nn.functional import conv2d
 from simgan_core.compute import fused_convolution
 from simgan_core.compute.fused_convolution import convolve, packed
 from simgan_core.config import RefinerConfig
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 
 needs_operator = pytest.mark.skipif(
     not fused_convolution._HAS_OPERATOR, reason="this machine's PyTorch has no fused bf16 operator"
@@ -69,7 +69,9 @@ def test_a_packed_weight_computes_the_same_bits_for_any_number_of_images() -> No
 
 def test_a_mirrored_refiner_written_out_computes_the_same() -> None:
     torch.manual_seed(0)
-    refiner = Refiner(RefinerConfig(num_features=4, num_blocks=2, mirrored=True), channels=1)
+    refiner = ConvolutionalRefiner(
+        RefinerConfig(num_features=4, num_blocks=2, mirrored=True), channels=1
+    )
     torch.nn.init.normal_(refiner.last.weight)
     images = torch.rand(2, 1, 9, 11) * 2 - 1
     torch.testing.assert_close(refiner.unmirrored()(images), refiner(images))

@@ -15,7 +15,7 @@ from simgan_core.models.checkpoint import (
     save_refiner,
     weights_digest,
 )
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 
 CONFIG = TrainingConfig(refiner=RefinerConfig(num_features=4, num_blocks=1))
 METADATA = {"image_height": 35, "image_width": 55, "preprocess": "equalize",
@@ -23,19 +23,21 @@ METADATA = {"image_height": 35, "image_width": 55, "preprocess": "equalize",
 
 
 @pytest.fixture
-def refiner() -> Refiner:
+def refiner() -> ConvolutionalRefiner:
     torch.manual_seed(0)
-    return Refiner(CONFIG.refiner, channels=1)
+    return ConvolutionalRefiner(CONFIG.refiner, channels=1)
 
 
 @pytest.fixture
-def saved(tmp_path: Path, refiner: Refiner) -> Path:
+def saved(tmp_path: Path, refiner: ConvolutionalRefiner) -> Path:
     path = tmp_path / "refiner.pt"
     save_refiner(path, refiner, CONFIG, METADATA)
     return path
 
 
-def test_a_refiner_comes_back_with_all_that_using_it_needs(saved: Path, refiner: Refiner) -> None:
+def test_a_refiner_comes_back_with_all_that_using_it_needs(
+    saved: Path, refiner: ConvolutionalRefiner
+) -> None:
     loaded = load_refiner(saved)
     assert (loaded.config, loaded.channels, loaded.metadata) == (CONFIG, 1, METADATA)
     assert (loaded.image_height, loaded.image_width, loaded.preprocess) == (35, 55, "equalize")
@@ -43,19 +45,25 @@ def test_a_refiner_comes_back_with_all_that_using_it_needs(saved: Path, refiner:
     assert loaded.weights_digest == weights_digest(refiner)
 
 
-def test_a_loaded_refiner_refines_as_the_saved_one(saved: Path, refiner: Refiner) -> None:
+def test_a_loaded_refiner_refines_as_the_saved_one(
+    saved: Path, refiner: ConvolutionalRefiner
+) -> None:
     images = torch.rand(2, 1, 35, 55)
     assert torch.equal(load_refiner(saved).refiner(images), refiner(images))
 
 
-def test_the_digest_is_of_the_values_and_not_of_their_order_in_memory(refiner: Refiner) -> None:
+def test_the_digest_is_of_the_values_and_not_of_their_order_in_memory(
+    refiner: ConvolutionalRefiner,
+) -> None:
     before = weights_digest(refiner)
     assert weights_digest(refiner.to(memory_format=torch.channels_last)) == before
     torch.nn.init.constant_(refiner.last.bias, 1e-20)
     assert weights_digest(refiner) != before
 
 
-def test_metadata_without_the_image_size_is_refused(tmp_path: Path, refiner: Refiner) -> None:
+def test_metadata_without_the_image_size_is_refused(
+    tmp_path: Path, refiner: ConvolutionalRefiner
+) -> None:
     with pytest.raises(InputError, match="'image_height' should be of type int"):
         save_refiner(tmp_path / "refiner.pt", refiner, CONFIG, {"preprocess": "none"})
 
@@ -90,7 +98,9 @@ def test_a_refiner_cut_off_anywhere_is_refused(saved: Path) -> None:
             load_refiner(saved)
 
 
-def test_a_refiner_with_damaged_bytes_is_refused_or_the_same(saved: Path, refiner: Refiner) -> None:
+def test_a_refiner_with_damaged_bytes_is_refused_or_the_same(
+    saved: Path, refiner: ConvolutionalRefiner
+) -> None:
     whole, generator = saved.read_bytes(), torch.Generator().manual_seed(0)
     for position in torch.randint(0, len(whole), (60,), generator=generator).tolist():
         saved.write_bytes(
@@ -105,7 +115,9 @@ def test_a_refiner_with_damaged_bytes_is_refused_or_the_same(saved: Path, refine
 
 def test_weights_of_another_network_than_described_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "refiner.pt"
-    save_refiner(path, Refiner(RefinerConfig(num_features=5), channels=1), CONFIG, METADATA)
+    save_refiner(
+        path, ConvolutionalRefiner(RefinerConfig(num_features=5), channels=1), CONFIG, METADATA
+    )
     with pytest.raises(InputError, match="do not fit the network"):
         load_refiner(path)
 

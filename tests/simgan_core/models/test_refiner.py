@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from simgan_core.config import RefinerConfig
-from simgan_core.models.refiner import Refiner, clamp_to_range
+from simgan_core.models.refiner import ConvolutionalRefiner, clamp_to_range
 
 SMALL = RefinerConfig(num_features=4, num_blocks=2)
 
@@ -11,16 +11,16 @@ def random_images(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def random_refiner(config: RefinerConfig, channels: int = 1) -> Refiner:
+def random_refiner(config: RefinerConfig, channels: int = 1) -> ConvolutionalRefiner:
     torch.manual_seed(0)
-    refiner = Refiner(config, channels)
+    refiner = ConvolutionalRefiner(config, channels)
     torch.nn.init.normal_(refiner.last.weight)
     return refiner
 
 
 def test_a_residual_refiner_starts_by_returning_its_input() -> None:
     images = random_images(2, 3, 9, 11)
-    assert torch.equal(Refiner(SMALL, channels=3)(images), images)
+    assert torch.equal(ConvolutionalRefiner(SMALL, channels=3)(images), images)
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -33,7 +33,7 @@ def test_outputs_stay_in_range_and_shape_at_any_image_size(residual: bool) -> No
 
 
 def test_the_papers_refiner_has_its_number_of_weights() -> None:
-    refiner = Refiner(RefinerConfig(num_features=64, num_blocks=4), channels=1)
+    refiner = ConvolutionalRefiner(RefinerConfig(num_features=64, num_blocks=4), channels=1)
     assert sum(weights.numel() for weights in refiner.parameters()) == 296_129
 
 

@@ -1,7 +1,7 @@
 import torch
 
 from simgan_core.config import RefinerConfig, StoppingConfig
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from simgan_core.training.early_stopping import EarlyStopping
 from simgan_core.training.validation import Metrics
 
@@ -16,8 +16,8 @@ def validated(kid: float, shift_px: float = 0.5, kept: float = 1.0) -> Metrics:
     }
 
 
-def refiner(bias: float) -> Refiner:
-    made = Refiner(RefinerConfig(num_features=2, num_blocks=1), channels=1)
+def refiner(bias: float) -> ConvolutionalRefiner:
+    made = ConvolutionalRefiner(RefinerConfig(num_features=2, num_blocks=1), channels=1)
     torch.nn.init.constant_(made.last.bias, bias)
     return made
 

@@ -11,7 +11,7 @@ from simgan_core.config import DiscriminatorConfig, RefinerConfig, Regularizatio
 from simgan_core.data.discriminator_augmentation import DiscriminatorAugmentation
 from simgan_core.inference import refine_pixels
 from simgan_core.models.discriminator import Discriminator
-from simgan_core.models.refiner import Refiner
+from simgan_core.models.refiner import ConvolutionalRefiner
 from simgan_core.training.self_regularization import SelfRegularization
 from simgan_core.training.steps import discriminator_step, refiner_pretraining_step, refiner_step
 
@@ -27,9 +27,11 @@ def pixels(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, 16, 20, 1), dtype=torch.uint8, generator=generator)
 
 
-def new_refiner(residual: bool = False) -> Refiner:
+def new_refiner(residual: bool = False) -> ConvolutionalRefiner:
     torch.manual_seed(0)
-    return Refiner(RefinerConfig(num_features=6, num_blocks=2, residual=residual), channels=1)
+    return ConvolutionalRefiner(
+        RefinerConfig(num_features=6, num_blocks=2, residual=residual), channels=1
+    )
 
 
 def new_discriminator(normalization: str = "none") -> Discriminator:
