@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 Array = Any
-"""A numpy array or a tensor: no type says what both can do."""
+"""numpy array or tensor: there is no type for what both can do."""
 
 
 def library_of(array: Array) -> ModuleType:

@@ -16,7 +16,7 @@ class DiscriminatorAugmentation:
     """Changes every image of a batch by its own random numbers."""
 
     def __init__(self, config: DiscriminatorConfig, generator: torch.Generator) -> None:
-        """Draw from `generator` (a CPU's), as far as `config` says."""
+        """Draw shifts and tones in the ranges of `config` from `generator`, which is on the CPU."""
         self._max_shift_px = config.max_shift_px
         self._max_tone = config.max_tone
         self._generator = generator

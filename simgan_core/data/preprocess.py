@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simgan_core.errors import InputError
 
 Preprocess = Literal["none", "equalize"]
-"""As in `storage.schema`, which this package does not know."""
+"""As in `storage.schema`, which this package does not import."""
 
 
 def preprocess(images: NDArray[Any], kind: Preprocess) -> NDArray[Any]:

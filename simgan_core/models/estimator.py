@@ -17,7 +17,7 @@ from simgan_core.data.images import to_network
 from simgan_core.errors import InputError
 
 _KIND = "simgan estimator 2"
-"""What a file says that it is, with the version of its layout."""
+"""Kind of file, with the version of its layout."""
 _NUM_POSE_ANGLES = 2
 
 
@@ -36,7 +36,7 @@ class Estimator(nn.Module):
         self.validation_error_deg = float("nan")
         """Mean error on the part of the training set that was kept out; NaN where none was."""
         self.normalization_is_fixed = False
-        """Whether training leaves normalisation as it is: a few images do not say what is usual."""
+        """True where training leaves batch normalisation as it is, for a few images."""
         layers = {
             "pooled": _pooled_layers,
             "compact": _compact_layers,

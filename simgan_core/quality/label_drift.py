@@ -87,7 +87,7 @@ def classifier_accuracy(
     seed: int,
     num_steps: int = _CLASSIFIER_STEPS,
 ) -> float:
-    """Return how often a fresh classifier tells refined from real images: 0.5 is perfect, 1 not.
+    """Return the accuracy of a new classifier of refined and real images: 0.5 is best, 1 worst.
 
     It is trained for `num_steps` on one random half of each set [N, H, W, C] and asked about the
     other; the larger set is cut to the size of the smaller. Raises InputError where the images are

@@ -20,7 +20,7 @@ _LEAST_DISTANCE_PX = 6.0
 """Other labels nearer than this lie on the same iris and are not compared with."""
 _NUM_OTHERS, _LEAST_OTHERS = 32, 4
 _LEAST_JUDGED = 200
-"""With fewer rows, a share says little."""
+"""With fewer rows a share is too uncertain to warn of."""
 _TOLERATED_MISSES = 0.05
 _ROWS_AT_ONCE = 1024
 

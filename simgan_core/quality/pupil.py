@@ -59,7 +59,7 @@ _FARTHEST_PX = 4.0
 """A centre that ends farther from its start has found something else."""
 
 _DAMPING = np.array([0.02, 0.02, 1.0, 0.5, 0.0, 0.0], np.float32)
-"""What slows a step, as so many rays with a full edge that say "stay"; it pulls nowhere."""
+"""Damping of a step, in rays with a full edge; it has no direction."""
 _PULL = np.array([0.0, 0.0, 0.0, 0.0, 1.5, 1.5], np.float32)
 """What pulls e₁ and e₂ to 0, likewise: seen from the sides alone, an ellipse looks like a larger
 circle."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
-from simgan_core.simulator.unityeyes import eyeball
+from simgan_core.simulator.unityeyes import eyeball, kernel_inputs
 from simgan_core.simulator.unityeyes.assets import Assets, skirt
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
 from simgan_core.simulator.unityeyes.eyelids import (
@@ -265,7 +265,7 @@ class Renderer:
         self, placed: _Placed, picture: Picture, kernels: ModuleType, masks: bool
     ) -> Rendered:
         drawn = [
-            kernels.draw(*self._arguments(placed, row, picture, kernels))
+            kernels.draw(*self._arguments(placed, row, picture))
             for row in range(len(placed.scenes))
         ]
         images, shown, whole, visible = zip(*drawn, strict=True)
@@ -277,33 +277,31 @@ class Renderer:
             shown=np.stack(shown) if masks else np.zeros((len(shown), 0, 0), np.uint8),
         )
 
-    def _arguments(
-        self, placed: _Placed, row: int, picture: Picture, kernels: ModuleType
-    ) -> tuple[Any, ...]:
+    def _arguments(self, placed: _Placed, row: int, picture: Picture) -> tuple[Any, ...]:
         """Return one row as the kernel takes it."""
         s, geometry, assets = placed.scenes, placed.geometry, self._assets
         rotation, eye = s.rotation[row], geometry.eye[row]
         samples_per_mm = placed.focal_px[row] * picture.samples / eye[2]
-        camera = kernels.Camera(
+        camera = kernel_inputs.Camera(
             picture.height * picture.samples,
             picture.width * picture.samples,
             float(placed.focal_px[row] * picture.samples),
             *(placed.centre_px[row] * picture.samples).tolist(),
         )
         skin = np.ascontiguousarray(geometry.skin[row])
-        mesh = kernels.Mesh(
+        mesh = kernel_inputs.Mesh(
             skin, assets.triangles, assets.uv, assets.liner, assets.eyeshadow,
             skin[assets.upper], skin[assets.lower],
         )  # fmt: skip
         texture = assets.skins[s.skin[row]][_level(_SKIN_TEXELS_PER_MM / samples_per_mm)]
-        skin_look = kernels.Skin(
+        skin_look = kernel_inputs.Skin(
             texture.colour, texture.look_down, texture.slope, texture.margin,
             float(geometry.look_down[row]), float(_BUMP * s.bump[row]), float(s.shine[row]),
             s.skin_tint[row], assets.caruncle[s.skin[row]] * s.skin_tint[row],
             float(s.liner[row]), s.eyeshadow[row],
             np.ascontiguousarray(rotation[:, 0]), np.ascontiguousarray(rotation[:, 1]),
         )  # fmt: skip
-        eye_look = kernels.Eye(
+        eye_look = kernel_inputs.Eye(
             eye, np.ascontiguousarray(geometry.axes[row]),
             assets.irises[s.iris[row]][_level(_SKIN_TEXELS_PER_MM * 1.6 / samples_per_mm)],
             float(s.iris_size[row] * eyeball.IRIS_RADIUS_MM),
@@ -311,17 +309,17 @@ class Renderer:
             float(s.refractive_index[row]), s.iris_tint[row], s.sclera_tint[row],
             float(s.lash_shade[row]),
         )  # fmt: skip
-        lashes = kernels.Lashes(
+        lashes = kernel_inputs.Lashes(
             geometry.lashes[row], assets.lashes[_level(_LASH_TEXELS_PER_MM / samples_per_mm)],
             self._lash_triangles, self._lash_uv,
             s.lash_density[row] * np.array([1, 1, 0.7, 0.7]), float(s.lash_tone[row]),
         )  # fmt: skip
         tinted = float(assets.skin_level[s.skin[row]] * s.skin_tint[row].mean())
-        exposure = kernels.Exposure(
+        exposure = kernel_inputs.Exposure(
             float(s.brightness[row] ** 2), tinted / float(assets.skin_level.mean()),
             float(s.background[row]), picture.samples,
         )  # fmt: skip
-        lights = _lights(s, row, eye, kernels)
+        lights = _lights(s, row, eye)
         return (
             camera,
             mesh,
@@ -329,7 +327,7 @@ class Renderer:
             eye_look,
             lights,
             lashes,
-            _glasses(s, row, eye, kernels),
+            _glasses(s, row, eye),
             exposure,
         )
 
@@ -378,14 +376,14 @@ def _seen_pupil(geometry: _Geometry, scenes: Scenes, view: View) -> Floats:
     return view.to_pixels(aim[:, None])[:, 0]
 
 
-def _lights(s: Scenes, row: int, eye: Floats, kernels: ModuleType) -> Any:
+def _lights(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Lights:
     rotation, lights = s.rotation[row], s.lights
     count = int(lights.count[row])
     direction, right = (lights.direction[row, :count], lights.right[row, :count])
     colour, half_size = lights.colour[row, :count], lights.half_size[row, :count]
     area = 4 * half_size.prod(axis=1, keepdims=True)
     ambient, ambient_colour = ambient_directions(choose(lights, slice(row, row + 1)))
-    return kernels.Lights(
+    return kernel_inputs.Lights(
         direction @ rotation.T, right @ rotation.T, np.cross(direction, right) @ rotation.T,
         half_size, lights.bars[row, :count], colour,
         np.minimum(colour * np.pi / area, BRIGHTEST_WINDOW),
@@ -394,7 +392,7 @@ def _lights(s: Scenes, row: int, eye: Floats, kernels: ModuleType) -> Any:
     )  # fmt: skip
 
 
-def _glasses(s: Scenes, row: int, eye: Floats, kernels: ModuleType) -> Any:
+def _glasses(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Glasses:
     g, rotation = s.glasses, s.rotation[row]
     wrap, lean = g.tilt[row]
     turn = np.array(
@@ -407,7 +405,7 @@ def _glasses(s: Scenes, row: int, eye: Floats, kernels: ModuleType) -> Any:
     centre = g.centre[row]
     hinge_y = centre[1] - 0.45 * g.half_size[row, 1]
     temple = _TEMPLE_END_MM + np.array([0, hinge_y, 0])
-    return kernels.Glasses(
+    return kernel_inputs.Glasses(
         bool(g.worn[row]), eye + rotation @ centre, turn @ rotation.T, g.half_size[row],
         float(g.exponent[row]), float(g.rim[row]), g.colour[row], float(g.gloss[row]),
         float(g.coating[row]), float(g.transmission[row]), eye + rotation @ temple,
