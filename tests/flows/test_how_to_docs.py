@@ -81,6 +81,8 @@ class Reader:
             else:
                 kept.append(word.replace("s3://datasets/", f"s3://datasets/{self.folder.name}/"))
         few = FEW_ARMS if words[0] == "compare" and "--from-mlflow" not in words else ()
+        if "--teachers" in words:
+            few = (*few, "--arms", "adapted")  # which alone have teachers
         return [*kept, *(part for pair in smaller.items() for part in pair), *few]
 
 
@@ -91,8 +93,10 @@ def reader(simgan: ForkedSimgan, environment: dict[str, str], tmp_path: Path) ->
     scenes = {"synthetic": sample_scenes("synthetic", 30, seed=1)}
     real = sample_scenes("real", 60, seed=2)
     scenes |= {"real": real[real.person < 10], "test": real[real.person >= 10]}
-    scenes["refined"] = sample_scenes("synthetic", 30, seed=3)
     domains: dict[str, Domain] = {"synthetic": "synthetic", "refined": "refined"}
+    domains |= {"syntheseyes": "synthetic", "unityeyes": "synthetic"}
+    for seed, name in enumerate(("refined", "syntheseyes", "unityeyes"), start=3):
+        scenes[name] = sample_scenes("synthetic", 30, seed)
     for name, some in scenes.items():
         write_eyes(tmp_path / "data" / f"{name}.zarr", domains.get(name, "real"), some)
     refiner = Path(environment["SIMGAN_HOME"], "refiners", "refiner-0123456789ab", "refiner.pt")
