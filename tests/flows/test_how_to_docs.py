@@ -81,6 +81,8 @@ class Reader:
             else:
                 kept.append(word.replace("s3://datasets/", f"s3://datasets/{self.folder.name}/"))
         few = FEW_ARMS if words[0] == "compare" and "--from-mlflow" not in words else ()
+        if "--teachers" in words:
+            few = (*few, "--arms", "adapted")  # which alone have teachers
         return [*kept, *(part for pair in smaller.items() for part in pair), *few]
 
 
