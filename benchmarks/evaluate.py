@@ -35,7 +35,7 @@ def speed(rounds: int, steps: int, num_images: int, results: ResultsFile) -> Non
     Each loop has a process of its own, so that what one sets holds for it alone; in turn, so that
     a busy machine is busy for both.
     """
-    rates = {"plain": [], "ours": []}
+    rates: dict[str, list[float]] = {"plain": [], "ours": []}
     sizes = ["--steps", str(steps), "--images", str(num_images)]
     for _ in range(rounds):
         for loop, found in rates.items():

@@ -33,6 +33,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -666,7 +667,7 @@ def _disturb(
 
 def _go_on(
     process: "subprocess.Popen[str]", environment: dict[str, str], words: tuple[object, ...]
-) -> tuple[dict[str, str], int]:
+) -> tuple[dict[str, Any], int]:
     """Wait for a command, and repeat it until it ends well."""
     out, _ = process.communicate()
     again = 0

@@ -135,9 +135,9 @@ def work_of_ingestion(folder: Path) -> float:
     """Return the seconds of reading and writing alone, in a process that has imported all."""
     prepare(folder / "work-home")
     from benchmarks.ingest import ingest as ingest_directly  # noqa: PLC0415  after `prepare`
-    from tasks.ingestion.inputs import ArraysInput  # noqa: PLC0415
+    from storage.sources.formats.arrays import ArraysOptions  # noqa: PLC0415
 
-    source = ArraysInput(file=f"{folder}/eyes.npz", images="images", gaze="gaze")
+    source = ArraysOptions(file=f"{folder}/eyes.npz", images="images", gaze="gaze")
     times = []
     for number in range(3):
         began = time.monotonic()

@@ -27,7 +27,7 @@ import numpy as np
 try:
     from playwright.sync_api import sync_playwright
 except ImportError:
-    sync_playwright = None
+    sync_playwright = None  # type: ignore[assignment]
 
 from storage.samples import SampleBlock
 from storage.schema import DatasetSpec, Domain

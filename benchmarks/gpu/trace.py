@@ -149,7 +149,8 @@ def busy_and_gaps(intervals: Iterable[Interval]) -> tuple[float, list[Interval]]
 def _is_on_device(event: FunctionEvent) -> bool:
     if DEVICE == "cuda":
         # Annotations span kernels and the gaps between them.
-        return event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+        is_kernel = event.device_type == torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
+        return is_kernel and not event.is_user_annotation
     # Operators that no other one calls.
     return event.cpu_parent is None
 

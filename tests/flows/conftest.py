@@ -93,7 +93,7 @@ class Simgan:
         self.environment = environment
         self.folder = folder
 
-    def start(self, *words: object) -> "subprocess.Popen[str] | Command":
+    def start(self, *words: object) -> "subprocess.Popen[str]":
         """Start a command and do not wait for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *map(str, words)],
@@ -123,7 +123,7 @@ class ForkedSimgan(Simgan):
         """Return the command in another working directory."""
         return ForkedSimgan(self._server, self.environment, folder)
 
-    def start(self, *words: object) -> Command:
+    def start(self, *words: object) -> Command:  # type: ignore[override]
         """Start a command and do not wait for it."""
         return self._server.start(list(map(str, words)), self.environment, self.folder)
 

@@ -8,7 +8,7 @@ from simgan_core.errors import InputError
 def random_images(seed: int, count: int, top: int = 256) -> np.ndarray:
     smooth = np.random.default_rng(seed).normal(0, 1, (count, 35, 55, 1))
     for axis in (1, 2):
-        smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
+        smooth = np.asarray(sum(np.roll(smooth, k, axis) for k in range(-4, 5))) / 9
     return np.clip(top * (0.5 + 0.8 * smooth), 0, top - 1).astype(np.uint8)
 
 

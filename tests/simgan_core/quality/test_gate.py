@@ -55,8 +55,8 @@ def test_a_gpu_refuses_what_a_cpu_refuses(eyes: Rendered) -> None:
     moved[:3] = 255
     expected = inspect(eyes.images, moved, eyes.pupil_px).reasons(gate_shift_px=0.5)
     for _ in range(5):  # the last ones are recorded
-        on_gpu = (torch.from_numpy(images).cuda() for images in (eyes.images, moved))
-        found = inspect(*on_gpu, eyes.pupil_px)
+        before, after = (torch.from_numpy(images).cuda() for images in (eyes.images, moved))
+        found = inspect(before, after, eyes.pupil_px)
         assert found.reasons(gate_shift_px=0.5) == expected
 
 

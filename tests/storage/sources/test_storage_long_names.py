@@ -156,6 +156,7 @@ def test_listings_of_long_names_have_each_once_in_order(
     options: type[SourceOptions], tmp_path: Path
 ) -> None:
     """Both files of a pair come together, whichever order the folder has them in."""
+    kinds: tuple[str, ...]
     names, kinds, given = NAMES, ("png", "pkl"), {"folder": tmp_path}
     if options is UnityEyesOptions:
         names, kinds = [str(10**15 + n * 7) for n in range(NUM_NAMES)], ("jpg", "json")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from tasks.comparison import charts
@@ -82,7 +83,8 @@ def test_no_letters_are_smaller_than_11_px_on_the_page(
     save = Figure.savefig
 
     def measured(figure: Figure, *given: Any, **named: Any) -> None:
-        shown = [text for text in figure.findobj(charts.Text) if text.get_text()]
+        texts: Any = figure.findobj(Text)
+        shown = [text for text in texts if text.get_text()]
         width_in, _ = figure.get_size_inches()
         smallest = min(text.get_fontsize() for text in shown)
         sizes[shown[0].get_text()] = smallest / 72 * PAGE_PX / width_in

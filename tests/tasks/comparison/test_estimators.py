@@ -15,13 +15,14 @@ from storage.reader import open_dataset
 from tasks.comparison.estimators import (
     Lessons,
     estimator_id,
-    plain_arm,
+    plain_estimator_id,
     poses,
     say_progress,
     trained_estimator,
-    weights_file,
     with_number_format,
 )
+from tasks.comparison.kept_files import weights_file
+from tasks.comparison.plan import Arm
 
 QUICK = EstimatorConfig(steps=2, batch_size=8, precision="fp32")
 
@@ -31,14 +32,15 @@ def lessons_of(dataset: str) -> Lessons:
     return Lessons(block.images, block.labels)
 
 
-def test_an_id_follows_from_content_and_not_from_the_place(
+def test_an_id_follows_from_content_and_not_from_names_and_places(
     eyes: dict[str, str], tmp_path: Path
 ) -> None:
     copy = shutil.copytree(eyes["synthetic"], tmp_path / "moved.zarr")
-    here, there = (plain_arm(str(place)) for place in (eyes["synthetic"], copy))
-    assert estimator_id(here, QUICK, 0) == estimator_id(there, QUICK, 0)
-    named = here.model_copy(update={"name": "other", "title": "other"})
-    assert estimator_id(named, QUICK, 0) == estimator_id(here, QUICK, 0)
+    here, there = (open_dataset(str(place)).info for place in (eyes["synthetic"], copy))
+    assert here.url != there.url
+    assert plain_estimator_id(here, QUICK, 0) == plain_estimator_id(there, QUICK, 0)
+    named = Arm(name="other", title="other", training_set="real", datasets=(here.url,))
+    assert estimator_id(named, {here.url: here}, QUICK, 0) == plain_estimator_id(here, QUICK, 0)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +57,13 @@ def test_an_id_follows_from_content_and_not_from_the_place(
 def test_whatever_an_estimator_learns_from_is_in_its_id(
     eyes: dict[str, str], other: dict[str, Any]
 ) -> None:
-    usual: dict[str, Any] = {"arm": plain_arm(eyes["synthetic"]), "config": QUICK, "seed": 0}
+    infos = {url: open_dataset(url).info for url in (eyes["synthetic"], eyes["refined"])}
+    arms = [
+        Arm(name="any", title="any", training_set="synthetic", datasets=(url,)) for url in infos
+    ]
+    usual: dict[str, Any] = {"arm": arms[0], "datasets": infos, "config": QUICK, "seed": 0}
     assert estimator_id(**usual) != estimator_id(**usual | other)
-    assert estimator_id(**usual) != estimator_id(**usual | {"arm": plain_arm(eyes["refined"])})
+    assert estimator_id(**usual) != estimator_id(**usual | {"arm": arms[1]})
 
 
 def test_a_trained_estimator_is_found_and_the_same_when_trained_again(
@@ -102,11 +108,10 @@ def test_a_number_format_left_open_is_decided_and_one_that_is_set_stays() -> Non
     assert with_number_format(QUICK) == QUICK
 
 
-def test_progress_is_logged_twice_a_training(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged_ten_times_a_training(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tasks"):
-        for step in range(1, 11):
-            say_progress(step, 10, 0.5)
-    assert [record.message for record in caplog.records] == [
-        "estimator: step 5 of 10, loss 0.5000",
-        "estimator: step 10 of 10, loss 0.5000",
-    ]
+        for step in range(1, 701):
+            say_progress(step, 700, 0.5)
+    assert len(caplog.records) == 10
+    assert caplog.records[0].message == "estimator: step 70 of 700, loss 0.5000"
+    assert caplog.records[-1].message == "estimator: step 700 of 700, loss 0.5000"

@@ -128,7 +128,7 @@ def test_an_older_database_is_upgraded_with_what_it_holds(tmp_path: Path) -> Non
 
     path = tmp_path / "mlflow.db"
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
-    internals.InitialBase.metadata.create_all(engine)
+    internals.InitialBase.metadata.create_all(engine)  # type: ignore[attr-defined]
     config = internals._get_alembic_config(f"sqlite:///{path}")
     with engine.begin() as connection:
         config.attributes["connection"] = connection

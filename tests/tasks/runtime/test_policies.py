@@ -105,7 +105,7 @@ def test_no_slot_is_asked_for_without_a_server(monkeypatch: pytest.MonkeyPatch) 
 def test_tasks_stop_with_the_flow_that_was_told_to(
     told: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies.os, "_exit", lambda _code: None)
+    monkeypatch.setattr("tasks.runtime.policies.os._exit", lambda _code: None)
     monkeypatch.setattr(policies, "STOP_GRACE_S", 0)
 
     def flow() -> None:

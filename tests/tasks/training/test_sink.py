@@ -28,7 +28,7 @@ class Run:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds, as the sink reads them."""
     now = [0.0]
-    monkeypatch.setattr(sink.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tasks.training.sink.time.monotonic", lambda: now[0])
     return now
 
 

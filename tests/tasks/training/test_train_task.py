@@ -111,7 +111,9 @@ def client(home: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{home}/mlflow.db")
 
 
-def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> None:
+def test_figures_of_realism_labels_and_domains_are_on_the_run(
+    first: RefinerRef, home: Path
+) -> None:
     run = client(home).get_run(first.mlflow_run_id)
     assert {
         "realism/kid",
@@ -130,7 +132,7 @@ def test_figures_of_realism_labels_and_domains_are_on_the_run(first, home) -> No
 
 
 def test_a_variant_of_an_ablation_never_leads(
-    datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    datasets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIMGAN_HOME", str(tmp_path))
     trained = train_refiner.fn(*datasets, CONFIG, may_lead=False)
@@ -140,14 +142,14 @@ def test_a_variant_of_an_ablation_never_leads(
     assert "a variant of an ablation takes no part" in tags["simgan.alias"]
 
 
-def test_the_rule_that_makes_a_champion_is_on_the_run(first, home) -> None:
+def test_the_rule_that_makes_a_champion_is_on_the_run(first: RefinerRef, home: Path) -> None:
     run = client(home).get_run(first.mlflow_run_id)
     assert "least realism/kid" in run.data.tags["simgan.champion_rule"]
     assert run.data.params["compute.precision"] in {"fp32", "bf16"}
 
 
 def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(
-    first, datasets, home
+    first: RefinerRef, datasets: tuple[str, str], home: Path
 ) -> None:
     champion = client(home).get_model_version_by_alias("refiner", "champion")
     assert str(champion.version) == first.model_version
@@ -162,7 +164,9 @@ def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(
     assert "the champion's on the same images" in why
 
 
-def test_a_training_in_two_processes_gives_one_refiner(first, datasets, home) -> None:
+def test_a_training_in_two_processes_gives_one_refiner(
+    first: RefinerRef, datasets: tuple[str, str], home: Path
+) -> None:
     together = train_refiner.fn(*datasets, CONFIG.model_copy(update={"processes": 2}))
     assert together.refiner != first.refiner
     assert load_refiner(Path(together.path)).weights_digest == together.weights_digest
@@ -170,7 +174,9 @@ def test_a_training_in_two_processes_gives_one_refiner(first, datasets, home) ->
     assert [point.step for point in history] == [0, 6, 10]
 
 
-def test_the_content_of_an_estimator_names_the_refiner(datasets, tmp_path: Path) -> None:
+def test_the_content_of_an_estimator_names_the_refiner(
+    datasets: tuple[str, str], tmp_path: Path
+) -> None:
     path = tmp_path / "estimator.pt"
     settings = CONFIG.model_copy(
         update={
@@ -190,7 +196,9 @@ def test_the_content_of_an_estimator_names_the_refiner(datasets, tmp_path: Path)
     assert figures["labels/gaze_change_deg"] < 5
 
 
-def test_synthetic_rows_are_drawn_by_the_label_prior(datasets, tmp_path: Path) -> None:
+def test_synthetic_rows_are_drawn_by_the_label_prior(
+    datasets: tuple[str, str], tmp_path: Path
+) -> None:
     path = tmp_path / "prior.npz"
     settings = CONFIG.model_copy(update={"match_labels_by": str(path)})
     with pytest.raises(InputError, match=r"there is no file .*prior\.npz"):
@@ -200,15 +208,15 @@ def test_synthetic_rows_are_drawn_by_the_label_prior(datasets, tmp_path: Path) -
     for yaw_deg in (-10, 10):
         aside = np.random.default_rng(1).normal((0, yaw_deg), 5, (500, 2))
         save_label_prior(path, estimate_label_prior(aside, labels_deg, (5, 5), seed=0))
-        both = (open_dataset(url) for url in datasets)
-        data = open_training_data(*both, settings, torch.device("cpu"))
+        synthetic, real = (open_dataset(url) for url in datasets)
+        data = open_training_data(synthetic, real, settings, torch.device("cpu"))
         assert len(data.synthetic) == open_dataset(datasets[0]).info.num_valid
         pupils_px.append(data.pupil_px[:, 0].mean())
     # Yaw is positive to the image's left.
     assert pupils_px[0] > pupils_px[1] + 2
 
 
-def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets) -> None:
+def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets: tuple[str, str]) -> None:
     real = open_dataset(datasets[1])
     drawn = np.array([0, 0, 5, 13, 14, 14, 14, 35])
     whole = images_of(real, torch.device("cpu"), drawn=drawn)
@@ -220,7 +228,9 @@ def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets) -> None:
     assert torch.equal(whole, images_of(real, torch.device("cpu"))[torch.from_numpy(drawn)])
 
 
-def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(datasets) -> None:
+def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(
+    datasets: tuple[str, str],
+) -> None:
     real = open_dataset(datasets[1])
     whole = images_of(real, torch.device("cpu"))
     shards = images_of(real, torch.device("cpu"), budget_bytes=1000)
@@ -231,13 +241,15 @@ def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(datasets
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_depth_images_are_trained_on_and_registered_in_sixteen_bits(home, tmp_path: Path) -> None:
+def test_depth_images_are_trained_on_and_registered_in_sixteen_bits(
+    home: Path, tmp_path: Path
+) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (24, 32, 32, 1)).astype(np.uint16)
-    urls = [
+    synthetic, real = (
         write(tmp_path / f"{domain}.zarr", domain, images, {}, dtype="uint16")
         for domain, images in (("synthetic", deep), ("real", deep // 2))
-    ]
-    trained = train_refiner.fn(*urls, CONFIG)
+    )
+    trained = train_refiner.fn(synthetic, real, CONFIG)
     assert load_refiner(Path(trained.path)).pixels == "uint16"
     why = client(home).get_run(trained.mlflow_run_id).data.tags["simgan.alias"]
     assert "another kind of images" in why or "there was none" in why
@@ -265,7 +277,7 @@ np.save(sys.argv[3], refined[2])
 
 
 def test_the_registered_refiner_works_where_only_torch_numpy_and_mlflow_are(
-    first, datasets, home, tmp_path: Path
+    first: RefinerRef, datasets: tuple[str, str], home: Path, tmp_path: Path
 ) -> None:
     model = client(home).download_artifacts(first.mlflow_run_id, "model", str(tmp_path))
     images = open_dataset(datasets[0]).load().images
@@ -308,7 +320,9 @@ def bare_environment(folder: Path) -> Path:
     return folder / "bin" / Path(sys.executable).name
 
 
-def test_sigterm_to_a_training_in_two_processes_saves_it(datasets, home) -> None:
+def test_sigterm_to_a_training_in_two_processes_saves_it(
+    datasets: tuple[str, str], home: Path
+) -> None:
     # Only what concerns several processes: one is tested with the command.
     settings = CONFIG.model_copy(update={"processes": 2, "steps": 100_000, "checkpoint_every": 5})
     code = (
