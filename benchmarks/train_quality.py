@@ -32,7 +32,7 @@ from simgan_core.training.validation import Metrics, Validator
 from storage.reader import open_dataset
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison
-from tasks.comparison.plan import ArmAnswers, Comparison, Estimate, read_answers
+from tasks.comparison.plan import ArmPredictions, Comparison, Estimate, read_predictions
 from tasks.comparison.results import BOOTSTRAP_SEED, find
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.dataset_cache import DatasetCache
@@ -89,15 +89,15 @@ def arms(folder: Path) -> None:
                 estimates += found
             else:
                 estimates.append(found[-1]._replace(arm="refined, bf16"))
-    answers = read_answers(estimates, plan.measure)
-    of_bf16 = answers.pop("refined, bf16")
-    findings = find(plan, answers, None)
-    for name, each in (findings.arms | findings.differences).items():
+    predictions = read_predictions(estimates, plan.measure)
+    of_bf16 = predictions.pop("refined, bf16")
+    results = find(plan, predictions, None)
+    for name, each in (results.arms | results.differences).items():
         low, high = each.ci95
         print(f"{name}: {each.error:.2f}° ({low:.2f} to {high:.2f})")
     unrefined = validator.validate(validator.synthetic)
     print("synthetic as it is:", *(f"{unrefined[key]:.3f} {name}" for key, name in FIGURES.items()))
-    _compare_precisions(figures, answers["refined"], of_bf16)
+    _compare_precisions(figures, predictions["refined"], of_bf16)
 
 
 def _refined(folder: Path, domains: Domains, seed: int, precision: Precision) -> str:
@@ -139,7 +139,7 @@ def _first_images(dataset: str) -> torch.Tensor:
 
 
 def _compare_precisions(
-    figures: dict[Precision, list[Metrics]], fp32: ArmAnswers, bf16: ArmAnswers
+    figures: dict[Precision, list[Metrics]], fp32: ArmPredictions, bf16: ArmPredictions
 ) -> None:
     """Print every figure of both precisions over the seeds, and the paired difference."""
     by_name = {

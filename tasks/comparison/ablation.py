@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
 from simgan_core.stats.bootstrap import bootstrap_difference
 from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
-from tasks.comparison.plan import ArmAnswers, Estimate, read_answers
+from tasks.comparison.plan import ArmPredictions, Estimate, read_predictions
 from tasks.comparison.report import EvaluationResult
 from tasks.comparison.results import BOOTSTRAP_SEED, Difference
 from tasks.runtime.policies import CACHE
@@ -24,7 +24,7 @@ FIGURES = {
     "labels/pupil_shift_px.mean": "shift, px",
     "error": "error,",
 }
-"""What the table shows, and how it calls it; the error's unit follows its name."""
+"""Columns of the table: metric and heading; the error's unit follows its heading."""
 AS_IT_IS = "as it is"
 
 
@@ -33,12 +33,12 @@ class _Model(BaseModel):
 
 
 class VariantSeed(_Model):
-    """What is known of one refiner of a variant."""
+    """Metrics and predictions of one refiner of a variant."""
 
     figures: dict[str, float]
     """Of the examination that it was chosen by, and "error": the mean of its estimators."""
     answers: tuple[str, ...]
-    """Files of what its estimators answered about the test set."""
+    """Files of its estimators' predictions on the test set."""
 
 
 class AblationRow(_Model):
@@ -104,7 +104,7 @@ def _without(
 
 @task(name="measure-variant", cache_policy=CACHE)
 def measure_variant(refiner: str, evaluation: EvaluationResult) -> VariantSeed:
-    """Gather what is known of one refiner: how it was found to be, and its estimators' answers."""
+    """Collect one refiner's validation metrics and its estimators' predictions."""
     figures: Mapping[str, float] = open_refiner(refiner).metadata["figures"]
     known = {name: figures[name] for name in FIGURES if name in figures}
     return VariantSeed(figures=known | {"error": evaluation.arm.error}, answers=evaluation.answers)
@@ -112,7 +112,7 @@ def measure_variant(refiner: str, evaluation: EvaluationResult) -> VariantSeed:
 
 @task(name="tabulate-ablation", cache_policy=CACHE)
 def tabulate(measured: dict[str, list[VariantSeed]], synthetic: EvaluationResult) -> Ablation:
-    """Lay all figures out, in Prefect too; intervals as comparisons have them."""
+    """Make the table of all variants, also as a Prefect artifact; intervals as in comparisons."""
     measure = synthetic.arm.measure
     errors = {variant: _errors(seeds, measure) for variant, seeds in measured.items()}
     rows = tuple(
@@ -140,7 +140,7 @@ def _errors(
 
     A refiner is one draw, however many estimators learnt from it: that is what seeds are here.
     """
-    found: dict[str, ArmAnswers] = read_answers(
+    found: dict[str, ArmPredictions] = read_predictions(
         (
             Estimate(f"{number}", seed, "", path, None, float("nan"))
             for number, of_refiner in enumerate(seeds)
@@ -149,7 +149,7 @@ def _errors(
         measure,
     )
     groups = next(iter(found.values())).groups
-    return np.stack([answers.errors.mean(axis=0) for answers in found.values()]), groups
+    return np.stack([predictions.errors.mean(axis=0) for predictions in found.values()]), groups
 
 
 def _difference(

@@ -65,7 +65,7 @@ class Protocol(Config):
 
     @property
     def by_person(self) -> bool:
-        """Whether the test set is gone through person by person."""
+        """Whether people are tested one by one."""
         return self.name != "cross-domain"
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.stats.bootstrap import cell_means, cumulative_shares
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
-from tasks.comparison.plan import ArmAnswers, Comparison, people_in
+from tasks.comparison.plan import ArmPredictions, Comparison, people_in
 from tasks.comparison.results import Results
 
 WIDTH_IN = 4.8
@@ -71,8 +71,8 @@ class Chart:
 
 def draw_charts(
     comparison: Comparison,
-    findings: Results,
-    answers: Mapping[str, ArmAnswers],
+    results: Results,
+    predictions: Mapping[str, ArmPredictions],
     test_images: Mapping[str, NDArray[np.uint8]],
     pupils_px: tuple[NDArray[Any], NDArray[Any]] | None,
     realism: Mapping[str, Sequence[tuple[int, float]]],
@@ -84,16 +84,18 @@ def draw_charts(
     `realism` holds curves over the refiner's training steps, `sizes` the images that each arm
     trains on.
     """
-    measure = ERROR_METRICS[findings.measure]
-    candidate = next((n for n in ("refined", "real_refined") if n in answers), next(iter(answers)))
-    charts = [_curves(comparison, answers, measure), _bars(comparison, findings, measure)]
+    measure = ERROR_METRICS[results.measure]
+    candidate = next(
+        (n for n in ("refined", "real_refined") if n in predictions), next(iter(predictions))
+    )
+    charts = [_curves(comparison, predictions, measure), _bars(comparison, results, measure)]
     if any(arm.num_rows for arm in comparison.arms):
-        charts.append(_learning_curve(comparison, findings, sizes, measure))
-    if findings.num_people is not None:
-        charts.append(_by_person(comparison, answers, measure))
+        charts.append(_learning_curve(comparison, results, sizes, measure))
+    if results.num_people is not None:
+        charts.append(_by_person(comparison, predictions, measure))
     if measure.name == "gaze":
-        charts.append(_by_direction(findings, answers, candidate, measure))
-        charts.append(_worst(findings, answers[candidate], candidate, test_images))
+        charts.append(_by_direction(results, predictions, candidate, measure))
+        charts.append(_worst(results, predictions[candidate], candidate, test_images))
     if pupils_px is not None and len(pupils_px[0]):
         charts.append(_pupils(*pupils_px))
     if realism:
@@ -102,7 +104,7 @@ def draw_charts(
 
 
 def _curves(
-    comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: ErrorMetric
+    comparison: Comparison, predictions: Mapping[str, ArmPredictions], measure: ErrorMetric
 ) -> Chart:
     end = CURVES_END[measure.name]
     limits = np.linspace(0, end, 121)
@@ -110,7 +112,7 @@ def _curves(
 
     def draw(axes: Axes) -> None:
         for arm in shown:
-            shares = cumulative_shares(answers[arm.name].errors, limits)
+            shares = cumulative_shares(predictions[arm.name].errors, limits)
             axes.plot(
                 limits,
                 100 * shares,
@@ -126,7 +128,7 @@ def _curves(
         axes.legend(loc="lower right", fontsize=FONT_PT - 2, frameon=False)
 
     within = "; ".join(
-        f"{arm.title} {100 * np.mean(answers[arm.name].errors <= measure.limit):.0f}%"
+        f"{arm.title} {100 * np.mean(predictions[arm.name].errors <= measure.limit):.0f}%"
         for arm in shown
     )
     return Chart(
@@ -140,9 +142,9 @@ def _curves(
     )
 
 
-def _bars(comparison: Comparison, findings: Results, measure: ErrorMetric) -> Chart:
+def _bars(comparison: Comparison, results: Results, measure: ErrorMetric) -> Chart:
     rows = [
-        (arm.title, findings.arms[arm.name], COLOURS[arm.training_set], arm.method is not None)
+        (arm.title, results.arms[arm.name], COLOURS[arm.training_set], arm.method is not None)
         for arm in comparison.arms
     ]
     published = list(PUBLISHED_DEG.items()) if _is_article_like(comparison, measure) else []
@@ -202,13 +204,13 @@ def _is_article_like(comparison: Comparison, measure: ErrorMetric) -> bool:
 
 
 def _learning_curve(
-    comparison: Comparison, findings: Results, sizes: Mapping[str, int], measure: ErrorMetric
+    comparison: Comparison, results: Results, sizes: Mapping[str, int], measure: ErrorMetric
 ) -> Chart:
     curves: dict[str, list[tuple[int, float, float, float]]] = {}
     for arm in comparison.arms:
         if arm.method or arm.augmented or arm.training_set not in {"synthetic", "refined"}:
             continue
-        result = findings.arms[arm.name]
+        result = results.arms[arm.name]
         curves.setdefault(arm.training_set, []).append(
             (sizes[arm.name], result.error, *result.ci95)
         )
@@ -247,15 +249,15 @@ def _learning_curve(
 
 
 def _by_person(
-    comparison: Comparison, answers: Mapping[str, ArmAnswers], measure: ErrorMetric
+    comparison: Comparison, predictions: Mapping[str, ArmPredictions], measure: ErrorMetric
 ) -> Chart:
     shown = [arm for arm in comparison.arms if not arm.method and not arm.num_rows]
-    some = answers[shown[0].name]
+    some = predictions[shown[0].name]
     people, groups = people_in(some.ids), some.groups
     assert groups is not None
     means = {
         arm.name: np.array(
-            [answers[arm.name].errors[:, groups == g].mean() for g in range(len(people))]
+            [predictions[arm.name].errors[:, groups == g].mean() for g in range(len(people))]
         )
         for arm in shown
     }
@@ -296,14 +298,19 @@ def _by_person(
 
 
 def _by_direction(
-    findings: Results, answers: Mapping[str, ArmAnswers], candidate: str, measure: ErrorMetric
+    results: Results,
+    predictions: Mapping[str, ArmPredictions],
+    candidate: str,
+    measure: ErrorMetric,
 ) -> Chart:
-    other = next((n for n in ("synthetic", "real_synthetic", "real") if n in answers), candidate)
+    other = next(
+        (n for n in ("synthetic", "real_synthetic", "real") if n in predictions), candidate
+    )
     names = [other, candidate] if other != candidate else [candidate]
-    pitch, yaw = np.degrees(pitchyaw_from_gaze(answers[candidate].truth)).T
+    pitch, yaw = np.degrees(pitchyaw_from_gaze(predictions[candidate].truth)).T
     edges = [np.linspace(*_middle(angle), NUM_CELLS + 1) for angle in (yaw, pitch)]
     cells = [
-        cell_means(answers[name].errors.mean(axis=0), yaw, pitch, edges[0], edges[1])
+        cell_means(predictions[name].errors.mean(axis=0), yaw, pitch, edges[0], edges[1])
         for name in names
     ]
     top = max(float(np.nanmax(each)) for each in cells)
@@ -312,7 +319,7 @@ def _by_direction(
         all_axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name, each in zip(all_axes, names, cells, strict=True):
             mesh = axes.pcolormesh(edges[0], edges[1], each, vmin=0, vmax=top, cmap="viridis")
-            axes.set_title(findings.arms[name].title, fontsize=FONT_PT)
+            axes.set_title(results.arms[name].title, fontsize=FONT_PT)
             axes.invert_xaxis()
             axes.set_xlabel("yaw (°)")
             for (row, column), value in np.ndenumerate(each):
@@ -330,7 +337,7 @@ def _by_direction(
         figure.colorbar(mesh, ax=list(all_axes), label=f"error ({measure.unit})", shrink=0.9)
 
     told = "; ".join(
-        f"{findings.arms[name].title}: from {np.nanmin(each):.1f} to {np.nanmax(each):.1f} degrees"
+        f"{results.arms[name].title}: from {np.nanmin(each):.1f} to {np.nanmax(each):.1f} degrees"
         for name, each in zip(names, cells, strict=True)
     )
     return Chart(
@@ -349,26 +356,29 @@ def _middle(angles: NDArray[Any]) -> tuple[float, float]:
 
 
 def _worst(
-    findings: Results,
-    answers: ArmAnswers,
+    results: Results,
+    predictions: ArmPredictions,
     candidate: str,
     test_images: Mapping[str, NDArray[np.uint8]],
 ) -> Chart:
-    errors = answers.errors.mean(axis=0)
+    errors = predictions.errors.mean(axis=0)
     worst = [int(row) for row in np.argsort(-errors, kind="stable")[:NUM_WORST]]
-    mean_answer = answers.predicted.mean(axis=0)
+    mean_answer = predictions.predicted.mean(axis=0)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(-(-len(worst) // 3), 3, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
         for axes, row in zip(grid.flat, worst, strict=False):
-            image = test_images[answers.ids[row]]
+            image = test_images[predictions.ids[row]]
             height, width = image.shape[:2]
             axes.imshow(
                 image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255
             )
-            for gaze, colour in ((answers.truth[row], "#00C08B"), (mean_answer[row], "#FF5A36")):
+            for gaze, colour in (
+                (predictions.truth[row], "#00C08B"),
+                (mean_answer[row], "#FF5A36"),
+            ):
                 axes.annotate(
                     "",
                     xy=(width / 2 + 0.8 * width * gaze[0], height / 2 + 0.8 * width * gaze[1]),
@@ -377,10 +387,10 @@ def _worst(
                 )
             axes.set_title(f"{errors[row]:.0f}°", fontsize=FONT_PT - 1, pad=2)
 
-    listed = ", ".join(f"{answers.ids[row]} {errors[row]:.0f}°" for row in worst[:5])
+    listed = ", ".join(f"{predictions.ids[row]} {errors[row]:.0f}°" for row in worst[:5])
     return Chart(
         "worst",
-        f"Where {findings.arms[candidate].title} is most wrong",
+        f"Where {results.arms[candidate].title} is most wrong",
         "The test images of the largest error, mean of the seeds. Green: the true line of sight; "
         "red: the estimated one.",
         f"The {len(worst)} worst test images with true and estimated line of sight. The first: "

@@ -21,7 +21,7 @@ class ErrorMetric:
 
     name: MeasureName
     label: str
-    """The label of a dataset that it is about, and its name in files of answers."""
+    """The label of a dataset that it is about, and its name in files of predictions."""
     noun: str
     unit: str
     """As it stands behind a number, with a space where one belongs."""
@@ -64,7 +64,7 @@ def error_metric_of(infos: Mapping[str, DatasetInfo]) -> ErrorMetric:
 def errors_of(
     measure: ErrorMetric, truth: NDArray[np.floating[Any]], predicted: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each image's error and its share of right answers, float64 [N] each.
+    """Return each image's error and its share of right predictions, float64 [N] each.
 
     An image has one gaze and many joints: its error is their mean distance, its share is of them.
     """

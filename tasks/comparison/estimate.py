@@ -28,11 +28,11 @@ from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
 from tasks.comparison.classical_baselines import predict_by
 from tasks.comparison.error_metrics import ERROR_METRICS, error_metric_of, errors_of
 from tasks.comparison.estimators import (
-    Lessons,
+    TrainingSamples,
     content_of,
     estimator_id,
+    log_progress,
     poses,
-    say_progress,
     trained_estimator,
     with_number_format,
     write_atomically,
@@ -217,7 +217,7 @@ def plan_evaluation(
     retry_condition_fn=retry_on_io,
 )
 def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estimate:
-    """Train one estimator and keep its answers on the test set; found again if they are there."""
+    """Train one estimator and keep its predictions on the test set; found if kept already."""
     take_device_of_worker()
     arm, seed, person = job
     trained = _estimator_id(job, comparison)
@@ -235,16 +235,16 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
     key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{suffix}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
     with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
-        _say_what_runs(run, job, comparison)
+        _log_inputs(run, job, comparison)
         if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
-            answers = _answers(job, comparison, trained, datasets)
-            write_atomically(path, answers | {"compute": np.array(json.dumps(compute))})
+            predictions = _predictions(job, comparison, trained, datasets)
+            write_atomically(path, predictions | {"compute": np.array(json.dumps(compute))})
         run.artifact(path, PREDICTIONS)
         if weights.exists():
             run.artifact(weights, WEIGHTS)
         run.computed_by(_compute_of(path))
-        errors = _remember_errors(run, path, comparison)
+        errors = _log_errors(run, path, comparison)
         error_on_validation = _validation_error(weights)
         if not np.isnan(error_on_validation):
             run.metrics({"validation_error_deg": error_on_validation})
@@ -396,7 +396,7 @@ def _tags(job: Job, comparison: Comparison) -> dict[str, str]:
     }
 
 
-def _say_what_runs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
+def _log_inputs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
     run.params(
         comparison.estimator.model_dump()
         | {"seed": job.seed, "protocol": comparison.protocol.title}
@@ -409,7 +409,7 @@ def _say_what_runs(run: TrackedRun, job: Job, comparison: Comparison) -> None:
     run.datasets(trains | {"test": comparison.datasets[comparison.test]})
 
 
-def _remember_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDArray[np.float64]:
+def _log_errors(run: TrackedRun, path: Path, comparison: Comparison) -> NDArray[np.float64]:
     measure = ERROR_METRICS[comparison.measure]
     with np.load(path) as kept:
         errors, within = errors_of(measure, kept[measure.label], kept["predicted"])
@@ -426,35 +426,37 @@ def _validation_error(weights: Path) -> float:
     return load_estimator(weights).validation_error_deg if weights.exists() else float("nan")
 
 
-def _answers(
+def _predictions(
     job: Job, comparison: Comparison, trained: str, datasets: DatasetCache
 ) -> dict[str, NDArray[Any]]:
-    """Train, and ask about the images of the test set that the protocol leaves to be asked."""
+    """Train, and predict on the test images that the protocol leaves for testing."""
     block = datasets.load(comparison.datasets[comparison.test])
     images, ids = block.images, np.array(block.ids)
     label = ERROR_METRICS[comparison.measure].label
-    asked = _asked_rows(block.ids, job, comparison.protocol)
+    tested = _tested_rows(block.ids, job, comparison.protocol)
     if job.arm.method is not None:
-        lessons = _lessons(job, comparison, block, datasets)
-        if lessons.weights is not None:
-            lessons = lessons.of_rows(resampled_rows(lessons.weights, job.seed))
+        samples = _training_samples(job, comparison, block, datasets)
+        if samples.weights is not None:
+            samples = samples.of_rows(resampled_rows(samples.weights, job.seed))
         predicted = predict_by(
-            job.arm.method, lessons.images, lessons.labels["gaze"], images[asked], job.seed
+            job.arm.method, samples.images, samples.labels["gaze"], images[tested], job.seed
         )
     elif comparison.measure == "joints":
-        lessons = _lessons(job, comparison, block, datasets)
-        predicted = _joints(lessons, images[asked], job, comparison)
+        samples = _training_samples(job, comparison, block, datasets)
+        predicted = _joints(samples, images[tested], job, comparison)
     else:
-        test = Lessons(images, block.labels)
+        test = TrainingSamples(images, block.labels)
         estimator = _trained(job, comparison, block, trained, datasets)
         if comparison.protocol.name == "fine-tuning":
-            predicted = _fine_tuned_answers(estimator, test, block.ids, asked, comparison, job.seed)
+            predicted = _fine_tuned_predictions(
+                estimator, test, block.ids, tested, comparison, job.seed
+            )
         else:
-            predicted = _ask(estimator, test.of_rows(asked))
-    return {"id": ids[asked], label: block.labels[label][asked], "predicted": predicted}
+            predicted = _predict(estimator, test.of_rows(tested))
+    return {"id": ids[tested], label: block.labels[label][tested], "predicted": predicted}
 
 
-def _asked_rows(ids: list[str], job: Job, protocol: Protocol) -> NDArray[np.intp]:
+def _tested_rows(ids: list[str], job: Job, protocol: Protocol) -> NDArray[np.intp]:
     """Return the rows of the test set that this training is tested on."""
     if job.person:
         return np.array([row for row, each in enumerate(ids) if person_of(each) == job.person])
@@ -495,33 +497,33 @@ def _trained(
     config = config.model_copy(update={"degrade": config.degrade or job.arm.augmented})
     if job.arm.teachers_of is not None:
         config = student_config(config)
-    lessons = _lessons(job, comparison, test, datasets)
-    return trained_estimator(name, config, lessons, job.seed)
+    samples = _training_samples(job, comparison, test, datasets)
+    return trained_estimator(name, config, samples, job.seed)
 
 
 def _joints(
-    lessons: Lessons, asked: NDArray[Any], job: Job, comparison: Comparison
+    samples: TrainingSamples, test_images: NDArray[Any], job: Job, comparison: Comparison
 ) -> NDArray[np.float32]:
     config = comparison.estimator
     network = train_joint_estimator(
         config.model_copy(update={"degrade": config.degrade or job.arm.augmented}),
-        torch.from_numpy(lessons.images).to(default_device()),
-        lessons.labels["joints_uvd"],
+        torch.from_numpy(samples.images).to(default_device()),
+        samples.labels["joints_uvd"],
         job.seed,
-        say_progress,
+        log_progress,
     )
-    return predict_joints(network, asked)
+    return predict_joints(network, test_images)
 
 
-def _fine_tuned_answers(
+def _fine_tuned_predictions(
     estimator: Estimator,
-    test: Lessons,
+    test: TrainingSamples,
     ids: list[str],
-    asked: NDArray[np.intp],
+    tested: NDArray[np.intp],
     comparison: Comparison,
     seed: int,
 ) -> NDArray[np.float32]:
-    """Tune the estimator to each person in turn and ask it about that person's other images."""
+    """Fine-tune the estimator to each person in turn, and predict on that person's other images."""
     config = comparison.estimator
     predicted = np.empty((len(ids), 3), np.float32)
     people = np.array([person_of(each) for each in ids])
@@ -534,61 +536,63 @@ def _fine_tuned_answers(
             seed,
             head_pose=poses(own, config),
         )
-        others = asked[people[asked] == person]
-        predicted[others] = _ask(tuned, test.of_rows(others))
-    return predicted[asked]
+        others = tested[people[tested] == person]
+        predicted[others] = _predict(tuned, test.of_rows(others))
+    return predicted[tested]
 
 
-def _ask(estimator: Estimator, test: Lessons) -> NDArray[np.float32]:
+def _predict(estimator: Estimator, test: TrainingSamples) -> NDArray[np.float32]:
     return predict_gaze(estimator, test.images, head_pose=poses(test, estimator.config))
 
 
-def _lessons(
+def _training_samples(
     job: Job, comparison: Comparison, test: SampleBlock, datasets: DatasetCache
-) -> Lessons:
+) -> TrainingSamples:
     """Join the images and labels that one training learns from."""
     if job.arm.teachers_of is not None:
         return pseudo_labelled(job.arm, comparison, datasets)
     parts = [_part(comparison.datasets[url], job, comparison, datasets) for url in job.arm.datasets]
     if job.person:
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
-        parts.append(Lessons(test.images, test.labels).of_rows(np.array(others)))
+        parts.append(TrainingSamples(test.images, test.labels).of_rows(np.array(others)))
     shared = set.intersection(*(set(part.labels) for part in parts))
     weights = None
     if any(part.weights is not None for part in parts):
         weights = np.concatenate(
             [np.ones(len(part.images)) if part.weights is None else part.weights for part in parts]
         )
-    return Lessons(
+    return TrainingSamples(
         np.concatenate([part.images for part in parts]),
         {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
         weights,
     )
 
 
-def _part(info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache) -> Lessons:
+def _part(
+    info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache
+) -> TrainingSamples:
     """Read the valid rows of a dataset, so many as the arm has, with the looks that it asks for.
 
     Synthetic and refined rows of a matched arm have the weights of their own labels under the
     comparison's label prior.
     """
     block = datasets.load(info)
-    lessons = Lessons(block.images, block.labels)
+    samples = TrainingSamples(block.images, block.labels)
     if job.arm.num_rows is not None:
         # Sizes are nested: a smaller set is part of a larger one of the same seed.
         order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
-        lessons = lessons.of_rows(np.sort(order[: job.arm.num_rows]))
+        samples = samples.of_rows(np.sort(order[: job.arm.num_rows]))
     if job.arm.look_reference is not None:
         real = datasets.load(comparison.datasets[job.arm.look_reference]).images
         give_look = match_histograms if job.arm.look == "histogram" else swap_amplitudes
-        lessons = replace(lessons, images=give_look(lessons.images, real, job.seed))
+        samples = replace(samples, images=give_look(samples.images, real, job.seed))
     if job.arm.matched and info.spec.domain != "real":
         prior = comparison.label_prior
         assert prior is not None, "match_labels comes before estimate"
-        gaze_deg = angles_deg(lessons.labels["gaze"])
+        gaze_deg = angles_deg(samples.labels["gaze"])
         weights = load_label_prior(prior_file(prior)).weights(gaze_deg)
-        lessons = replace(lessons, weights=weights)
-    return lessons
+        samples = replace(samples, weights=weights)
+    return samples
 
 
 def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:

@@ -29,19 +29,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What an estimator learns from."""
+class TrainingSamples:
+    """Training set of an estimator in memory."""
 
     images: NDArray[np.uint8] | NDArray[np.uint16]
     """[N, H, W, C]"""
     labels: dict[str, NDArray[np.float32]]
     """By name, [N, …]."""
     weights: NDArray[np.float64] | None = None
-    """How often each row takes part [N], 1 in the mean; None: all alike."""
+    """Sampling weight of each row [N], 1 in the mean; None: all alike."""
 
-    def of_rows(self, rows: NDArray[np.integer[Any]]) -> "Lessons":
+    def of_rows(self, rows: NDArray[np.integer[Any]]) -> "TrainingSamples":
         """Return those of some rows."""
-        return Lessons(
+        return TrainingSamples(
             self.images[rows],
             {name: each[rows] for name, each in self.labels.items()},
             None if self.weights is None else self.weights[rows],
@@ -94,19 +94,21 @@ def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
     return config.model_copy(update={"precision": chosen.precision})
 
 
-def trained_estimator(name: str, config: EstimatorConfig, lessons: Lessons, seed: int) -> Estimator:
+def trained_estimator(
+    name: str, config: EstimatorConfig, samples: TrainingSamples, seed: int
+) -> Estimator:
     """Train the estimator of this id and keep it; found where it is kept already."""
     path = weights_file(name)
     if not path.exists():
         estimator = train_estimator(
             config,
             # Shared images are read-only, which tensors cannot be.
-            torch.from_numpy(np.require(lessons.images, requirements="W")).to(default_device()),
-            lessons.labels["gaze"],
+            torch.from_numpy(np.require(samples.images, requirements="W")).to(default_device()),
+            samples.labels["gaze"],
             seed,
-            say_progress,
-            head_pose=poses(lessons, config),
-            weights=lessons.weights,
+            log_progress,
+            head_pose=poses(samples, config),
+            weights=samples.weights,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_estimator(path, estimator)
@@ -128,19 +130,19 @@ def plain_estimator_id(
     return estimator_id(arm, {url: info}, config, seed, left_out=left_out)
 
 
-def poses(lessons: Lessons, config: EstimatorConfig) -> NDArray[np.float32] | None:
+def poses(samples: TrainingSamples, config: EstimatorConfig) -> NDArray[np.float32] | None:
     """Return the head poses [N, …] where the estimator wants them; InputError where it has none."""
     if not config.head_pose:
         return None
-    if "head_pose" not in lessons.labels:
+    if "head_pose" not in samples.labels:
         raise InputError(
             "the estimator wants head poses, and not all datasets have the label head_pose: ingest "
             "them with it, or leave --head-pose out"
         )
-    return lessons.labels["head_pose"]
+    return samples.labels["head_pose"]
 
 
-def say_progress(step: int, total: int, loss: float) -> None:
+def log_progress(step: int, total: int, loss: float) -> None:
     """Log progress ten times in a training; stop where the run is cancelled."""
     stop_if_told()
     if step % max(1, total // 10) == 0 or step == total:

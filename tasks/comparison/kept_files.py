@@ -27,7 +27,7 @@ def weights_file(name: str) -> Path:
 
 
 def find_estimate(path: Path, weights: Path, run_id: str) -> bool:
-    """Whether a training's predictions are kept here, or in its MLflow run, and now here too."""
+    """Find a training's predictions here, or fetch them from its MLflow run; false without any."""
     if path.exists():
         return True
     try:

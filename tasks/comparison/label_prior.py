@@ -21,7 +21,7 @@ from simgan_core.models.estimator import Estimator
 from storage.schema import DatasetInfo
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimators import (
-    Lessons,
+    TrainingSamples,
     plain_estimator_id,
     trained_estimator,
     with_number_format,
@@ -133,7 +133,7 @@ def _estimated(
     name = content_id("label-prior", content)
     path = home() / "label_priors" / f"{name}.npz"
     block = datasets.load(synthetic)
-    lessons = Lessons(block.images, block.labels)
+    samples = TrainingSamples(block.images, block.labels)
     labels_deg = angles_deg(block.labels["gaze"])
     folds, by_identity = _folds(block.ids)
     with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
@@ -144,12 +144,12 @@ def _estimated(
             images = datasets.load(unlabelled).images
             plain = [
                 trained_estimator(
-                    plain_estimator_id(synthetic, config, seed), config, lessons, seed
+                    plain_estimator_id(synthetic, config, seed), config, samples, seed
                 )
                 for seed in TEACHER_SEEDS
             ]
             real_deg = np.stack([predictions_deg(each, images) for each in plain])
-            held_out = _held_out(synthetic, config, lessons, folds)
+            held_out = _held_out(synthetic, config, samples, folds)
             sd_deg = error_spread_deg(
                 held_out.predicted_deg,
                 labels_deg[held_out.rows],
@@ -196,22 +196,22 @@ class _HeldOut(NamedTuple):
     rows: NDArray[np.intp]
     """Rows [n] that were held out."""
     predicted_deg: NDArray[np.float64]
-    """What two seeds predicted on them [2, n, 2], neither having trained on them."""
+    """Predictions of two seeds on them [2, n, 2], neither trained on them."""
 
 
 def _held_out(
     synthetic: DatasetInfo,
     config: EstimatorConfig,
-    lessons: Lessons,
+    samples: TrainingSamples,
     folds: list[NDArray[np.intp]],
 ) -> _HeldOut:
     predicted = []
-    everything = np.arange(len(lessons.images))
+    everything = np.arange(len(samples.images))
     for number, rows in enumerate(folds):
         words = "gaze distribution: part %d of %d held out"
         at = position("estimating the gaze distribution", number, len(folds))
         logger.info(words, number + 1, len(folds), extra=at)
-        kept = lessons.of_rows(np.setdiff1d(everything, rows))
+        kept = samples.of_rows(np.setdiff1d(everything, rows))
         left_out = ["fold", number, len(folds), len(rows)]
         trained = [
             trained_estimator(
@@ -219,7 +219,7 @@ def _held_out(
             )
             for seed in TEACHER_SEEDS
         ]
-        predicted.append([predictions_deg(each, lessons.images[rows]) for each in trained])
+        predicted.append([predictions_deg(each, samples.images[rows]) for each in trained])
     at = position("estimating the gaze distribution", len(folds), len(folds))
     logger.info("gaze distribution: predictions held out", extra=at)
     by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)

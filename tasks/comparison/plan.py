@@ -112,9 +112,9 @@ class Arm(_Model):
     """One training set and what learns from it."""
 
     name: str
-    """What it is called in files and in MLflow."""
+    """Name in files and in MLflow."""
     title: str
-    """What it is called in tables."""
+    """Name in tables."""
     training_set: ArmName
     datasets: tuple[str, ...]
     """Places of the datasets that it is made of; joined, and under leave-one-person-out joined to
@@ -146,7 +146,7 @@ class Job(NamedTuple):
     arm: Arm
     seed: int
     person: str
-    """Who is left out, under leave-one-person-out; else empty."""
+    """Person left out, under leave-one-person-out; else empty."""
 
 
 class LabelPriorRef(_Model):
@@ -162,7 +162,7 @@ class LabelPriorRef(_Model):
     error_sd_deg: tuple[float, float]
     """Assumed error of the predictions, pitch and yaw."""
     held_out_by: Literal["identity", "row"]
-    """What synthetic rows were held out by to know it."""
+    """Unit by which synthetic rows were held out to estimate it."""
     signal_share: tuple[float, float]
     """Share of the predictions' variance that is not their error's, pitch and yaw."""
     num_iterations: int
@@ -193,7 +193,7 @@ class LabelPriorRef(_Model):
 
 
 class Comparison(_Model):
-    """What is compared: its id follows from the content of all that takes part."""
+    """Plan of a comparison; its id follows from the content of all that takes part."""
 
     id: str
     measure: MeasureName
@@ -202,7 +202,7 @@ class Comparison(_Model):
     test: str
     test_digest: str
     people: tuple[str, ...]
-    """Who is in the test set, where its ids say."""
+    """People in the test set, where its ids name them."""
     seeds: int
     estimator: EstimatorConfig
     mlflow_run_id: str
@@ -231,14 +231,14 @@ class Comparison(_Model):
 
     @property
     def synthetic(self) -> str | None:
-        """Where the synthetic dataset is, if it takes part in anything."""
+        """Place of the synthetic dataset, if any arm uses it."""
         return self._last_dataset_of(
             {"synthetic", "synthetic_unmatched", "synthetic_augmented", "real_synthetic"}
         )
 
     @property
     def refined(self) -> str | None:
-        """Where the refined dataset is, if it takes part in anything."""
+        """Place of the refined dataset, if any arm uses it."""
         return self._last_dataset_of({"refined", "refined_augmented", "real_refined"})
 
     def _last_dataset_of(self, training_sets: set[str]) -> str | None:
@@ -249,7 +249,7 @@ class Comparison(_Model):
 
 
 class Estimate(NamedTuple):
-    """One estimator's answers on the test set, or on one person of it, kept in a file."""
+    """One estimator's predictions on the test set, or on one person of it, kept in a file."""
 
     arm: str
     seed: int
@@ -392,8 +392,8 @@ def people_in(ids: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class ArmAnswers:
-    """All answers of an arm: S seeds, N test images in the order of their ids."""
+class ArmPredictions:
+    """All predictions of an arm: S seeds, N test images in the order of their ids."""
 
     ids: list[str]
     truth: NDArray[np.float32]
@@ -403,7 +403,7 @@ class ArmAnswers:
     errors: NDArray[np.float64]
     """[S, N] in the measure's unit."""
     within: NDArray[np.float64]
-    """[S, N], share of an image's answers that are right."""
+    """[S, N], share of an image's predictions that are right."""
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -415,10 +415,12 @@ class ArmAnswers:
         return np.array([number[person_of(sample_id)] for sample_id in self.ids])
 
 
-def read_answers(estimates: Iterable[Estimate], measure_name: MeasureName) -> dict[str, ArmAnswers]:
-    """Join what the trainings of each arm answered; arms in the order in which they come.
+def read_predictions(
+    estimates: Iterable[Estimate], measure_name: MeasureName
+) -> dict[str, ArmPredictions]:
+    """Return the predictions of each arm's trainings, joined; arms in the order given.
 
-    Raises InputError where two arms were not asked about the same images: they must not be
+    Raises InputError where two arms predict on different images: they must not be
     compared.
     """
     measure = ERROR_METRICS[measure_name]
@@ -427,25 +429,25 @@ def read_answers(estimates: Iterable[Estimate], measure_name: MeasureName) -> di
         by_arm.setdefault(estimate.arm, {}).setdefault(estimate.seed, []).append(
             Path(estimate.path)
         )
-    answers = {name: _joined(seeds, measure) for name, seeds in by_arm.items()}
-    first = next(iter(answers))
-    for name, found in answers.items():
-        if found.ids != answers[first].ids:
+    predictions = {name: _joined(seeds, measure) for name, seeds in by_arm.items()}
+    first = next(iter(predictions))
+    for name, found in predictions.items():
+        if found.ids != predictions[first].ids:
             raise InputError(
-                f"arm {name} was asked about {len(found.ids)} images and arm {first} about other "
-                f"{len(answers[first].ids)}: they are not of one comparison"
+                f"arm {name} predicts on {len(found.ids)} images and arm {first} on other "
+                f"{len(predictions[first].ids)}: they are not of one comparison"
             )
-    return answers
+    return predictions
 
 
-def _joined(seeds: dict[int, list[Path]], measure: ErrorMetric) -> ArmAnswers:
+def _joined(seeds: dict[int, list[Path]], measure: ErrorMetric) -> ArmPredictions:
     """Join the people of every seed, and stack the seeds."""
     parts = [_of_seed(seeds[seed], measure) for seed in sorted(seeds)]
     ids, truth, _ = parts[0]
     predicted = np.stack([each for _, _, each in parts])
     pairs = [errors_of(measure, truth, each) for each in predicted]
     errors, within = (np.stack(values) for values in zip(*pairs, strict=True))
-    return ArmAnswers(ids, truth, predicted, errors, within)
+    return ArmPredictions(ids, truth, predicted, errors, within)
 
 
 def _of_seed(paths: list[Path], measure: ErrorMetric) -> tuple[list[str], Any, Any]:

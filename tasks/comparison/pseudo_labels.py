@@ -12,7 +12,7 @@ from simgan_core.estimation.adaptation import DEFAULT_CENTRING, centre_by_look, 
 from simgan_core.gaze import gaze_from_pitchyaw
 from storage.schema import DatasetInfo
 from tasks.comparison.estimators import (
-    Lessons,
+    TrainingSamples,
     plain_estimator_id,
     trained_estimator,
     write_atomically,
@@ -56,14 +56,14 @@ def teach_students(comparison: Comparison, datasets: DatasetCache) -> Comparison
     return taught
 
 
-def pseudo_labelled(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> Lessons:
+def pseudo_labelled(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> TrainingSamples:
     """Return the unlabelled images of an arm with its pseudo-labels."""
     assert arm.teachers_of is not None, "an adapted arm"
     assert arm.pseudo_labels is not None, "teach_students comes before estimate"
     with np.load(pseudo_labels_file(arm.pseudo_labels)) as kept:
         gaze = kept["gaze"]
     images = datasets.load(comparison.datasets[arm.teachers_of]).images
-    return Lessons(images, {"gaze": gaze})
+    return TrainingSamples(images, {"gaze": gaze})
 
 
 def _pseudo_labels(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> PseudoLabelsRef:
@@ -134,10 +134,10 @@ def _predictions_of(
 ) -> NDArray[np.float64]:
     """Return the mean prediction [N, 2] in degrees of a simulator's estimators, unmatched."""
     block = datasets.load(source)
-    lessons = Lessons(block.images, block.labels)
+    samples = TrainingSamples(block.images, block.labels)
     predicted = [
         predictions_deg(
-            trained_estimator(plain_estimator_id(source, config, seed), config, lessons, seed),
+            trained_estimator(plain_estimator_id(source, config, seed), config, samples, seed),
             images,
         )
         for seed in TEACHER_SEEDS

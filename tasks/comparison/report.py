@@ -17,7 +17,7 @@ from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
 from tasks.comparison.page import comparison_page
-from tasks.comparison.plan import Comparison, Estimate, read_answers
+from tasks.comparison.plan import Comparison, Estimate, read_predictions
 from tasks.comparison.results import (
     ArmResult,
     ComparisonResult,
@@ -60,7 +60,7 @@ _WRITING = "writing charts and report"
 
 
 class EvaluationResult(BaseModel):
-    """How estimators trained on one dataset do; what `evaluate --json` prints."""
+    """Result of an evaluation, as `evaluate --json` prints it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class EvaluationResult(BaseModel):
     test_evaluations: int
     mlflow_run_id: str
     answers: tuple[str, ...]
-    """Files of what each estimator answered."""
+    """Files of each estimator's predictions."""
     estimators: tuple[str, ...]
     """Files of the estimators of gaze: what trainings take as stopping.estimator and
     regularization.features_from."""
@@ -81,13 +81,13 @@ class EvaluationResult(BaseModel):
     def __str__(self) -> str:
         measure = ERROR_METRICS[self.arm.measure]
         low, high = self.arm.ci95
-        said = (
+        summary = (
             f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
             f"{measure.unit}), {self.arm.within:.1%} {measure.within}, {self.num_test} test images"
         )
         if self.unmatched is None:
-            return said
-        return f"{said}\nlabels unmatched: {self.unmatched.error:.2f}\n{self.label_matching}"
+            return summary
+        return f"{summary}\nlabels unmatched: {self.unmatched.error:.2f}\n{self.label_matching}"
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -99,14 +99,14 @@ class EvaluationResult(BaseModel):
 
 @task(name="summarize-evaluation", cache_policy=CACHE)
 def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationResult:
-    """Put an interval on the error of estimators trained on one dataset."""
+    """Compute the error of estimators trained on one dataset, with its confidence interval."""
     estimates = [fetched(each) for each in estimates]
-    by_arm = read_answers(estimates, evaluation.measure)
+    by_arm = read_predictions(estimates, evaluation.measure)
     arm, *unmatched = (arm_result(arm, by_arm[arm.name], evaluation) for arm in evaluation.arms)
-    answers = by_arm[evaluation.arms[0].name]
+    predictions = by_arm[evaluation.arms[0].name]
     own = [each for each in estimates if each.arm == evaluation.arms[0].name]
-    matching = label_matching(evaluation, answers)
-    groups = answers.groups
+    matching = label_matching(evaluation, predictions)
+    groups = predictions.groups
     with tracked_run(COMPARISONS, evaluation.id, evaluation.id) as run:
         measure = ERROR_METRICS[evaluation.measure]
         run.metrics({measure.error_key: arm.error, measure.within_key: arm.within})
@@ -114,7 +114,7 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
             run.metrics({f"unmatched.{measure.error_key}": unmatched[0].error})
     return EvaluationResult(
         arm=arm,
-        num_test=len(answers.ids),
+        num_test=len(predictions.ids),
         num_people=None if groups is None else int(groups.max()) + 1,
         test_evaluations=_count_evaluations(evaluation),
         mlflow_run_id=evaluation.mlflow_run_id,
@@ -129,20 +129,20 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
 def conclude(
     comparison: Comparison, estimates: list[Estimate], datasets: DatasetCache
 ) -> ComparisonResult:
-    """Put intervals on what was measured, say it in words and keep it where people look."""
+    """Compute the results with confidence intervals; publish report, MLflow run, artifacts."""
     estimates = [fetched(each) for each in estimates]
-    answers = read_answers(estimates, comparison.measure)
-    num_test = len(next(iter(answers.values())).ids)
+    predictions = read_predictions(estimates, comparison.measure)
+    num_test = len(next(iter(predictions.values())).ids)
     logger.info("%d estimators tested on %s images", len(estimates), f"{num_test:,}")
     logger.info("charts and report", extra=position(_WRITING, 0, 1))
     pupils = _pupils(comparison, datasets)
-    findings = find(comparison, answers, pupils and pupils.shift)
+    results = find(comparison, predictions, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
     folder.mkdir(parents=True, exist_ok=True)
     charts = draw_charts(
         comparison,
-        findings,
-        answers,
+        results,
+        predictions,
         _test_images(comparison, datasets),
         pupils and (pupils.before_px, pupils.after_px),
         _realism_curves(comparison),
@@ -150,9 +150,9 @@ def conclude(
     )
     with tracked_run(COMPARISONS, comparison.id, comparison.id) as run:
         result = ComparisonResult(
-            **dict(findings),
+            **dict(results),
             test_evaluations=_count_evaluations(comparison),
-            registered_model=_register_winner(comparison, findings, estimates),
+            registered_model=_register_winner(comparison, results, estimates),
             mlflow_run_id=comparison.mlflow_run_id,
             flow_run=runtime.flow_run.root_flow_run_id,
             report=str(folder / "report.html"),
@@ -210,7 +210,7 @@ def _num_rows(urls: Sequence[str], comparison: Comparison) -> int:
 
 
 def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]]:
-    """What the refiner's own MLflow run says of realism, where this MLflow has it."""
+    """Realism metrics over the refiner's training, from its own MLflow run where there is one."""
     refined = comparison.refined
     if refined is None:
         return {}
@@ -235,7 +235,7 @@ def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.
 
 
 def _count_evaluations(comparison: Comparison) -> int:
-    """Count how often this test set was answered about, and tag the dataset with it in MLflow.
+    """Count the predictions on this test set so far, and tag the dataset with it in MLflow.
 
     Counted anew from the runs: a step that was killed and repeated counts once.
     """
@@ -252,7 +252,7 @@ def _count_evaluations(comparison: Comparison) -> int:
 
 
 def _register_winner(
-    comparison: Comparison, findings: Results, estimates: list[Estimate]
+    comparison: Comparison, results: Results, estimates: list[Estimate]
 ) -> str | None:
     """Register the best arm's estimator, of those that learn without real labels.
 
@@ -265,7 +265,7 @@ def _register_winner(
     if not own or comparison.protocol.by_person or comparison.estimator.head_pose:
         return None
     names = {each.arm for each in own}
-    winner = min(names, key=lambda name: findings.arms[name].error)
+    winner = min(names, key=lambda name: results.arms[name].error)
     best = min(
         (each for each in own if each.arm == winner),
         key=lambda each: (np.nan_to_num(each.validation_error, nan=np.inf), each.seed),
@@ -277,7 +277,7 @@ def _register_winner(
         "best_of_arms": str(len(names)),
         "test_digest": comparison.test_digest,
         "comparison": comparison.id,
-        "error_deg": f"{findings.arms[winner].error:.4f}",
+        "error_deg": f"{results.arms[winner].error:.4f}",
     }
     name = f"{comparison.id}/model"
     with tracked_run(
@@ -368,7 +368,7 @@ def headline_metrics(result: Results) -> dict[str, float]:
 
 
 def _warn_of_refiner(comparison: Comparison, result: ComparisonResult) -> None:
-    """Write it on the refiner where refined images are shown to be worse on real test images."""
+    """Tag the refiner where refined images are shown to be worse on real test images."""
     difference = result.differences.get("refined_minus_synthetic")
     refined = comparison.refined
     if refined is None or difference is None or not difference.is_worse:

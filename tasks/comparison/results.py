@@ -14,7 +14,7 @@ from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric, MeasureNa
 from tasks.comparison.label_prior import angles_deg, spread_of
 from tasks.comparison.plan import (
     Arm,
-    ArmAnswers,
+    ArmPredictions,
     Comparison,
     LabelPriorRef,
     LabelSpread,
@@ -28,7 +28,7 @@ CHEAP = {
     "synthetic_augmented": "generic augmentation",
     "adapted": "adaptation to unlabelled images",
 }
-"""What costs no refiner: refinement is worth its time where it beats all of it."""
+"""Alternatives without a refiner: refinement is worth its time where it beats them all."""
 _PAIRS = (
     ("refined", "synthetic"),
     ("synthetic", "synthetic_unmatched"),
@@ -56,7 +56,7 @@ class _Model(BaseModel):
 
 
 class ArmResult(_Model):
-    """How estimators trained on one arm do on the real test images."""
+    """Error of an arm's estimators on the real test images."""
 
     title: str
     measure: MeasureName
@@ -102,7 +102,7 @@ class Difference(_Model):
 
 
 class PupilShift(_Model):
-    """How far refinement moved the pupils, in pixels of the stored images."""
+    """Shift of the pupils by refinement, in pixels of the stored images."""
 
     mean: float
     sd: float
@@ -135,7 +135,7 @@ class LabelMatching(_Model):
 
 
 class Results(_Model):
-    """All that follows from the answers alone: the same from files and from MLflow."""
+    """All that follows from the predictions alone: the same from files and from MLflow."""
 
     comparison: str
     measure: MeasureName
@@ -150,7 +150,7 @@ class Results(_Model):
     pupil_shift_px: PupilShift | None
     label_matching: LabelMatching | None
     pseudo_labels: dict[str, PseudoLabelsRef]
-    """What the adapted arms learn from, by arm."""
+    """Pseudo-labels of the adapted arms, by arm."""
     verdict: str
     """The answer in a sentence or a few; the first is the one."""
 
@@ -159,7 +159,7 @@ class ComparisonResult(Results):
     """The answer of a comparison and where it is kept; what `compare --json` prints."""
 
     test_evaluations: int
-    """How often this test set has been answered about so far, all comparisons together."""
+    """Predictions on this test set so far, all comparisons together."""
     registered_model: str | None
     """The estimator to use, as MLflow names it."""
     mlflow_run_id: str
@@ -198,17 +198,19 @@ class ComparisonResult(Results):
 
 
 def find(
-    comparison: Comparison, answers: Mapping[str, ArmAnswers], shift: PupilShift | None
+    comparison: Comparison, predictions: Mapping[str, ArmPredictions], shift: PupilShift | None
 ) -> Results:
-    """Put intervals on what was answered and say what it means."""
+    """Compute metrics with confidence intervals, paired differences and the verdict."""
     titles = {arm.name: arm for arm in comparison.arms}
-    arms = {name: arm_result(titles[name], of_arm, comparison) for name, of_arm in answers.items()}
-    differences = {
-        f"{first}_minus_{second}": _difference(answers[first], answers[second], comparison)
-        for first, second in (*_PAIRS, *_size_pairs(comparison))
-        if first in answers and second in answers
+    arms = {
+        name: arm_result(titles[name], of_arm, comparison) for name, of_arm in predictions.items()
     }
-    some = next(iter(answers.values()))
+    differences = {
+        f"{first}_minus_{second}": _difference(predictions[first], predictions[second], comparison)
+        for first, second in (*_PAIRS, *_size_pairs(comparison))
+        if first in predictions and second in predictions
+    }
+    some = next(iter(predictions.values()))
     groups = some.groups
     return Results(
         comparison=comparison.id,
@@ -229,32 +231,34 @@ def find(
     )
 
 
-def label_matching(comparison: Comparison, answers: ArmAnswers) -> LabelMatching | None:
+def label_matching(comparison: Comparison, predictions: ArmPredictions) -> LabelMatching | None:
     """Set the distribution that labels were matched to beside the test set's true one."""
     if comparison.label_prior is None:
         return None
     return LabelMatching(
         prior=comparison.label_prior,
-        test=spread_of(angles_deg(answers.truth)),
+        test=spread_of(angles_deg(predictions.truth)),
         matched=any(arm.matched for arm in comparison.arms),
     )
 
 
-def arm_result(arm: Arm, answers: ArmAnswers, comparison: Comparison) -> ArmResult:
-    """Put an interval on the mean error of an arm."""
-    interval = bootstrap_mean(answers.errors, answers.groups, BOOTSTRAP_SEED)
+def arm_result(arm: Arm, predictions: ArmPredictions, comparison: Comparison) -> ArmResult:
+    """Compute the mean error of an arm with its confidence interval."""
+    interval = bootstrap_mean(predictions.errors, predictions.groups, BOOTSTRAP_SEED)
     return ArmResult(
         title=arm.title,
         measure=comparison.measure,
         error=interval.mean,
         ci95=(interval.low, interval.high),
-        within=float(answers.within.mean()),
-        median=float(np.median(answers.errors)),
-        seeds=answers.errors.shape[0],
+        within=float(predictions.within.mean()),
+        median=float(np.median(predictions.errors)),
+        seeds=predictions.errors.shape[0],
     )
 
 
-def _difference(first: ArmAnswers, second: ArmAnswers, comparison: Comparison) -> Difference:
+def _difference(
+    first: ArmPredictions, second: ArmPredictions, comparison: Comparison
+) -> Difference:
     interval = bootstrap_difference(first.errors, second.errors, first.groups, BOOTSTRAP_SEED)
     return Difference(
         measure=comparison.measure, error=interval.mean, ci95=(interval.low, interval.high)
@@ -281,20 +285,20 @@ def verdict(
     shift: PupilShift | None,
     groups: NDArray[np.int64] | None,
 ) -> str:
-    """Say in plain words what was shown and what was not; the answer is the first sentence."""
-    said = [_headline(comparison, arms, differences, groups)]
-    said += _worth(differences)
-    said += _whole_way(differences)
+    """Return in words what is shown and what is not; the first sentence is the answer."""
+    sentences = [_headline(comparison, arms, differences, groups)]
+    sentences += _against_cheap_methods(differences)
+    sentences += _against_unmatched(differences)
     gain = differences.get("refined_minus_synthetic")
     if gain is not None and "real" in arms:
         gap = arms["synthetic"].error - arms["real"].error
         if gap > 0:
-            said.append(f"It closes {-gain.error / gap:.0%} of the gap to real training data.")
+            sentences.append(f"It closes {-gain.error / gap:.0%} of the gap to real training data.")
     if shift is not None:
-        said.append(
+        sentences.append(
             f"Pupils moved {shift.mean:.2f} ± {shift.sd:.2f} px (median {shift.median:.2f})."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _headline(
@@ -318,11 +322,11 @@ def _headline(
         return f"No pair to compare: {listed} ({', '.join(sure)})."
     if comparison.protocol.by_person:
         sure.append(comparison.protocol.title)
-    return f"{_said(*names, difference)[:-1]}; {', '.join(sure)})."
+    return f"{_sentence(*names, difference)[:-1]}; {', '.join(sure)})."
 
 
-def _worth(differences: Mapping[str, Difference]) -> list[str]:
-    """Say whether refinement beats what a user would try first."""
+def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
+    """Return whether refinement beats the alternatives that a user would try first."""
     tried = {
         words: differences[f"refined_minus_{name}"]
         for name, words in CHEAP.items()
@@ -330,7 +334,7 @@ def _worth(differences: Mapping[str, Difference]) -> list[str]:
     }
     if not tried or "refined_minus_synthetic" not in differences:
         return []
-    said = "; ".join(f"{_said('refined', words, each)}" for words, each in tried.items())
+    sentences = "; ".join(f"{_sentence('refined', words, each)}" for words, each in tried.items())
     worth = all(
         each.is_better for each in (differences["refined_minus_synthetic"], *tried.values())
     )
@@ -339,11 +343,11 @@ def _worth(differences: Mapping[str, Difference]) -> list[str]:
         if worth
         else "It is not shown to be worth its time against what costs no refiner"
     )
-    return [f"{start}: {said}."]
+    return [f"{start}: {sentences}."]
 
 
-def _whole_way(differences: Mapping[str, Difference]) -> list[str]:
-    """Say what unlabelled real images are worth: matching labels and adapting, also refined."""
+def _against_unmatched(differences: Mapping[str, Difference]) -> list[str]:
+    """Return the gain by unlabelled real images: label matching, adaptation, both refined."""
     matched = {
         "synthetic": "matching labels alone",
         "refined": "matching labels and refining",
@@ -356,14 +360,14 @@ def _whole_way(differences: Mapping[str, Difference]) -> list[str]:
         base, parts, against = "synthetic_unmatched", matched | adapted, " with labels unmatched"
     else:
         base, parts, against = "synthetic", adapted, ""
-    said = [
+    sentences = [
         f"{words}: {_interval(differences[name])}"
         for arm, words in parts.items()
         if (name := f"{arm}_minus_{base}") in differences
     ]
-    if not said:
+    if not sentences:
         return []
-    words = "; ".join(said)
+    words = "; ".join(sentences)
     return [f"{words[0].upper()}{words[1:]}, against synthetic images{against}."]
 
 
@@ -373,7 +377,7 @@ def _interval(difference: Difference) -> str:
     return f"{difference.error:+.2f}{unit} (95% CI {low:+.2f} to {high:+.2f}{unit})"
 
 
-def _said(first: str, second: str, difference: Difference) -> str:
+def _sentence(first: str, second: str, difference: Difference) -> str:
     unit = ERROR_METRICS[difference.measure].unit
     low, high = difference.ci95
     amount = f"{abs(difference.error):.2f}{unit}"
@@ -393,44 +397,44 @@ def _number(value: float, measure: ErrorMetric) -> str:
     return f"{value:.2f}{measure.unit}"
 
 
-def table(findings: Results) -> str:
-    """The findings as a Markdown table with the verdict below it."""
-    measure = ERROR_METRICS[findings.measure]
+def table(results: Results) -> str:
+    """The results as a Markdown table with the verdict below it."""
+    measure = ERROR_METRICS[results.measure]
     lines = [
         f"| trained on | {measure.noun} on real test images | 95% interval | {measure.within} |",
         "|---|---:|---:|---:|",
     ]
-    for arm in findings.arms.values():
+    for arm in results.arms.values():
         low, high = arm.ci95
         lines.append(
             f"| {arm.title} | {_number(arm.error, measure)} | {low:.2f}–{high:.2f}{measure.unit} "
             f"| {arm.within:.1%} |"
         )
-    rules = f"Protocol: {findings.protocol.title}; {findings.num_test:,} test images."
-    matched = [] if findings.label_matching is None else [str(findings.label_matching)]
-    return "\n".join([*lines, "", rules, *matched, *adaptation(findings), findings.verdict])
+    rules = f"Protocol: {results.protocol.title}; {results.num_test:,} test images."
+    matched = [] if results.label_matching is None else [str(results.label_matching)]
+    return "\n".join([*lines, "", rules, *matched, *adaptation(results), results.verdict])
 
 
-def adaptation(findings: Results) -> list[str]:
-    """Say what the adapted arms learnt from, a line an arm."""
+def adaptation(results: Results) -> list[str]:
+    """Return the pseudo-labels of the adapted arms, a line an arm."""
     return [
-        f"{findings.arms[name].title}: {labels}." for name, labels in findings.pseudo_labels.items()
+        f"{results.arms[name].title}: {labels}." for name, labels in results.pseudo_labels.items()
     ]
 
 
-def table_of_many(all_findings: Sequence[Results]) -> str:
+def table_of_many(all_results: Sequence[Results]) -> str:
     """Several comparisons in one table, a row an arm of each.
 
     Where they differ in protocol or test set, the first line says that their errors must not be
     compared, and a column tells them apart.
     """
-    rules = list(dict.fromkeys(_rules(one) for one in all_findings))
+    rules = list(dict.fromkeys(_rules(one) for one in all_results))
     mixed = len(rules) > 1
     lines = [
         "| comparison | trained on | mean error | 95% interval |" + " rules |" * mixed,
         "|---|---|---:|---:|" + "---|" * mixed,
     ]
-    for one in all_findings:
+    for one in all_results:
         measure = ERROR_METRICS[one.measure]
         for arm in one.arms.values():
             low, high = arm.ci95
@@ -448,5 +452,5 @@ def table_of_many(all_findings: Sequence[Results]) -> str:
     return "\n".join([warning, "", *lines])
 
 
-def _rules(findings: Results) -> str:
-    return f"{findings.protocol.title} on test set {findings.test_digest[:12]}"
+def _rules(results: Results) -> str:
+    return f"{results.protocol.title} on test set {results.test_digest[:12]}"

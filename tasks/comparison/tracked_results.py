@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from simgan_core.errors import InputError
-from tasks.comparison.plan import Comparison, Estimate, read_answers
+from tasks.comparison.plan import Comparison, Estimate, read_predictions
 from tasks.comparison.results import PupilShift, Results, find
 from tasks.runtime.tracking import (
     KeptRun,
@@ -16,7 +16,7 @@ from tasks.runtime.tracking import (
 
 
 def results_from_tracking(experiment: str) -> list[Results]:
-    """Find everything out anew from the answers that an MLflow experiment keeps, oldest first.
+    """Recompute all results from the predictions that an MLflow experiment keeps, oldest first.
 
     Comparisons that did not come to their end are left out. Raises InputError where there is no
     such experiment, or no comparison in it.
@@ -25,7 +25,7 @@ def results_from_tracking(experiment: str) -> list[Results]:
         parents = runs_with(experiment, {"stage": "comparison"})
     except UnknownExperimentError as error:
         raise InputError(str(error)) from None
-    found = [_findings(experiment, run) for run in parents if run.status == "FINISHED"]
+    found = [_results(experiment, run) for run in parents if run.status == "FINISHED"]
     if not found:
         raise InputError(
             f"MLflow's experiment {experiment} has no finished comparison ({len(parents)} begun); "
@@ -34,7 +34,7 @@ def results_from_tracking(experiment: str) -> list[Results]:
     return found
 
 
-def _findings(experiment: str, parent: KeptRun) -> Results:
+def _results(experiment: str, parent: KeptRun) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         comparison = _comparison(parent, Path(folder))
         children = runs_with(experiment, {"stage": "evaluate", "simgan.comparison": comparison.id})
@@ -47,8 +47,8 @@ def _findings(experiment: str, parent: KeptRun) -> Results:
                 f"MLflow lacks {len(missing)} of {len(order)} trainings of {comparison.id}, the "
                 f"first of them {missing[0]}: run the comparison again, it goes on where it was"
             )
-        answers = read_answers([estimates[key] for key in order], comparison.measure)
-    return find(comparison, answers, _pupil_shift(parent))
+        predictions = read_predictions([estimates[key] for key in order], comparison.measure)
+    return find(comparison, predictions, _pupil_shift(parent))
 
 
 def _comparison(parent: KeptRun, folder: Path) -> Comparison:

@@ -49,12 +49,12 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
     ),
     "refine": ("tasks.refinement.refine:refine_shards",),
     "estimate": (
-        "tasks.comparison.estimate:_answers",
+        "tasks.comparison.estimate:_predictions",
         "tasks.comparison.label_prior:_estimated",
     ),
     "compare": (
         "tasks.comparison.plan:choose_arms",
-        "tasks.comparison.plan:read_answers",
+        "tasks.comparison.plan:read_predictions",
         "tasks.comparison.results:find",
         "simgan_core.quality.label_drift:pupil_shift_px",
     ),

@@ -16,7 +16,7 @@ from storage.writer import DatasetWriter
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
 from tasks.comparison.label_prior import match_labels
-from tasks.comparison.plan import Comparison, Estimate, people_in, read_answers
+from tasks.comparison.plan import Comparison, Estimate, people_in, read_predictions
 from tasks.comparison.report import summarize
 from tasks.comparison.results import Results, find, table, table_of_many
 from tasks.runtime.dataset_cache import DatasetCache
@@ -47,18 +47,18 @@ def run(comparison: Comparison) -> list[Estimate]:
     return [estimate.fn(job, comparison, datasets) for job in comparison.jobs]
 
 
-def findings_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
-    return find(comparison, read_answers(estimates, comparison.measure), None)
+def results_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
+    return find(comparison, read_predictions(estimates, comparison.measure), None)
 
 
 def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(
     eyes: dict[str, str], home: Path
 ) -> None:
     comparison = plan(eyes, arms=("tone_matched", "fourier", "refined_augmented"))
-    first = findings_of(comparison, run(comparison))
+    first = results_of(comparison, run(comparison))
     for kept in ("estimates", "estimators", "mlartifacts"):
         shutil.rmtree(home / kept)
-    again = findings_of(comparison, run(comparison))
+    again = results_of(comparison, run(comparison))
     assert table(again) == table(first)
     assert again == first
 
@@ -84,20 +84,20 @@ def test_leaving_one_person_out_asks_each_person_of_those_who_never_saw_them(
     for each in estimates:
         with np.load(each.path) as kept:
             assert {sample.split("/")[0] for sample in kept["id"]} == {each.person}
-    findings = findings_of(comparison, estimates)
-    assert findings.num_test == 40
-    assert set(findings.differences) == {"real_refined_minus_real"}
-    assert "leave-one-person-out" in findings.verdict.split(". ")[0]
+    results = results_of(comparison, estimates)
+    assert results.num_test == 40
+    assert set(results.differences) == {"real_refined_minus_real"}
+    assert "leave-one-person-out" in results.verdict.split(". ")[0]
 
 
 def test_fine_tuning_tests_no_image_that_it_learnt_from(eyes: dict[str, str], home: Path) -> None:
     rules = Protocol(name="fine-tuning", samples_per_person=3)
     comparison = plan(eyes, seeds=1, arms=PAIR, protocol=rules)
     estimates = run(comparison)
-    answers = read_answers(estimates, "gaze")
-    assert len(answers["refined"].ids) == 40 - 5 * 3
-    assert answers["synthetic"].ids == answers["refined"].ids
-    assert findings_of(comparison, estimates).protocol.title == "fine-tuning on 3 samples a person"
+    predictions = read_predictions(estimates, "gaze")
+    assert len(predictions["refined"].ids) == 40 - 5 * 3
+    assert predictions["synthetic"].ids == predictions["refined"].ids
+    assert results_of(comparison, estimates).protocol.title == "fine-tuning on 3 samples a person"
 
 
 def test_protocols_share_what_is_trained_alike(eyes: dict[str, str], home: Path) -> None:
@@ -140,7 +140,7 @@ def test_days_are_not_taken_for_people(eyes: dict[str, str], home: Path, tmp_pat
     writer.write_shard(0, replace(block, ids=days))
     comparison = plan(eyes | {"test": writer.finish().url}, seeds=1, arms=PAIR)
     assert comparison.people == ()
-    found = findings_of(comparison, run(comparison))
+    found = results_of(comparison, run(comparison))
     assert found.num_people is None
     assert "people" not in found.verdict
     with pytest.raises(InputError, match="--person KEY"):
@@ -154,9 +154,9 @@ def test_a_size_is_a_part_of_the_next_larger_one_and_the_same_in_both_domains(
     assert [arm.name for arm in comparison.arms] == [
         *PAIR, "synthetic_20", "synthetic_40", "refined_20", "refined_40",
     ]  # fmt: skip
-    findings = findings_of(comparison, run(comparison))
-    assert "refined_minus_refined_20" in findings.differences
-    assert "refined_40_minus_refined_20" in findings.differences
+    results = results_of(comparison, run(comparison))
+    assert "refined_minus_refined_20" in results.differences
+    assert "refined_40_minus_refined_20" in results.differences
     with pytest.raises(InputError, match=r"between 0 and 1, found 1\.5"):
         plan(eyes, shares=(1.5,))
 
@@ -179,13 +179,13 @@ def test_runs_of_different_protocols_meet_in_no_table_that_does_not_say_so(
 ) -> None:
     rules = Protocol(name="fine-tuning", samples_per_person=3)
     kinds = [plan(eyes, seeds=1, arms=PAIR), plan(eyes, seeds=1, arms=PAIR, protocol=rules)]
-    found = [findings_of(each, run(each)) for each in kinds]
+    found = [results_of(each, run(each)) for each in kinds]
     assert table_of_many(found).startswith("These runs follow 2 different rules")
     assert "MUST NOT be compared" in table_of_many(found)
     assert "MUST NOT" not in table_of_many(found[:1] * 2)
     estimates = [each for one in kinds for each in run(one)]
     with pytest.raises(InputError, match="not of one comparison"):
-        read_answers([estimates[0], estimates[3]], "gaze")
+        read_predictions([estimates[0], estimates[3]], "gaze")
 
 
 def test_hands_are_compared_by_the_share_of_joints_within_5_px(
@@ -195,11 +195,11 @@ def test_hands_are_compared_by_the_share_of_joints_within_5_px(
         architecture="hourglass", num_features=4, steps=2, batch_size=4, validation_share=0
     )
     comparison = plan(hands, seeds=1, estimator=hourglass, arms=PAIR)
-    findings = findings_of(comparison, run(comparison))
-    shown = findings.arms["refined"].model_dump()
+    results = results_of(comparison, run(comparison))
+    shown = results.arms["refined"].model_dump()
     assert 0 <= shown["joints_within_5px"] <= 1
     assert shown["error_px"] > 0
-    assert "px" in findings.verdict
+    assert "px" in results.verdict
 
 
 def test_a_network_that_does_not_estimate_what_the_labels_say_is_refused(

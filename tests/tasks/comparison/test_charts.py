@@ -14,7 +14,7 @@ from PIL import Image
 
 from tasks.comparison import charts
 from tasks.comparison.charts import Chart, draw_charts
-from tasks.comparison.plan import ArmAnswers, Comparison
+from tasks.comparison.plan import ArmPredictions, Comparison
 from tasks.comparison.results import Results, find
 from tests.tasks.comparison.test_arms import plan
 
@@ -28,30 +28,30 @@ def comparison(eyes: dict[str, str], home: Path) -> Comparison:
 
 
 @pytest.fixture
-def answers(comparison: Comparison) -> dict[str, ArmAnswers]:
+def predictions(comparison: Comparison) -> dict[str, ArmPredictions]:
     """Answers that were drawn at random, on 40 images of four people."""
     rng = np.random.default_rng(0)
     ids = [f"p{row // 10:02d}/{row}" for row in range(40)]
     truth = rng.normal((0, 0, -4), size=(40, 3))
     truth = (truth / np.linalg.norm(truth, axis=1, keepdims=True)).astype(np.float32)
     return {
-        arm.name: ArmAnswers(
+        arm.name: ArmPredictions(
             ids, truth, np.stack([truth, truth]), rng.gamma(4, 2, (2, 40)), np.ones((2, 40))
         )
         for arm in comparison.arms
     }
 
 
-def draw(comparison: Comparison, answers: dict[str, ArmAnswers]) -> list[Chart]:
-    results: Results = find(comparison, answers, None)
-    images = {name: np.zeros((35, 55, 1), np.uint8) for name in answers["refined"].ids}
+def draw(comparison: Comparison, predictions: dict[str, ArmPredictions]) -> list[Chart]:
+    results: Results = find(comparison, predictions, None)
+    images = {name: np.zeros((35, 55, 1), np.uint8) for name in predictions["refined"].ids}
     pupils = np.arange(40.0).reshape(20, 2)
     curves = {"realism/kid": [(0, 2.0), (10, 1.0)]}
-    return draw_charts(comparison, results, answers, images, (pupils, pupils + 1), curves, {})
+    return draw_charts(comparison, results, predictions, images, (pupils, pupils + 1), curves, {})
 
 
 def test_every_arm_is_in_the_legend_of_the_errors_by_person(
-    comparison: Comparison, answers: dict[str, ArmAnswers], monkeypatch: pytest.MonkeyPatch
+    comparison: Comparison, predictions: dict[str, ArmPredictions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Figure] = []
 
@@ -61,7 +61,7 @@ def test_every_arm_is_in_the_legend_of_the_errors_by_person(
         return b""
 
     monkeypatch.setattr(charts, "_png", keep)
-    names = [chart.name for chart in draw(comparison, answers)]
+    names = [chart.name for chart in draw(comparison, predictions)]
     figure = figures[names.index("by_person")]
     (legend,) = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     assert {text.get_text() for text in legend.get_texts()} == {
@@ -70,14 +70,14 @@ def test_every_arm_is_in_the_legend_of_the_errors_by_person(
 
 
 def test_charts_have_two_pixels_for_each_of_the_pages(
-    comparison: Comparison, answers: dict[str, ArmAnswers]
+    comparison: Comparison, predictions: dict[str, ArmPredictions]
 ) -> None:
-    for chart in draw(comparison, answers):
+    for chart in draw(comparison, predictions):
         assert Image.open(io.BytesIO(chart.png)).width >= 2 * PAGE_PX, chart.name
 
 
 def test_no_letters_are_smaller_than_11_px_on_the_page(
-    comparison: Comparison, answers: dict[str, ArmAnswers], monkeypatch: pytest.MonkeyPatch
+    comparison: Comparison, predictions: dict[str, ArmPredictions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: dict[str, float] = {}
     save = Figure.savefig
@@ -91,6 +91,6 @@ def test_no_letters_are_smaller_than_11_px_on_the_page(
         save(figure, *given, **named)
 
     monkeypatch.setattr(Figure, "savefig", measured)
-    drawn = draw(comparison, answers)
+    drawn = draw(comparison, predictions)
     assert len(sizes) > len(drawn) / 2
     assert min(sizes.values()) >= 11

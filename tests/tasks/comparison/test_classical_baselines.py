@@ -42,7 +42,7 @@ def test_the_nearest_neighbours_are_the_mean_of_the_ten_nearest():
 def test_16_bits_say_what_8_bits_say(pictures):
     images, gaze = pictures
     wide = images.astype(np.uint16) * 257
-    answers = [
+    predictions = [
         predict_by("ridge", each[:150], gaze[:150], each[150:], seed=0) for each in (images, wide)
     ]
-    np.testing.assert_allclose(*answers, atol=1e-5)
+    np.testing.assert_allclose(*predictions, atol=1e-5)

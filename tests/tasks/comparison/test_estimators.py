@@ -13,11 +13,11 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from tasks.comparison.estimators import (
-    Lessons,
+    TrainingSamples,
     estimator_id,
+    log_progress,
     plain_estimator_id,
     poses,
-    say_progress,
     trained_estimator,
     with_number_format,
 )
@@ -27,9 +27,9 @@ from tasks.comparison.plan import Arm
 QUICK = EstimatorConfig(steps=2, batch_size=8, precision="fp32")
 
 
-def lessons_of(dataset: str) -> Lessons:
+def samples_of(dataset: str) -> TrainingSamples:
     block = open_dataset(dataset).load()
-    return Lessons(block.images, block.labels)
+    return TrainingSamples(block.images, block.labels)
 
 
 def test_an_id_follows_from_content_and_not_from_names_and_places(
@@ -69,21 +69,23 @@ def test_whatever_an_estimator_learns_from_is_in_its_id(
 def test_a_trained_estimator_is_found_and_the_same_when_trained_again(
     eyes: dict[str, str], home: Path
 ) -> None:
-    lessons = lessons_of(eyes["synthetic"])
-    first = trained_estimator("estimator-1", QUICK, lessons, 0).state_dict()
+    samples = samples_of(eyes["synthetic"])
+    first = trained_estimator("estimator-1", QUICK, samples, 0).state_dict()
     written = weights_file("estimator-1").stat().st_mtime_ns
-    trained_estimator("estimator-1", QUICK, lessons, 0)
+    trained_estimator("estimator-1", QUICK, samples, 0)
     assert weights_file("estimator-1").stat().st_mtime_ns == written
     assert weights_file("estimator-1").is_relative_to(home)
-    again = trained_estimator("estimator-2", QUICK, lessons, 0).state_dict()
+    again = trained_estimator("estimator-2", QUICK, samples, 0).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_lessons_of_some_rows_keep_labels_and_weights_beside_their_images(
+def test_samples_of_some_rows_keep_labels_and_weights_beside_their_images(
     eyes: dict[str, str],
 ) -> None:
-    whole = lessons_of(eyes["synthetic"])
-    weighted = Lessons(whole.images, whole.labels, np.arange(len(whole.images), dtype=np.float64))
+    whole = samples_of(eyes["synthetic"])
+    weighted = TrainingSamples(
+        whole.images, whole.labels, np.arange(len(whole.images), dtype=np.float64)
+    )
     rows = np.array([3, 3, 0])
     some = weighted.of_rows(rows)
     assert np.array_equal(some.images, whole.images[rows])
@@ -94,13 +96,13 @@ def test_lessons_of_some_rows_keep_labels_and_weights_beside_their_images(
 
 
 def test_head_poses_are_wanted_only_where_the_estimator_takes_them(eyes: dict[str, str]) -> None:
-    lessons = lessons_of(eyes["synthetic"])
-    assert poses(lessons, QUICK) is None
+    samples = samples_of(eyes["synthetic"])
+    assert poses(samples, QUICK) is None
     with_poses = QUICK.model_copy(update={"head_pose": True})
     with pytest.raises(InputError, match="leave --head-pose out"):
-        poses(lessons, with_poses)
-    angles = np.zeros((len(lessons.images), 3), np.float32)
-    assert poses(Lessons(lessons.images, {"head_pose": angles}), with_poses) is angles
+        poses(samples, with_poses)
+    angles = np.zeros((len(samples.images), 3), np.float32)
+    assert poses(TrainingSamples(samples.images, {"head_pose": angles}), with_poses) is angles
 
 
 def test_a_number_format_left_open_is_decided_and_one_that_is_set_stays() -> None:
@@ -111,7 +113,7 @@ def test_a_number_format_left_open_is_decided_and_one_that_is_set_stays() -> Non
 def test_progress_is_logged_ten_times_a_training(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tasks"):
         for step in range(1, 701):
-            say_progress(step, 700, 0.5)
+            log_progress(step, 700, 0.5)
     assert len(caplog.records) == 10
     assert caplog.records[0].message == "estimator: step 70 of 700, loss 0.5000"
     assert caplog.records[-1].message == "estimator: step 700 of 700, loss 0.5000"

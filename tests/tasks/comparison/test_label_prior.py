@@ -15,7 +15,7 @@ from storage.schema import GAZE
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
-from tasks.comparison.plan import Comparison, read_answers
+from tasks.comparison.plan import Comparison, read_predictions
 from tasks.comparison.results import Results, find, table
 from tasks.comparison.tracked_results import results_from_tracking
 from tasks.runtime.dataset_cache import DatasetCache
@@ -64,7 +64,7 @@ def lightless(eyes: dict[str, str], tmp_path: Path) -> str:
 
 def results_of(comparison: Comparison) -> Results:
     estimates = [estimate.fn(job, comparison, DatasetCache()) for job in comparison.jobs]
-    return find(comparison, read_answers(estimates, comparison.measure), None)
+    return find(comparison, read_predictions(estimates, comparison.measure), None)
 
 
 def test_all_arms_but_real_and_the_unmatched_one_share_one_prior(
