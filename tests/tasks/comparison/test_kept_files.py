@@ -50,7 +50,8 @@ def test_a_training_that_finished_elsewhere_is_not_repeated(
 
 
 def test_a_label_prior_comes_from_mlflow(eyes: dict[str, str], home: Path) -> None:
-    matched = match_labels.fn(plan(eyes, 1, arms=("synthetic",), match_labels="always"), DatasetCache())
+    planned = plan(eyes, 1, arms=("synthetic",), match_labels="always")
+    matched = match_labels.fn(planned, DatasetCache())
     assert matched.label_prior is not None
     density = load_label_prior(Path(matched.label_prior.path)).density
     shutil.rmtree(home / "label_priors")
