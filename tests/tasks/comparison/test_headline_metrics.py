@@ -30,6 +30,7 @@ def result(report: Path) -> ComparisonResult:
         seeds=3,
         pupil_shift_px=PupilShift(mean=0.8, sd=0.4, median=0.7),
         label_matching=None,
+        pseudo_labels={},
         verdict="Refined is better.",
         test_evaluations=7,
         registered_model=None,
