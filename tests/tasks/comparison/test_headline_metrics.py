@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-import mlflow
+import pytest
+from mlflow import MlflowClient
 
 from tasks.comparison.arms import Protocol
 from tasks.comparison.report import headline_metrics, record
@@ -48,15 +49,16 @@ def test_headline_metrics_are_a_dozen_and_the_answer_is_among_them(tmp_path: Pat
 
 
 def test_a_recorded_comparison_has_tables_of_all_arms_once_and_its_pupils_are_read_back(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "report").mkdir()
     with tracked_run("comparisons", "c", "c", {"stage": "comparison"}) as run:
         for _ in range(2):  # concluded again, nothing is doubled
             record(run, result(tmp_path), tmp_path / "report")
-    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    client = MlflowClient()
     tables = {
-        name: mlflow.load_table(f"{name}.json", run_ids=[run.run_id])
+        name: client.load_table(run.experiment_id, f"{name}.json", run_ids=[run.run_id])
         for name in ("arms", "differences")
     }
     assert list(tables["arms"]["arm"]) == list(ARMS)
