@@ -83,7 +83,8 @@ class Simgan:
     def __init__(self, checkout: Path, home: Path) -> None:
         self._checkout, self._home = checkout, home
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
-        self._environment = kept | {"SIMGAN_HOME": str(home)}
+        # Of two checkouts the first one on the path counts, the one that is installed comes last.
+        self._environment = kept | {"SIMGAN_HOME": str(home), "PYTHONPATH": str(checkout)}
 
     def __call__(self, *words: object) -> Cost:
         """Run to the end; raises where the command fails."""
@@ -91,7 +92,6 @@ class Simgan:
         began = time.monotonic()
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
-                # The checkout is the first folder on the path, before the one that is installed.
                 [sys.executable, "-m", "flows.cli", *map(str, words)],
                 env=self._environment,
                 cwd=self._checkout,

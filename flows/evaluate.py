@@ -8,7 +8,7 @@ from pydantic import Field
 from flows.run_names import named
 from simgan_core.config import EstimatorConfig
 from tasks.comparison.arms import ComparisonConfig
-from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.estimate import estimate, find_estimates, plan_comparison, plan_evaluation
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.pseudo_labels import teach_students
@@ -103,10 +103,13 @@ def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
 
 def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
+    found = find_estimates(plan)
     # Tasks are told to stop before their runner waits for them.
     with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
-        trainings = [
-            tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
+        trainings = {
+            job.name: tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
             for job in plan.jobs
-        ]
-        return [training.result() for training in trainings]
+            if job.name not in found
+        }
+        found |= {name: training.result() for name, training in trainings.items()}
+    return [found[job.name] for job in plan.jobs]

@@ -63,7 +63,7 @@ from tasks.runtime.policies import CACHE, IO_RETRIES, IO_RETRY_DELAYS_S, retry_o
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.stages import position
-from tasks.runtime.tracking import TrackedRun, begin_run, tracked_run
+from tasks.runtime.tracking import TrackedRun, begin_run, runs_with, tracked_run
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +208,35 @@ def plan_evaluation(
     )
 
 
+@task(name="find-estimates", cache_policy=CACHE)
+def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
+    """Return what an earlier run of this comparison left whole, by the job's name.
+
+    Its files are on this machine, and its MLflow run is finished: nothing is to be done for it.
+    """
+    tags = {"stage": "evaluate", "simgan.comparison": comparison.id}
+    finished = {
+        run.tags["simgan.estimate"]: run
+        for run in runs_with(COMPARISONS, tags)
+        if run.status == "FINISHED"
+    }
+    found = {}
+    for job in comparison.jobs:
+        trained = _estimator_id(job, comparison)
+        estimate_id = _estimate_id(trained, comparison)
+        path, weights = estimate_file(estimate_id), weights_file(trained)
+        if estimate_id in finished and path.exists():
+            run = finished[estimate_id]
+            model = str(weights) if weights.exists() else None
+            error = run.metrics.get("validation_error_deg", float("nan"))
+            found[job.name] = Estimate(
+                job.arm.name, job.seed, job.person, str(path), model, error, run.run_id
+            )
+    if found:
+        logger.info("%d of %d estimators are there already", len(found), len(comparison.jobs))
+    return found
+
+
 @task(
     name="train-estimator",
     task_run_name="{job.arm.name}-{job.seed}",
@@ -221,20 +250,12 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
     take_device_of_worker()
     arm, seed, person = job
     trained = _estimator_id(job, comparison)
-    estimate_id = content_id(
-        "estimate",
-        {
-            "estimator": trained,
-            "test": comparison.test_digest,
-            "protocol": comparison.protocol.title,
-        },
-    )
+    estimate_id = _estimate_id(trained, comparison)
     path = estimate_file(estimate_id)
     weights = weights_file(trained)
-    suffix = f"-{person}" if person else ""
-    key, name = f"{comparison.id}/{estimate_id}", f"{arm.name}-seed{seed}{suffix}"
+    key = f"{comparison.id}/{estimate_id}"
     tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
-    with tracked_run(COMPARISONS, name, key, tags, comparison.mlflow_run_id) as run:
+    with tracked_run(COMPARISONS, job.name, key, tags, comparison.mlflow_run_id) as run:
         _log_inputs(run, job, comparison)
         if not find_estimate(path, weights, run.run_id):
             compute = describe_compute(comparison.estimator.precision)
@@ -254,7 +275,7 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
         "estimator %d of %d, %s: %.2f%s on %d test images",
         done,
         total,
-        name,
+        job.name,
         errors.mean(),
         measure.unit,
         len(errors),
@@ -377,6 +398,16 @@ def _estimator_id(job: Job, comparison: Comparison) -> str:
         prior.id if job.arm.matched and prior is not None else None,
         [comparison.test_digest, job.person] if job.person else None,
     )
+
+
+def _estimate_id(trained: str, comparison: Comparison) -> str:
+    """Name what the estimator `trained` says of the comparison's test set."""
+    content = {
+        "estimator": trained,
+        "test": comparison.test_digest,
+        "protocol": comparison.protocol.title,
+    }
+    return content_id("estimate", content)
 
 
 def _tags(job: Job, comparison: Comparison) -> dict[str, str]:

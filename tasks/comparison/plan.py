@@ -148,6 +148,11 @@ class Job(NamedTuple):
     person: str
     """Person left out, under leave-one-person-out; else empty."""
 
+    @property
+    def name(self) -> str:
+        """Name within the comparison."""
+        return f"{self.arm.name}-seed{self.seed}" + (f"-{self.person}" if self.person else "")
+
 
 class LabelPriorRef(_Model):
     """An estimated distribution of real labels: its file, and what it says."""

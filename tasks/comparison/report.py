@@ -159,7 +159,7 @@ def conclude(
         )
         picture = png(_before_after(comparison, datasets))
         _write(folder, result, charts, picture, comparison)
-        _remember(run, result, folder)
+        record(run, result, folder)
     _warn_of_refiner(comparison, result)
     _publish(result, charts, picture)
     logger.info("charts and report are written", extra=position(_WRITING, 1, 1))
@@ -328,7 +328,8 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
     }
 
 
-def _remember(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
+def record(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
+    """Put the result on its MLflow run: headline metrics, tables, the report's folder."""
     run.metrics(headline_metrics(result))
     run.table("arms.json", _rows("arm", result.arms))
     run.table("differences.json", _rows("difference", result.differences))

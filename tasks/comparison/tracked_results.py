@@ -48,7 +48,7 @@ def _results(experiment: str, parent: KeptRun) -> Results:
                 f"first of them {missing[0]}: run the comparison again, it goes on where it was"
             )
         predictions = read_predictions([estimates[key] for key in order], comparison.measure)
-    return find(comparison, predictions, _pupil_shift(parent))
+    return find(comparison, predictions, pupil_shift(parent))
 
 
 def _comparison(parent: KeptRun, folder: Path) -> Comparison:
@@ -72,7 +72,8 @@ def _estimate(run: KeptRun, folder: Path) -> Estimate:
     return Estimate(arm, seed, person, str(path), None, float("nan"))
 
 
-def _pupil_shift(parent: KeptRun) -> PupilShift | None:
+def pupil_shift(parent: KeptRun) -> PupilShift | None:
+    """Return what a comparison's run keeps of it, None where nothing was measured."""
     figures = {
         name: parent.metrics.get(f"pupil_shift_px.{name}") for name in PupilShift.model_fields
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from tasks.comparison.estimate import estimate
+from tasks.comparison.estimate import estimate, find_estimates
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.test_arms import QUICK, plan
 
@@ -47,3 +47,17 @@ def test_answers_and_run_name_device_format_and_threads(
     assert run.data.params["compute.device"].startswith(("cpu (", "cuda ("))
     assert run.data.params["compute.threads"] == "1"
     assert run.data.tags["simgan.repeated.compute.threads"] == "7"
+
+
+def test_what_is_finished_is_found_and_what_lacks_its_file_or_its_end_is_not(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = plan(eyes, 2, arms=("synthetic",))
+    assert find_estimates.fn(comparison) == {}
+    made = [estimate.fn(job, comparison, DatasetCache()) for job in comparison.jobs]
+    first, second = comparison.jobs
+    assert find_estimates.fn(comparison) == {first.name: made[0], second.name: made[1]}
+    Path(made[0].path).unlink()
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    client.update_run(made[1].run_id, status="RUNNING")
+    assert find_estimates.fn(comparison) == {}
