@@ -7,6 +7,7 @@ breaks every connection while S3 is away. The variable REPEATS asks for more tha
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -114,9 +115,11 @@ class Site:
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
+        # With the processes that it started: those of MLflow's server outlive it.
         self._stack.callback(process.wait)
-        self._stack.callback(process.kill)
+        self._stack.callback(os.killpg, process.pid, signal.SIGKILL)
         return process
 
 
