@@ -18,7 +18,10 @@ def cluster(resources: Mapping[str, Mapping[str, float]]) -> Iterator[SpecCluste
         name: {"cls": Worker, "options": {"nthreads": 1, "resources": offered, "dashboard": False}}
         for name, offered in resources.items()
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1"}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"},
+    }
     with SpecCluster(workers=workers, scheduler=scheduler) as made:
         made.wait_for_workers(len(workers))
         yield made
