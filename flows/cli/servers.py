@@ -74,6 +74,8 @@ def prefect_for_flows(home: Path) -> Iterator[None]:
         if watch.is_down():
             raise UnavailableError(watch.sentence) from error
         raise
+    finally:
+        watch.end()
 
 
 def _api_of_settings() -> str | None:
@@ -96,11 +98,16 @@ class _Watch:
         self._address = (parts.hostname or "", port)
         self.sentence = f"{what}; then run the same command again: it goes on where it was"
         self._ending = threading.Event()
-        threading.Thread(target=self._look, daemon=True).start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._look, name="prefect-watch", daemon=True).start()
 
     def is_down(self) -> bool:
         """Whether nobody listens now, or that ended the command."""
         return self._ending.is_set() or not self._listens()
+
+    def end(self) -> None:
+        """Look no more; a process that is ending already still ends."""
+        self._ended.set()
 
     def _listens(self) -> bool:
         try:
@@ -112,7 +119,8 @@ class _Watch:
     def _look(self) -> None:
         last_seen = time.monotonic()
         while time.monotonic() - last_seen < SECONDS_DOWN:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if self._ended.wait(SECONDS_BETWEEN_LOOKS):
+                return
             if self._listens():
                 last_seen = time.monotonic()
         self._ending.set()

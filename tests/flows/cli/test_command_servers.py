@@ -2,6 +2,7 @@
 
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_wrong_input_stays_wrong_input_without_the_server(
 ) -> None:
     with pytest.raises(InputError, match="no such refiner"), prefect_for_flows(tmp_path):
         raise gone(prefect, InputError("no such refiner"))
+
+
+def test_after_the_command_a_server_that_goes_away_ends_nothing(
+    prefect: StatusServer, tmp_path: Path
+) -> None:
+    before = set(threading.enumerate())
+    with prefect_for_flows(tmp_path):
+        (watch,) = {each for each in threading.enumerate() if each.name == "prefect-watch"} - before
+    watch.join(10)
+    assert not watch.is_alive()
 
 
 def test_a_newer_database_of_mlflow_is_refused_before_anything_is_loaded(
