@@ -12,6 +12,10 @@ from tests.s3_proxy import S3Proxy
 
 BUCKET = "datasets"
 
+# Read as PyTorch is loaded. Threads that spin for each other take the cores from tests beside them;
+# commands set this for themselves (flows/cli/environment.py).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where PyTorch sees none; each gives its reason in the marker.
