@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from simgan_core.errors import InputError
-from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.paths import home as default_home
 from tasks.runtime.paths import mlflow_database
+from tasks.runtime.processes.child_path import without_current_folder
 
 OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 

@@ -29,7 +29,7 @@ FAILED = 1
 
 def require_tracking() -> None:
     """Raise InputError or UnavailableError where MLflow cannot be used."""
-    from tasks.runtime.servers import require_mlflow
+    from tasks.runtime.processes.servers import require_mlflow
     from tasks.runtime.sqlite_schema import MLFLOW, sqlite_file
 
     uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -45,7 +45,7 @@ def use_prefect(home: Path) -> str:
     InputError or UnavailableError where the server cannot be used.
     """
     from tasks.ops.local_server import LocalServer
-    from tasks.runtime.servers import require_prefect
+    from tasks.runtime.processes.servers import require_prefect
 
     api = _api_of_settings()
     if api is None:

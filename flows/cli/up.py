@@ -154,7 +154,7 @@ def _start(supervisor: "Supervisor", place: "Workplace", *, already: bool) -> "A
     from tasks.ops.prefect_setup import prepare_server, workers_online
     from tasks.ops.services import answers
     from tasks.ops.workplace import MLFLOW, PREFECT, Addresses, services
-    from tasks.runtime.servers import require_mlflow, require_prefect
+    from tasks.runtime.processes.servers import require_mlflow, require_prefect
 
     addresses = Addresses.read(supervisor.folder) if already else None
     if addresses is None:

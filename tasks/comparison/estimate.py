@@ -58,12 +58,12 @@ from tasks.runtime.compatibility import (
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.devices import default_device, describe_compute, take_device_of_worker
-from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.policies import CACHE, IO_RETRIES, IO_RETRY_DELAYS_S, retry_on_io
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.stages import position
-from tasks.runtime.tracking import TrackedRun, begin_run, runs_with, tracked_run
+from tasks.runtime.tracking.experiments import COMPARISONS
+from tasks.runtime.tracking.runs import TrackedRun, begin_run, runs_with, tracked_run
 
 logger = logging.getLogger(__name__)
 

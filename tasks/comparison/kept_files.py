@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.comparison.plan import Estimate, LabelPriorRef, PseudoLabelsRef
-from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
-from tasks.runtime.tracking import KEY_TAG, MissingArtifactError, fetch, runs_with
+from tasks.runtime.tracking.experiments import COMPARISONS
+from tasks.runtime.tracking.runs import KEY_TAG, MissingArtifactError, fetch, runs_with
 
 PREDICTIONS, WEIGHTS = "answers", "checkpoint"
 """Folders of a training's artifacts."""

@@ -22,11 +22,11 @@ from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_
 from tasks.comparison.plan import Arm, Comparison, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
-from tasks.runtime.experiments import COMPARISONS
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.tracking import begin_run, tracked_run
+from tasks.runtime.tracking.experiments import COMPARISONS
+from tasks.runtime.tracking.runs import begin_run, tracked_run
 
 logger = logging.getLogger(__name__)
 

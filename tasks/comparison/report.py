@@ -31,14 +31,14 @@ from tasks.comparison.results import (
     table,
 )
 from tasks.runtime.dataset_cache import DatasetCache
-from tasks.runtime.experiments import COMPARISONS, REFINERS
-from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.stages import position
 from tasks.runtime.styles import load_first_style, num_styles
-from tasks.runtime.tracking import (
+from tasks.runtime.tracking.experiments import COMPARISONS, REFINERS
+from tasks.runtime.tracking.links import link_to_mlflow
+from tasks.runtime.tracking.runs import (
     TrackedRun,
     UnknownExperimentError,
     metric_curves,

@@ -6,7 +6,7 @@ from pathlib import Path
 from simgan_core.errors import InputError
 from tasks.comparison.plan import Comparison, Estimate, read_predictions
 from tasks.comparison.results import PupilShift, Results, find
-from tasks.runtime.tracking import (
+from tasks.runtime.tracking.runs import (
     KeptRun,
     MissingArtifactError,
     UnknownExperimentError,

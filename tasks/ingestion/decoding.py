@@ -20,7 +20,7 @@ from simgan_core.data.preprocess import Preprocess, preprocess
 from storage.samples import SampleBlock
 from storage.sources.selection import Selection
 from storage.sources.source import Source
-from tasks.runtime.child_path import without_current_folder
+from tasks.runtime.processes.child_path import without_current_folder
 
 # What was found on a path that is set in this program is found there too, after all else.
 _START = """

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.ops.local_server import LocalServer
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import home
-from tasks.runtime.tracking import tracking_uri
+from tasks.runtime.tracking.runs import tracking_uri
 
 PACKAGES = ("torch", "prefect", "fastapi", "mlflow", "zarr", "numpy")
 TIMEOUT_S = 3.0

@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING
 
 from simgan_core.atomic_file import atomic_write
 from simgan_core.errors import InputError, UnavailableError
-from tasks.runtime.child_path import without_current_folder
+from tasks.runtime.processes.child_path import without_current_folder
 from tasks.runtime.sqlite_schema import (
     PREFECT,
     SQLITE_REASONS,

@@ -27,8 +27,8 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 from tasks.ops.forms import datasets_below, with_what_exists
-from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.policies import GPU_SLOT, HEARTBEAT_S, REFINED_GOT_WORSE
+from tasks.runtime.processes.child_path import without_current_folder
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from simgan_core.errors import InputError
 from tasks.ops.service import Service, write_services
-from tasks.runtime.child_path import without_current_folder
+from tasks.runtime.processes.child_path import without_current_folder
 
 MARK = "SIMGAN_SERVICES"
 SECONDS_TO_STOP = 40

@@ -215,7 +215,7 @@ def require_databases(place: Workplace) -> None:
         PREFECT_SCHEMA.require_not_newer(prefect_database())
     if place.own_mlflow:
         # Loading MLflow takes seconds, and nothing is to be made most times.
-        from tasks.runtime.mlflow_database import (  # noqa: PLC0415
+        from tasks.runtime.tracking.mlflow_database import (  # noqa: PLC0415
             require_tracking_database,
             require_users_database,
         )

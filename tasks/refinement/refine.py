@@ -48,7 +48,7 @@ from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.stages import position
 from tasks.runtime.styles import read_styled, style_numbers
-from tasks.runtime.tracking import warnings_of_refiner
+from tasks.runtime.tracking.runs import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 

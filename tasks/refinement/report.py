@@ -16,12 +16,17 @@ from storage.reader import Dataset, open_dataset
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import RefinementPlan
 from tasks.runtime.compatibility import as_uint8
-from tasks.runtime.experiments import REFINERS
-from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.pictures import Pixels, columns, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.styles import load_first_style
-from tasks.runtime.tracking import UnknownExperimentError, has_pages, remember_dataset, runs_with
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.links import link_to_mlflow
+from tasks.runtime.tracking.runs import (
+    UnknownExperimentError,
+    has_pages,
+    remember_dataset,
+    runs_with,
+)
 
 PAIRS_SHOWN = 30
 PAIRS_A_ROW = 10

@@ -6,7 +6,7 @@ from pathlib import Path
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from tasks.runtime.paths import home, refiner_folder
-from tasks.runtime.tracking import UnknownModelError, download_refiner
+from tasks.runtime.tracking.runs import UnknownModelError, download_refiner
 
 
 def open_refiner(refiner: str) -> LoadedRefiner:

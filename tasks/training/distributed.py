@@ -12,13 +12,13 @@ import torch
 from simgan_core.compute.distributed import join_process_group, leave_process_group
 from simgan_core.config import TrainingConfig
 from storage.reader import open_dataset
-from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
-from tasks.runtime.child_path import without_current_folder
 from tasks.runtime.devices import default_device
-from tasks.runtime.experiments import REFINERS
-from tasks.runtime.parent import PARENT_PIPE, end_with_parent
 from tasks.runtime.paths import refiner_folder
-from tasks.runtime.tracking import begin_run
+from tasks.runtime.processes.cancellation import EXIT_CODE, termination_noticed
+from tasks.runtime.processes.child_path import without_current_folder
+from tasks.runtime.processes.parent import PARENT_PIPE, end_with_parent
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.runs import begin_run
 from tasks.training.fit import fit
 
 _SECONDS_BETWEEN_LOOKS = 0.5

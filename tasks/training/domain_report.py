@@ -12,7 +12,7 @@ from simgan_core.quality.alignment import align, mean_image
 from storage.reader import Dataset
 from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import columns
-from tasks.runtime.tracking import TrackedRun
+from tasks.runtime.tracking.runs import TrackedRun
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import LoadedRefiner, save_refiner
 from simgan_core.training.trainer import TrainedRefiner, Trainer
 from storage.reader import Dataset
-from tasks.runtime.cancellation import EXIT_CODE, termination_noticed
 from tasks.runtime.code_version import code_version
 from tasks.runtime.devices import default_device, describe_compute
+from tasks.runtime.processes.cancellation import EXIT_CODE, termination_noticed
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
-from tasks.runtime.tracking import REGISTERED_REFINER, TrackedRun
+from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun
 from tasks.training.data import open_training_data
 from tasks.training.domain_report import report_domains
 from tasks.training.sink import TrackedSink

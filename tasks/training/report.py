@@ -6,8 +6,8 @@ from prefect.artifacts import create_image_artifact
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner
 from storage.reader import Dataset
-from tasks.runtime.links import link_to_mlflow
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
+from tasks.runtime.tracking.links import link_to_mlflow
 
 IMAGES_SHOWN = 30
 

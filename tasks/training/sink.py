@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.runtime.pictures import as_8_bits, grid, refinement_progress
 from tasks.runtime.progress import ProgressBar
 from tasks.runtime.stages import position
-from tasks.runtime.tracking import TrackedRun
+from tasks.runtime.tracking.runs import TrackedRun
 
 logger = logging.getLogger(__name__)
 

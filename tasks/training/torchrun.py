@@ -6,7 +6,7 @@ the same refiner beside it.
 
 from torch.distributed.run import main
 
-from tasks.runtime.parent import end_with_parent
+from tasks.runtime.processes.parent import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent()

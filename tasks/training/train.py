@@ -18,11 +18,11 @@ from storage.reader import Dataset, open_dataset
 from tasks.runtime.compatibility import require_distinct, require_domain, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import take_device_of_worker
-from tasks.runtime.experiments import REFINERS
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.tracking import REGISTERED_REFINER, TrackedRun, tracked_run
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun, tracked_run
 from tasks.training.data import paths_of_networks
 from tasks.training.distributed import num_processes, train_in_processes
 from tasks.training.fit import fit

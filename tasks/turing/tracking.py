@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from simgan_core.errors import InputError
-from tasks.runtime.experiments import REFINERS
-from tasks.runtime.tracking import tracked_run
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.runs import tracked_run
 from tasks.turing.report import PartResult, TuringReport
 
 

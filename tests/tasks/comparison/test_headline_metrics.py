@@ -9,7 +9,7 @@ from tasks.comparison.arms import Protocol
 from tasks.comparison.report import headline_metrics, record
 from tasks.comparison.results import ArmResult, ComparisonResult, Difference, PupilShift
 from tasks.comparison.tracked_results import pupil_shift
-from tasks.runtime.tracking import runs_with, tracked_run
+from tasks.runtime.tracking.runs import runs_with, tracked_run
 
 ARMS = ("synthetic", "synthetic_unmatched", "tone_matched", "refined", "adapted", "real")
 

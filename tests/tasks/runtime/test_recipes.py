@@ -164,7 +164,12 @@ def test_each_stage_has_its_own_code(
 def test_reports_and_tracking_are_of_no_recipe(sources: Path) -> None:
     for path in ("tasks/comparison/charts.py", "tasks/comparison/report.py"):
         edit(sources, path, "def ", "def more() -> int:\n    return 1\n\n\ndef ")
-    edit(sources, "tasks/runtime/tracking.py", "POINTS_PER_BATCH = 500", "POINTS_PER_BATCH = 501")
+    edit(
+        sources,
+        "tasks/runtime/tracking/runs.py",
+        "POINTS_PER_BATCH = 500",
+        "POINTS_PER_BATCH = 501",
+    )
     assert changed_stages(sources) == []
 
 

@@ -12,10 +12,10 @@ from simgan_core.config import RefinerConfig, StoppingConfig, TrainingConfig
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import render, sample_scenes
 from storage.reader import Dataset, open_dataset
-from tasks.runtime.cancellation import EXIT_CODE
-from tasks.runtime.experiments import REFINERS
+from tasks.runtime.processes.cancellation import EXIT_CODE
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.tracking import TrackedRun, begin_run
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.runs import TrackedRun, begin_run
 from tasks.training.fit import fit
 from tests.tasks.comparison.conftest import write_dataset
 

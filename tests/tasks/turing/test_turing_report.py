@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from simgan_core.errors import InputError
 from simgan_core.stats.binomial import binomial_interval
 from storage.answers import AnswerBook, GivenAnswer, NewTrial
-from tasks.runtime.experiments import REFINERS
-from tasks.runtime.tracking import begin_run
+from tasks.runtime.tracking.experiments import REFINERS
+from tasks.runtime.tracking.runs import begin_run
 from tasks.turing.page import write_page
 from tasks.turing.report import make_report, table
 from tasks.turing.tracking import track

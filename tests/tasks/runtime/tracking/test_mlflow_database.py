@@ -15,13 +15,13 @@ from mlflow import MlflowClient
 
 from simgan_core.errors import InputError, UnavailableError
 from tasks.runtime import sqlite_schema
-from tasks.runtime.mlflow_database import require_tracking_database, require_users_database
 from tasks.runtime.sqlite_schema import MLFLOW, MLFLOW_USERS, PREFECT, sqlite_file
+from tasks.runtime.tracking.mlflow_database import require_tracking_database, require_users_database
 
 MAKE = """
 import sys
 from pathlib import Path
-from tasks.runtime.mlflow_database import require_tracking_database
+from tasks.runtime.tracking.mlflow_database import require_tracking_database
 require_tracking_database(Path(sys.argv[1]))
 """
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime.child_path import without_current_folder
-from tasks.runtime.parent import PARENT_PIPE
+from tasks.runtime.processes.child_path import without_current_folder
+from tasks.runtime.processes.parent import PARENT_PIPE
 
 CHILD = """
 import sys, signal
-from tasks.runtime.parent import end_with_parent
+from tasks.runtime.processes.parent import end_with_parent
 end_with_parent()
 print("ready", flush=True)
 signal.pause()
@@ -27,7 +27,7 @@ def test_a_child_ends_with_its_stdin_only_where_that_is_its_parent(
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CHILD],
-        env={**without_current_folder(), "PYTHONPATH": str(Path(__file__).parents[3]), **mark},
+        env={**without_current_folder(), "PYTHONPATH": str(Path(__file__).parents[4]), **mark},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

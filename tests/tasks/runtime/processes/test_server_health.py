@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from simgan_core.errors import InputError, UnavailableError
-from tasks.runtime.servers import PROBES, require_mlflow, require_prefect
+from tasks.runtime.processes.servers import PROBES, require_mlflow, require_prefect
 from tests.http_statuses import StatusServer
 
 

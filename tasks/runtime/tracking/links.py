@@ -2,7 +2,7 @@
 
 from prefect.artifacts import create_link_artifact
 
-from tasks.runtime.tracking import page_of_run
+from tasks.runtime.tracking.runs import page_of_run
 
 
 def link_to_mlflow(key: str, mlflow_run_id: str, words: str) -> None:

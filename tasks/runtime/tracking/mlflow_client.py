@@ -13,9 +13,9 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 
 from simgan_core.errors import InputError, UnavailableError
-from tasks.runtime.mlflow_database import require_tracking_database
-from tasks.runtime.servers import mlflow_remedy, require_mlflow
+from tasks.runtime.processes.servers import mlflow_remedy, require_mlflow
 from tasks.runtime.sqlite_schema import MLFLOW, named_error, sqlite_file
+from tasks.runtime.tracking.mlflow_database import require_tracking_database
 
 _NO_ANSWER = re.compile(r"API request to .*(failed with .*exception|error code 5\d\d)", re.DOTALL)
 """MLflow's messages about a server that cannot be reached or that failed."""

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from tasks.runtime.cancellation import termination_noticed
+from tasks.runtime.processes.cancellation import termination_noticed
 
 
 def test_a_termination_is_noticed_and_ends_nothing() -> None:

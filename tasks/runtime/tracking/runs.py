@@ -34,9 +34,9 @@ from torch import nn
 from simgan_core.errors import InputError, UnavailableError
 from storage.schema import DatasetInfo
 from tasks.runtime.code_version import code_version
-from tasks.runtime.experiments import DATASETS
-from tasks.runtime.mlflow_client import connect
 from tasks.runtime.paths import home, mlflow_database
+from tasks.runtime.tracking.experiments import DATASETS
+from tasks.runtime.tracking.mlflow_client import connect
 
 logger = logging.getLogger(__name__)
 

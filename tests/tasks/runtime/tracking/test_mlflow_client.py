@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from simgan_core.errors import InputError, UnavailableError
-from tasks.runtime.mlflow_client import connect
-from tasks.runtime.tracking import begin_run, tracked_run
+from tasks.runtime.tracking.mlflow_client import connect
+from tasks.runtime.tracking.runs import begin_run, tracked_run
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Processes: children, their path, servers they need, cancellation."""

@@ -1,0 +1,1 @@
+"""MLflow: runs, experiments, client and database."""
