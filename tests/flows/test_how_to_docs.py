@@ -152,6 +152,7 @@ def test_label_matching_leads_from_an_estimate_to_a_training(reader: Reader) -> 
 
 
 def test_own_refiner_trains_variants_and_compares_images_of_others(reader: Reader) -> None:
+    shutil.rmtree(reader.folder / "data" / "refined.zarr")
     eyes = render(sample_scenes("synthetic", 12, seed=3), "crop", 35, 55)
     with h5py.File(reader.folder / "theirs.h5", "w") as file:
         file["image"], file["refined"] = eyes.images, eyes.images // 2
