@@ -20,6 +20,9 @@ from storage.sources.formats.folder import FolderOptions
 from storage.sources.formats.mpiigaze import EyeArrays, MPIIGazeOptions, write_mpiigaze_day
 from storage.sources.source import Source
 
+# The boundary itself, and the opening of a file that holds all samples.
+SHARED_BY_ALL = {"storage.sources.rows", "storage.sources.h5_file"}
+
 
 class OddError(Exception):
     """What no library is known to raise."""
@@ -31,7 +34,7 @@ def layers(source: Source) -> list[tuple[object, str]]:
     here = [
         (module, name)
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ != "storage.sources.rows"
+        if inspect.isfunction(value) and value.__module__ not in SHARED_BY_ALL
     ]
     methods = [(type(source), name) for name in ("_read_one", "_find", "_labels", "_read_images")]
     return here + [(owner, name) for owner, name in methods if hasattr(owner, name)]
