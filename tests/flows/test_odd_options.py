@@ -23,7 +23,7 @@ from prefect import Flow
 
 from flows.cli.main import app, launch, main
 
-NOT_STARTED = {("up",), ("status",), ("down",), ("doctor",), ("turing", "serve")}
+NOT_STARTED = {("up",), ("ui",), ("status",), ("down",), ("doctor",), ("turing", "serve")}
 """Commands that would start or look for servers: their arguments alone are tried."""
 
 ODD_TEXT = [
