@@ -1,4 +1,4 @@
-"""The whole pipeline in order; read this file first.
+"""The whole pipeline in order: start reading here.
 
 simulator output ─┐                               ┌─ refined dataset ─┐
                   ├─ ingest ─ train ─ bulk refine ┤                   ├─ compare on real test data

@@ -56,9 +56,9 @@ def open_dataset(url: str) -> "Dataset":
 class Dataset:
     """A complete dataset; build one with `open_dataset`.
 
-    What is read is what was written: every shard is held against the digest in its record, whenever
-    it is read as a whole, and before the first time that rows of it are read. Raises
-    CorruptDatasetError, naming the shard, where it is damaged.
+    Reads verify what was written: a shard's data are compared with the digest in its record each
+    time the whole shard is read, and before rows of it are read for the first time. Raises
+    CorruptDatasetError, which names the shard, if it is damaged.
     """
 
     def __init__(self, place: Location, info: DatasetInfo) -> None:
@@ -217,7 +217,7 @@ class Dataset:
             raise _ShardFaultError(self.info.url, shard, f"does not read: {error}") from error
 
     def _images(self, start: int, stop: int) -> Images:
-        """Return rows of the images, full shards past zarr's codecs."""
+        """Return rows of the images; full shards are read directly, without zarr's codecs."""
         spec, array = self.info.spec, self._arrays["images"]
         images = np.empty((stop - start, *array.shape[1:]), array.dtype)
         for begin, end in self._by_shard(start, stop):

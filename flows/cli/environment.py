@@ -1,4 +1,4 @@
-"""Default environment variables for commands; variables already set are kept.
+"""Default environment variables for commands; variables that are set already are kept.
 
 Prefect and MLflow read their settings from the environment when they are imported, so the
 command line calls `prepare` before it imports a flow. What the user has set stays as it is.
@@ -19,7 +19,10 @@ OWN_LOGGERS = ("simgan_core", "storage", "tasks")
 
 
 def prepare(home: Path | None = None) -> Path:
-    """Set what is not set: SIMGAN_HOME, where Prefect and MLflow are; no telemetry.
+    """Set defaults: SIMGAN_HOME, Prefect's and MLflow's addresses, telemetry off.
+
+    PYTHONSAFEPATH and PYTHONPATH alone are always rewritten: children never import modules from the
+    current folder.
 
     They are the servers of `simgan up` where it runs in this SIMGAN_HOME, so that commands and
     the UI show the same runs; else MLflow is on SQLite, and Prefect's local server is started by

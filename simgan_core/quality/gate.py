@@ -1,4 +1,7 @@
-"""Label gate: accept a refined image if its label still holds and its content is intact."""
+"""Label gate of bulk refinement: keep a refined row if its label holds and its content is intact.
+
+The gate that chooses among refiners during training is `simgan_core.training.early_stopping`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -68,9 +71,8 @@ class Inspection:
 def inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
     """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
 
-    Images are arrays or tensors on a GPU, all of whose values are there; it then computes, in a
-    stream of its own, so that others go on meanwhile. `pupil_px` [N, 2] are the labels, where there
-    are any.
+    Images are NumPy arrays or fully computed GPU tensors. Tensors are processed on a CUDA stream of
+    their own, so that other work continues. `pupil_px` [N, 2] are the labels, if there are any.
     """
     if not isinstance(synthetic, torch.Tensor):
         return _inspect(synthetic, refined, pupil_px)

@@ -1,7 +1,7 @@
 """Learning-rate schedule: linear warm-up, full rate, linear cool-down to zero.
 
-At once at a full rate, young networks lose feature maps for good; at a full rate to the end, the
-two networks circle where they should meet.
+Without warm-up, untrained networks permanently lose feature maps. Without cool-down, the two
+networks oscillate instead of converging.
 """
 
 from torch import Tensor

@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 NUM_SAMPLES = 16
 """Synthetic images whose refinement is shown as training goes, or all where there are fewer."""
 _SYNTHETIC, _REAL, _VALIDATION_SYNTHETIC, _VALIDATION_REAL, _CONTENT_CHECK = 0, 1, 3, 5, 7
-"""Streams of random numbers: of the two samplers, and of the choices of images to look at."""
+"""Stream numbers that keep draws independent: samplers, validation images, content check."""
 _VALIDATION_STYLE = 8
-"""Stream of the styles in which those are refined."""
+"""Random stream of the styles that validation images are refined with."""
 _MIN_VALIDATION_IMAGES = 4
 """Images of a domain below which metrics of realism mean nothing."""
 
@@ -59,10 +59,10 @@ class TrainedRefiner:
     finished: bool
     """True where the training ended, by early stopping or after all its steps."""
     best_step: int | None
-    """Number of updates after which the refiner was as it is; None: the last, no candidate."""
+    """Step at which this refiner was saved; None if none was a candidate and it is the last one."""
     metrics: Metrics
-    """Validation metrics of this refiner, of the last validation where no refiner was a candidate;
-    empty without validation."""
+    """Validation metrics of this refiner. Without a candidate, those of the last validation. Empty
+    without validation."""
     verdict: str
     """Reason of the choice of this refiner, a sentence."""
 
@@ -164,8 +164,8 @@ class Trainer:
         self._report_samples()
         self._validate_unrefined()
 
-        # Algorithm 1 of the paper. A step is one update of the refiner, or in the discriminator's
-        # pretraining of the discriminator, so that a training can be stopped inside a round.
+        # Algorithm 1 of the paper. A step is one refiner update; while the discriminator is
+        # pretrained, one discriminator update. Training can therefore stop inside a round.
         while not self._ended and not self._agree_to_stop(should_stop):
             factor = learning_rate_factor(self._adversarial_step, config)
             set_learning_rate(state.refiner_optimizer, factor)

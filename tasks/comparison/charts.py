@@ -78,7 +78,7 @@ def draw_charts(
     realism: Mapping[str, Sequence[tuple[int, float]]],
     sizes: Mapping[str, int],
 ) -> list[Chart]:
-    """Draw all that there is something to draw of.
+    """Draw every chart for which there are data.
 
     `test_images` are by id; `pupils_px` are centres [N, 2] before and after refinement, in pixels;
     `realism` holds curves over the refiner's training steps, `sizes` the images that each arm

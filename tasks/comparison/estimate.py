@@ -68,8 +68,8 @@ from tasks.runtime.tracking.runs import TrackedRun, begin_run, runs_with, tracke
 logger = logging.getLogger(__name__)
 
 _CALIBRATION_SEED = 0
-"""Which samples of a person fine-tuning has: the same for every arm and seed, so that all are
-tested on the same others."""
+"""Seed for choosing each person's fine-tuning samples. It is fixed, so that every arm and seed is
+tested on the same remaining images."""
 
 
 @task(name="plan-comparison", cache_policy=CACHE)
@@ -388,7 +388,7 @@ def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetIn
 
 
 def _estimator_id(job: Job, comparison: Comparison) -> str:
-    """Name what a job trains: other protocols find it, too."""
+    """Return the content id of the estimator that a job trains; protocols share estimators."""
     prior = comparison.label_prior
     return estimator_id(
         job.arm,
@@ -401,7 +401,7 @@ def _estimator_id(job: Job, comparison: Comparison) -> str:
 
 
 def _estimate_id(trained: str, comparison: Comparison) -> str:
-    """Name what the estimator `trained` says of the comparison's test set."""
+    """Return the content id of the predictions of the estimator `trained` on the test set."""
     content = {
         "estimator": trained,
         "test": comparison.test_digest,
@@ -602,7 +602,7 @@ def _training_samples(
 def _part(
     info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache
 ) -> TrainingSamples:
-    """Read the valid rows of a dataset, so many as the arm has, with the looks that it asks for.
+    """Load the arm's number of valid rows; matches histograms or Fourier amplitudes if it does.
 
     Synthetic and refined rows of a matched arm have the weights of their own labels under the
     comparison's label prior.
