@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -17,7 +17,20 @@ from simgan_core.errors import InputError
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lte=MAX_SEED))]
 Seeds = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
-Workers = Annotated[int | None, Parameter(validator=Number(gte=1, lte=1024))]
+RunnerKind = Annotated[
+    Literal["local", "dask"],
+    Parameter(help="Where the work is done: in this process, or by Dask's workers."),
+]
+Workers = Annotated[
+    int | None,
+    Parameter(
+        validator=Number(gte=1, lte=1024), help="With dask: start so many workers on this machine."
+    ),
+]
+DaskAddress = Annotated[
+    str | None,
+    Parameter(help="With dask: the scheduler of a running cluster, tcp://HOST:PORT."),
+]
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
 
 _MAX_INT = 2**63 - 1

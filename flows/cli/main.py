@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from flows.cli.ablate import app as ablate_app
 from flows.cli.arguments import (
     Count,
+    DaskAddress,
+    RunnerKind,
     Seed,
     Seeds,
     Workers,
@@ -25,6 +27,7 @@ from flows.cli.arguments import (
     require_whole_numbers,
 )
 from flows.cli.environment import prepare
+from flows.cli.flow_help import described_by
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import ingest_app
 from flows.cli.inspect import inspect_app, verify_app
@@ -175,6 +178,7 @@ def _simulate(
 
 
 @app.command
+@described_by("train", "train")
 def train(
     *,
     synthetic: str,
@@ -186,10 +190,6 @@ def train(
 
     Parameters
     ----------
-    synthetic
-        The simulator's dataset, path or URL.
-    real
-        The unlabelled real dataset, path or URL.
     preset
         Where every setting comes from that is not given here. Left out: bilateral for the
         bilateral family, else stable.
@@ -206,21 +206,14 @@ def train(
 
 
 @app.command
+@described_by("label_prior", "label_prior")
 def label_prior(
     *,
     synthetic: str,
     unlabelled: str,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
 ) -> Outcome:
-    """Estimate the gaze distribution of unlabelled real images; --match-labels-by takes its file.
-
-    Parameters
-    ----------
-    synthetic
-        The simulator's dataset, path or URL.
-    unlabelled
-        Real images, path or URL; their labels, if they have any, are not looked at.
-    """
+    """Estimate the gaze distribution of unlabelled images; --match-labels-by takes its file."""
     from flows.label_prior import label_prior as label_prior_flow
 
     prior = label_prior_flow(synthetic, unlabelled, estimator)
@@ -228,6 +221,7 @@ def label_prior(
 
 
 @app.command
+@described_by("refine", "refine")
 def refine(
     dataset: str,
     *,
@@ -238,43 +232,14 @@ def refine(
     gate_shift: Annotated[
         float | None, Parameter(validator=validators.Number(gt=0, lte=20))
     ] = None,
-    runner: Literal["local", "dask"] = "local",
+    runner: RunnerKind = "local",
     workers: Workers = None,
-    dask_address: str | None = None,
+    dask_address: DaskAddress = None,
     append: bool = False,
     styles: Seeds = 1,
     style_seed: Seed = 0,
 ) -> Outcome:
-    """Refine every valid row of a dataset; labels and ids are kept.
-
-    Parameters
-    ----------
-    dataset
-        The dataset to refine, path or URL.
-    refiner
-        What `train` printed, an MLflow model URI, or the path of a refiner.pt.
-    to
-        Path or URL of the refined dataset.
-    overwrite
-        Replace another dataset that is at `to`.
-    dtype
-        Number format of the network; auto is what is fastest here.
-    gate_shift
-        Mark rows as not valid whose pupil refinement moved by more pixels than this.
-    runner
-        Refine in this process, or by Dask's workers.
-    workers
-        With dask: start so many workers on this machine.
-    dask_address
-        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
-    append
-        Keep the full shards that the same refiner made before rows were added to the dataset.
-    styles
-        Rows for each image, in as many random styles, with ids that end in #1, #2, …; for refiners
-        of the bilateral family.
-    style_seed
-        The same seed gives the same styles.
-    """
+    """Refine every valid row of a dataset; labels and ids are kept."""
     from flows.refine import refine as refine_flow
     from tasks.runtime.policies import Runner
 
@@ -287,6 +252,7 @@ def refine(
 
 
 @app.command
+@described_by("evaluate", "evaluate")
 def evaluate(
     *,
     train: str,
@@ -294,30 +260,11 @@ def evaluate(
     seeds: Seeds = 3,
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     unlabelled: str | None = None,
-    runner: Literal["local", "dask"] = "local",
+    runner: RunnerKind = "local",
     workers: Workers = None,
-    dask_address: str | None = None,
+    dask_address: DaskAddress = None,
 ) -> Outcome:
-    """Train estimators on one dataset and test them on another.
-
-    Parameters
-    ----------
-    train
-        Dataset to train on, path or URL.
-    test
-        Labelled dataset to test on, path or URL.
-    seeds
-        Trainings, each from another seed.
-    unlabelled
-        Real images to whose estimated gaze distribution the training set is matched; the result
-        without is beside it.
-    runner
-        Train estimators in this process, or by Dask's workers.
-    workers
-        With dask: start so many workers on this machine.
-    dask_address
-        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
-    """
+    """Train estimators on one dataset and test them on another."""
     from flows.evaluate import evaluate as evaluate_flow
     from tasks.runtime.policies import Runner
 
@@ -328,6 +275,7 @@ def evaluate(
 
 
 @app.command
+@described_by("evaluate", "compare")
 def compare(
     *,
     synthetic: str | None = None,
@@ -340,39 +288,17 @@ def compare(
     estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
     comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
     from_mlflow: str | None = None,
-    runner: Literal["local", "dask"] = "local",
+    runner: RunnerKind = "local",
     workers: Workers = None,
-    dask_address: str | None = None,
+    dask_address: DaskAddress = None,
 ) -> Outcome:
     """Did refinement help on real images: by how much, and how sure is that.
 
     Parameters
     ----------
-    synthetic
-        The simulator's dataset, path or URL.
-    refined
-        The same rows refined.
-    test
-        Labelled real images to test on.
-    real
-        Labelled real images to train on, as the ceiling.
-    unlabelled
-        Real images whose looks and estimated gaze distribution arms take, none of the test set;
-        where not given those of --real, else those of the refiner's training.
-    teachers
-        Labelled dataset of another simulator, path or URL, for the adapted arms: unlabelled images
-        get the mean of its estimators' predictions and those of --synthetic's; may be repeated.
-    seeds
-        Estimators trained for each training set.
     from_mlflow
         Compute nothing: rebuild the tables of this MLflow experiment ("comparisons") from what
         MLflow keeps.
-    runner
-        Train estimators in this process, or by Dask's workers.
-    workers
-        With dask: start so many workers on this machine.
-    dask_address
-        With dask: the scheduler of a running cluster, tcp://HOST:PORT.
     """
     if from_mlflow is not None:
         return _recollected(from_mlflow)
@@ -392,6 +318,7 @@ def compare(
 
 
 @app.command
+@described_by("pipeline", "pipeline")
 def pipeline(
     *,
     synthetic: Path,
@@ -418,15 +345,9 @@ def pipeline(
         People whose images the refiner learns from: p00,p01.
     test_people
         People to test on, none of them among the former.
-    out
-        Folder or URL under which the four datasets are kept.
-    preprocess
-        Applied to both domains alike.
     preset
         Where every training setting comes from that is not given here. Left out: bilateral for the
         bilateral family, else stable.
-    seeds
-        Estimators trained for each training set.
     """
     from flows.pipeline import pipeline as pipeline_flow
     from storage.sources.formats.mpiigaze import MPIIGazeOptions
