@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import webbrowser
 from contextlib import suppress
 
@@ -28,5 +29,7 @@ def ui(*, open_browser: bool = True) -> Outcome:
         print(f"{url}\nCtrl-C ends this command", file=sys.stderr, flush=True)  # noqa: T201
         if open_browser:
             webbrowser.open(f"{url}/runs")
-        signal.pause()
+        # `signal.pause` would miss a signal that comes just before it.
+        while True:
+            time.sleep(0.5)
     return Outcome({"url": url}, "the server ends by itself when nothing uses it")
