@@ -3,7 +3,7 @@
 Free of torch and Prefect, since the command line draws its options from these models.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -27,22 +27,8 @@ ArmName = Literal[
 MethodName = Literal["knn", "forest", "svr", "ridge"]
 ProtocolName = Literal["cross-domain", "leave-one-person-out", "fine-tuning"]
 
-ARMS: tuple[ArmName, ...] = (
-    "synthetic_unmatched",
-    "synthetic",
-    "tone_matched",
-    "fourier",
-    "synthetic_augmented",
-    "refined",
-    "refined_augmented",
-    "synthetic_refined",
-    "adapted",
-    "adapted_refined",
-    "real",
-    "real_synthetic",
-    "real_refined",
-)
-METHODS: tuple[MethodName, ...] = ("knn", "forest", "svr", "ridge")
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 class Protocol(Config):
