@@ -64,6 +64,7 @@ class LocalServer:
         Raises InputError where Prefect's database is damaged or newer, UnavailableError where the
         server does not start, both with what to do.
         """
+        idle_s = _idle_s()
         self._folder.mkdir(parents=True, exist_ok=True)
         _hold(_open_lock(self._folder / "in-use.lock"), fcntl.LOCK_SH)
         with (
@@ -73,7 +74,7 @@ class LocalServer:
             end = time.monotonic() + SECONDS_TO_START
             while (url := self.url) is None:
                 if _try(serving):
-                    url = self._start(serving)
+                    url = self._start(serving, idle_s)
                     break
                 if time.monotonic() > end:
                     raise UnavailableError(
@@ -124,9 +125,8 @@ class LocalServer:
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
-    def _start(self, serving: IO[bytes]) -> str:
+    def _start(self, serving: IO[bytes], idle_s: float) -> str:
         """Start a server that inherits the lock `serving`; returns its address."""
-        idle_s = _idle_s()
         if not has_prefect_database_of_its_own():
             PREFECT.require_not_newer(self._folder / "prefect.db")
         with self.log.open("wb") as log:
