@@ -50,7 +50,8 @@ def evaluate(
     require_runner(runner, to_mlflow=True)
     datasets = DatasetCache()
     plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
-    plan = _matched(plan, datasets)
+    with gpu_slot():
+        plan = match_labels(plan, datasets)
     return summarize(plan, _estimates(plan, datasets, runner))
 
 
@@ -89,27 +90,23 @@ def compare(
         datasets,
         *(synthetic, refined, real, test, seeds, estimator, comparison, unlabelled, teachers),
     )
-    plan = _matched(plan, datasets)
     with gpu_slot():
+        plan = match_labels(plan, datasets)
         plan = teach_students(plan, datasets)
     return conclude(plan, _estimates(plan, datasets, runner), datasets)
-
-
-def _matched(plan: Comparison, datasets: DatasetCache) -> Comparison:
-    """Estimate the label prior that all arms share."""
-    with gpu_slot():
-        return match_labels(plan, datasets)
 
 
 def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
     """Train every estimator of a comparison, or find it where an earlier run left it."""
     found = find_estimates(plan)
-    # Tasks are told to stop before their runner waits for them.
-    with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
-        trainings = {
-            job.name: tasks.submit(estimate, {"job": job, "comparison": plan, "datasets": datasets})
-            for job in plan.jobs
-            if job.name not in found
-        }
-        found |= {name: training.result() for name, training in trainings.items()}
+    missing = [job for job in plan.jobs if job.name not in found]
+    # A slot is asked for where something is computed alone: Prefect takes seconds to grant one.
+    if missing:
+        # Tasks are told to stop before their runner waits for them.
+        with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
+            shared = {"comparison": plan, "datasets": datasets}
+            trainings = {
+                job.name: tasks.submit(estimate, {"job": job, **shared}) for job in missing
+            }
+            found |= {name: training.result() for name, training in trainings.items()}
     return [found[job.name] for job in plan.jobs]

@@ -1,5 +1,6 @@
 """Fixtures that all four packages' tests share."""
 
+import gc
 import os
 import subprocess
 import urllib.request
@@ -15,6 +16,8 @@ BUCKET = "datasets"
 # Read as PyTorch is loaded. Threads that spin for each other take the cores from tests beside them;
 # commands set this for themselves (flows/cli/environment.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As the command does (flows/cli/main.py): the packages' objects are not looked through all the time.
+gc.set_threshold(10_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that needs it, so that help answers at once.
 """
 
+import gc
 import json
 import sys
 from contextlib import nullcontext
@@ -55,6 +56,7 @@ FLOW_COMMANDS = {
     )
 }
 """First words of the commands that run a flow, and so need Prefect's server."""
+GARBAGE_COLLECTION_THRESHOLD = 10_000
 UNTRACKED_COMMANDS = {"simulate", "ingest"}
 """Those of them that record nothing in MLflow."""
 
@@ -444,6 +446,9 @@ def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    # Imports allocate a million objects that stay. Looked through after every 700 allocations, as
+    # is Python's default, they cost a quarter of a short command's processor time.
+    gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, InputError, StorageError, ValidationError) as error:

@@ -22,8 +22,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
 from typing_extensions import override
 
 from storage.atomic_file import atomic_write
@@ -49,14 +47,13 @@ _UNREADABLE = (
     EOFError,
     IndexError,
     KeyError,
-    MatReadError,
     NotImplementedError,
     TypeError,
     ValueError,
     struct.error,
     zlib.error,
 )
-"""Errors of SciPy on files that are no .mat file, or a damaged one, beside OSError."""
+"""Errors of SciPy on files that are no .mat file, or a damaged one, beside its own and OSError."""
 
 
 class EyeArrays(NamedTuple):
@@ -231,6 +228,8 @@ def write_mpiigaze_day(
         for side, eyes in sides.items()
     }
     variables = {"data": data, "filenames": names}
+    from scipy.io import savemat  # noqa: PLC0415  slow to import; most commands read no .mat file
+
     with atomic_write(path) as partial:
         savemat(str(partial), variables, appendmat=False, do_compression=True)
 
@@ -402,6 +401,10 @@ def _eyes(struct_array: Any) -> EyeArrays:
 
 
 def _load(path: Path, variable: str) -> NDArray[Any]:
+    # SciPy is slow to import, and most commands read no .mat file.
+    from scipy.io import loadmat  # noqa: PLC0415
+    from scipy.io.matlab import MatReadError  # noqa: PLC0415
+
     # Without squeezing, a day of one frame keeps its first axis.
     try:
         return np.asarray(loadmat(path, variable_names=[variable])[variable])
@@ -409,5 +412,5 @@ def _load(path: Path, variable: str) -> NDArray[Any]:
         if error.errno is not None:
             raise
         raise _UnreadableDayError("the day file cannot be read as a .mat file") from error
-    except _UNREADABLE as error:
+    except (MatReadError, *_UNREADABLE) as error:
         raise _UnreadableDayError("the day file cannot be read as a .mat file") from error
