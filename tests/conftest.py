@@ -16,7 +16,7 @@ BUCKET = "datasets"
 # Read as PyTorch is loaded. Threads that spin for each other take the cores from tests beside them;
 # commands set this for themselves (flows/cli/environment.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# As the command does (flows/cli/main.py): the packages' objects are not looked through all the time.
+# As commands do (flows/cli/main.py): objects that stay are not looked through all the time.
 gc.set_threshold(10_000)
 
 
