@@ -24,7 +24,7 @@ def ablate(
     real: str,
     test: str,
     out: str,
-    preset: Preset | None = None,
+    preset: Preset = None,
     seeds: Seeds = 3,
     estimator_seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
@@ -34,14 +34,7 @@ def ablate(
     workers: Workers = None,
     dask_address: DaskAddress = None,
 ) -> Outcome:
-    """Tabulate realism, label shift and downstream error of a training and of its ablations.
-
-    Parameters
-    ----------
-    preset
-        Where every training setting comes from that is not given here. Left out: bilateral for the
-        bilateral family, else stable.
-    """
+    """Tabulate realism, label shift and downstream error of a training and of its ablations."""
     from flows.ablate import ablate as ablate_flow
     from tasks.comparison.ablation import table
     from tasks.runtime.policies import Runner

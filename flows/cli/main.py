@@ -185,17 +185,10 @@ def train(
     *,
     synthetic: str,
     real: str,
-    preset: Preset | None = None,
+    preset: Preset = None,
     options: Annotated[TrainingConfig, Flat] = TrainingConfig(),
 ) -> Outcome:
-    """Train the refiner and print its id; run again after a stop, it goes on where it was.
-
-    Parameters
-    ----------
-    preset
-        Where every setting comes from that is not given here. Left out: bilateral for the
-        bilateral family, else stable.
-    """
+    """Train the refiner and print its id; run again after a stop, it goes on where it was."""
     from flows.train import train as train_flow
 
     trained = train_flow(synthetic, real, with_preset(preset, options))
@@ -329,7 +322,7 @@ def pipeline(
     test_people: str,
     out: str,
     preprocess: Preprocess = "equalize",
-    preset: Preset | None = None,
+    preset: Preset = None,
     seeds: Seeds = 3,
     training: TrainingConfig = TrainingConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
@@ -347,9 +340,6 @@ def pipeline(
         People whose images the refiner learns from: p00,p01.
     test_people
         People to test on, none of them among the former.
-    preset
-        Where every training setting comes from that is not given here. Left out: bilateral for the
-        bilateral family, else stable.
     """
     from flows.pipeline import pipeline as pipeline_flow
     from storage.sources.formats.mpiigaze import MPIIGazeOptions

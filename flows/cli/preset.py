@@ -1,13 +1,21 @@
 """A preset with single hyperparameters overridden by command options."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from simgan_core.config import PRESETS, TrainingConfig
 
-Preset = Literal["demo", "stable", "paper", "hand", "colour", "bilateral"]
+Preset = Annotated[
+    Literal["demo", "stable", "paper", "hand", "colour", "bilateral"] | None,
+    Parameter(
+        help="Where every training setting comes from that is not given here. Left out: bilateral "
+        "for the bilateral family, else stable."
+    ),
+]
 
 
-def with_preset(preset: Preset | None, options: TrainingConfig) -> TrainingConfig:
+def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
     """Lay the options that were given over a preset; None: the one of the options' family."""
     if preset is None:
         preset = "bilateral" if options.family == "bilateral" else "stable"
