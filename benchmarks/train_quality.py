@@ -30,10 +30,10 @@ from simgan_core.models.checkpoint import load_checkpoint
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from simgan_core.training.validation import Metrics, Validator
 from storage.reader import open_dataset
+from tasks.comparison.analysis import BOOTSTRAP_SEED, results_from_predictions
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison
 from tasks.comparison.plan import ArmPredictions, Comparison, Estimate, read_predictions
-from tasks.comparison.results import BOOTSTRAP_SEED, find
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner
@@ -91,7 +91,7 @@ def arms(folder: Path) -> None:
                 estimates.append(found[-1]._replace(arm="refined, bf16"))
     predictions = read_predictions(estimates, plan.measure)
     of_bf16 = predictions.pop("refined, bf16")
-    results = find(plan, predictions, None)
+    results = results_from_predictions(plan, predictions, None)
     for name, each in (results.arms | results.differences).items():
         low, high = each.ci95
         print(f"{name}: {each.error:.2f}° ({low:.2f} to {high:.2f})")

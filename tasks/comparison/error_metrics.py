@@ -34,6 +34,10 @@ class ErrorMetric:
         """The share in words."""
         return f"within {self.limit:g}{self.unit}"
 
+    def with_unit(self, value: float) -> str:
+        """Return a value with two decimals and its unit."""
+        return f"{value:.2f}{self.unit}"
+
 
 GAZE = ErrorMetric("gaze", "gaze", "mean angular error", "°", 7.0, "error_deg", "within_7deg")
 JOINTS = ErrorMetric(

@@ -7,7 +7,8 @@ from string import Template
 
 from tasks.comparison.charts import Chart
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
-from tasks.comparison.results import ComparisonResult, Difference, adaptation
+from tasks.comparison.results import ComparisonResult, Difference
+from tasks.comparison.tables import adaptation
 from tasks.runtime.pictures import data_uri
 
 BEFORE_AFTER_CAPTION = (

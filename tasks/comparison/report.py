@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_serializer
 
 from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
+from tasks.comparison.analysis import arm_result, label_matching, results_from_predictions
 from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
@@ -25,11 +26,8 @@ from tasks.comparison.results import (
     LabelMatching,
     PupilShift,
     Results,
-    arm_result,
-    find,
-    label_matching,
-    table,
 )
+from tasks.comparison.tables import table
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
@@ -136,7 +134,7 @@ def conclude(
     logger.info("%d estimators tested on %s images", len(estimates), f"{num_test:,}")
     logger.info("charts and report", extra=position(_WRITING, 0, 1))
     pupils = _pupils(comparison, datasets)
-    results = find(comparison, predictions, pupils and pupils.shift)
+    results = results_from_predictions(comparison, predictions, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
     folder.mkdir(parents=True, exist_ok=True)
     charts = draw_charts(

@@ -4,8 +4,9 @@ import tempfile
 from pathlib import Path
 
 from simgan_core.errors import InputError
+from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.plan import Comparison, Estimate, read_predictions
-from tasks.comparison.results import PupilShift, Results, find
+from tasks.comparison.results import PupilShift, Results
 from tasks.runtime.tracking.runs import (
     KeptRun,
     MissingArtifactError,
@@ -48,7 +49,7 @@ def _results(experiment: str, parent: KeptRun) -> Results:
                 f"first of them {missing[0]}: run the comparison again, it goes on where it was"
             )
         predictions = read_predictions([estimates[key] for key in order], comparison.measure)
-    return find(comparison, predictions, pupil_shift(parent))
+    return results_from_predictions(comparison, predictions, pupil_shift(parent))
 
 
 def _comparison(parent: KeptRun, folder: Path) -> Comparison:

@@ -55,7 +55,7 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
     "compare": (
         "tasks.comparison.plan:choose_arms",
         "tasks.comparison.plan:read_predictions",
-        "tasks.comparison.results:find",
+        "tasks.comparison.analysis:results_from_predictions",
         "simgan_core.quality.label_drift:pupil_shift_px",
     ),
 }

@@ -13,12 +13,14 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.writer import DatasetWriter
+from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate, people_in, read_predictions
 from tasks.comparison.report import summarize
-from tasks.comparison.results import Results, find, table, table_of_many
+from tasks.comparison.results import Results
+from tasks.comparison.tables import table, table_of_many
 from tasks.runtime.dataset_cache import DatasetCache
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
@@ -48,7 +50,9 @@ def run(comparison: Comparison) -> list[Estimate]:
 
 
 def results_of(comparison: Comparison, estimates: list[Estimate]) -> Results:
-    return find(comparison, read_predictions(estimates, comparison.measure), None)
+    return results_from_predictions(
+        comparison, read_predictions(estimates, comparison.measure), None
+    )
 
 
 def test_the_same_seeds_give_the_same_table_when_all_is_computed_anew(

@@ -13,9 +13,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tasks.comparison import charts
+from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.plan import ArmPredictions, Comparison
-from tasks.comparison.results import Results, find
+from tasks.comparison.results import Results
 from tests.tasks.comparison.test_arms import plan
 
 PAGE_PX = 480
@@ -43,7 +44,7 @@ def predictions(comparison: Comparison) -> dict[str, ArmPredictions]:
 
 
 def draw(comparison: Comparison, predictions: dict[str, ArmPredictions]) -> list[Chart]:
-    results: Results = find(comparison, predictions, None)
+    results: Results = results_from_predictions(comparison, predictions, None)
     images = {name: np.zeros((35, 55, 1), np.uint8) for name in predictions["refined"].ids}
     pupils = np.arange(40.0).reshape(20, 2)
     curves = {"realism/kid": [(0, 2.0), (10, 1.0)]}

@@ -12,11 +12,13 @@ from simgan_core.data.label_matching import load_label_prior
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.schema import GAZE
+from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate, plan_comparison
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
 from tasks.comparison.plan import Comparison, read_predictions
-from tasks.comparison.results import Results, find, table
+from tasks.comparison.results import Results
+from tasks.comparison.tables import table
 from tasks.comparison.tracked_results import results_from_tracking
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.conftest import write_dataset
@@ -64,7 +66,9 @@ def lightless(eyes: dict[str, str], tmp_path: Path) -> str:
 
 def results_of(comparison: Comparison) -> Results:
     estimates = [estimate.fn(job, comparison, DatasetCache()) for job in comparison.jobs]
-    return find(comparison, read_predictions(estimates, comparison.measure), None)
+    return results_from_predictions(
+        comparison, read_predictions(estimates, comparison.measure), None
+    )
 
 
 def test_all_arms_but_real_and_the_unmatched_one_share_one_prior(

@@ -9,13 +9,15 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.schema import GAZE
+from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ArmName, ComparisonConfig
 from tasks.comparison.estimate import estimate, plan_comparison
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, PseudoLabelsRef, read_predictions
 from tasks.comparison.pseudo_labels import teach_students
-from tasks.comparison.results import Results, find, table
+from tasks.comparison.results import Results
+from tasks.comparison.tables import table
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.conftest import write_dataset
 
@@ -45,7 +47,9 @@ def other_simulator(eyes: dict[str, str], tmp_path: Path) -> str:
 def results_of(comparison: Comparison) -> Results:
     datasets = DatasetCache()
     estimates = [estimate.fn(job, comparison, datasets) for job in comparison.jobs]
-    return find(comparison, read_predictions(estimates, comparison.measure), None)
+    return results_from_predictions(
+        comparison, read_predictions(estimates, comparison.measure), None
+    )
 
 
 def taught(comparison: Comparison) -> Comparison:
