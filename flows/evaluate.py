@@ -8,9 +8,10 @@ from pydantic import Field
 from flows.run_names import named
 from simgan_core.config import EstimatorConfig
 from tasks.comparison.arms import ComparisonConfig
-from tasks.comparison.estimate import estimate, find_estimates, plan_comparison, plan_evaluation
+from tasks.comparison.estimate import estimate, find_estimates
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
+from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.pseudo_labels import teach_students
 from tasks.comparison.report import EvaluationResult, conclude, summarize
 from tasks.comparison.results import ComparisonResult

@@ -15,9 +15,10 @@ from storage.reader import open_dataset
 from storage.writer import DatasetWriter
 from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
-from tasks.comparison.estimate import estimate, plan_comparison, plan_evaluation
+from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate, people_in, read_predictions
+from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.report import summarize
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table, table_of_many

@@ -14,9 +14,10 @@ from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
-from tasks.comparison.estimate import estimate, plan_comparison
+from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
 from tasks.comparison.plan import Comparison, read_predictions
+from tasks.comparison.planning import plan_comparison
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table
 from tasks.comparison.tracked_results import results_from_tracking

@@ -11,10 +11,11 @@ from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ArmName, ComparisonConfig
-from tasks.comparison.estimate import estimate, plan_comparison
+from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, PseudoLabelsRef, read_predictions
+from tasks.comparison.planning import plan_comparison
 from tasks.comparison.pseudo_labels import teach_students
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table

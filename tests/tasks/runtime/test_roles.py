@@ -11,7 +11,7 @@ from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 from storage.schema import Domain
 from tasks.comparison.arms import ComparisonConfig
-from tasks.comparison.estimate import plan_comparison
+from tasks.comparison.planning import plan_comparison
 from tasks.refinement.refine import plan_refinement
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner

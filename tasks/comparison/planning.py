@@ -1,0 +1,305 @@
+"""Plan a comparison or an evaluation: check its datasets, choose its arms, name it by content."""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
+from prefect import task
+
+from simgan_core.config import EstimatorConfig
+from simgan_core.errors import InputError
+from storage.errors import StorageError
+from storage.schema import DatasetInfo
+from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
+from tasks.comparison.error_metrics import error_metric_of
+from tasks.comparison.estimators import (
+    content_of,
+    with_number_format,
+)
+from tasks.comparison.plan import Arm, Comparison, choose_arms, people_in
+from tasks.runtime.compatibility import (
+    HeldOutImages,
+    require_distinct,
+    require_domain,
+    require_gaze,
+    require_same_images,
+)
+from tasks.runtime.content_ids import content_id
+from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.policies import CACHE
+from tasks.runtime.recipes import recipe_version
+from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking.experiments import COMPARISONS
+from tasks.runtime.tracking.runs import begin_run
+
+logger = logging.getLogger(__name__)
+
+
+@task(name="plan-comparison", cache_policy=CACHE)
+def plan_comparison(
+    datasets: DatasetCache,
+    synthetic: str,
+    refined: str,
+    real: str | None,
+    test: str,
+    seeds: int,
+    estimator: EstimatorConfig,
+    config: ComparisonConfig,
+    unlabelled: str | None = None,
+    teachers: tuple[str, ...] = (),
+) -> Comparison:
+    """Check that the datasets may be compared, and name the comparison by their content.
+
+    A number format that was left open is decided here, for all estimators, whichever machine
+    trains them: bf16 and fp32 give other estimators, so that their ids differ.
+    """
+    inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled, *teachers)
+    _require_roles(inputs, synthetic, refined, real)
+    _require_teachers(inputs, teachers, synthetic, refined)
+    reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
+    if reference is not None:
+        inputs.held_out.require_none_in(inputs.infos[reference])
+    info = inputs.infos[synthetic]
+    if "gaze" not in {label.name for label in info.spec.labels}:
+        logger.info("no label matching, no other methods than networks: gaze is not labelled")
+        config = config.model_copy(
+            update={"methods": (), "match_labels": "never", "arms": _without_adapted(config)}
+        )
+    if estimator.head_pose:
+        # Unlabelled images have no head pose for a teacher.
+        config = config.model_copy(update={"arms": _without_adapted(config)})
+    matched = (
+        config.match_labels != "never"
+        and reference is not None
+        and config.protocol.name != "leave-one-person-out"
+    )
+    arms = choose_arms(
+        config,
+        *(synthetic, refined, real, reference),
+        info.num_valid,
+        matched=matched,
+        teachers=teachers,
+    )
+    if teachers and not any(arm.teachers for arm in arms):
+        raise InputError(
+            "teachers label unlabelled real images for the arms adapted and adapted_refined, and "
+            "neither takes part: give --unlabelled and one of these --arms, no protocol "
+            "leave-one-person-out, no --head-pose; or leave --teachers out"
+        )
+    matching = (synthetic, reference) if matched and reference is not None else None
+    return _begin(
+        "comparison",
+        *(arms, inputs, seeds, estimator, config.protocol, matching),
+        match_doubtful=config.match_labels == "always",
+    )
+
+
+class _Inputs(NamedTuple):
+    """Datasets that a plan is made of."""
+
+    test: str
+    infos: dict[str, DatasetInfo]
+    """Every dataset by its place."""
+    held_out: HeldOutImages
+    """The images of the test set."""
+    datasets: DatasetCache
+
+    @classmethod
+    def find(cls, datasets: DatasetCache, test: str, *others: str | None) -> Self:
+        """Open the test set and the others that are given."""
+        infos = {url: datasets.find(url) for url in (*others, test) if url is not None}
+        return cls(test, infos, HeldOutImages(infos[test], datasets), datasets)
+
+
+def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
+    return tuple(name for name in config.arms if not name.startswith("adapted"))
+
+
+def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | None) -> None:
+    """Refuse datasets in one another's place; what is tested on may be of another simulator."""
+    given = {"synthetic": synthetic, "refined": refined, "real": real, "test": inputs.test}
+    infos = {role: inputs.infos[url] for role, url in given.items() if url is not None}
+    require_distinct(infos)
+    require_domain(infos["synthetic"], "synthetic", "synthetic")
+    # Images that another program refined are ingested as synthetic ones.
+    require_domain(infos["refined"], "refined", "refined", "synthetic")
+    require_domain(infos["test"], "test", "real", "synthetic")
+    if "real" in infos:
+        require_domain(infos["real"], "real", "real")
+
+
+def _require_teachers(
+    inputs: "_Inputs", teachers: tuple[str, ...], synthetic: str, refined: str
+) -> None:
+    """Refuse teachers that are not of other simulators, or have no gaze."""
+    infos = {f"teachers' number {n}": inputs.infos[url] for n, url in enumerate(teachers, 1)}
+    given = {"synthetic": inputs.infos[synthetic], "refined": inputs.infos[refined]}
+    require_distinct(given | infos)
+    for role, info in infos.items():
+        require_domain(info, role, "synthetic", "refined")
+        require_gaze(info)
+
+
+@task(name="plan-evaluation", cache_policy=CACHE)
+def plan_evaluation(
+    datasets: DatasetCache,
+    train: str,
+    test: str,
+    seeds: int,
+    estimator: EstimatorConfig,
+    unlabelled: str | None = None,
+) -> Comparison:
+    """Check that the datasets may be used together: a comparison of one arm.
+
+    With `unlabelled` real images of two: the first with matched labels, the second without.
+    """
+    inputs = _Inputs.find(datasets, test, train, unlabelled)
+    domain = inputs.infos[train].spec.domain
+    arm = Arm(name=domain, title=domain, training_set=domain, datasets=(train,))
+    if unlabelled is None:
+        return _begin("evaluation", (arm,), inputs, seeds, estimator, Protocol())
+    if domain == "real":
+        raise InputError(
+            f"the labels of real images are never matched: leave --unlabelled out, or train on a "
+            f"synthetic or refined dataset ({train} is real)"
+        )
+    names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
+    arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
+    matching = (train, unlabelled)
+    return _begin(
+        "evaluation", arms, inputs, seeds, estimator, Protocol(), matching, match_doubtful=True
+    )
+
+
+def _begin(
+    kind: str,
+    arms: tuple[Arm, ...],
+    inputs: _Inputs,
+    seeds: int,
+    estimator: EstimatorConfig,
+    protocol: Protocol,
+    matching: tuple[str, str] | None = None,
+    *,
+    match_doubtful: bool = False,
+) -> Comparison:
+    """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
+    estimator = with_number_format(estimator)
+    test = inputs.infos[inputs.test]
+    infos = {"test": test} | _training_sets(arms, inputs.infos)
+    measure = error_metric_of(infos)
+    _require_fitting_network(estimator, measure.name)
+    for role, info in infos.items():
+        require_same_images(info, test, role, "test")
+        if role != "test":
+            inputs.held_out.require_none_in(info)
+    if not arms:
+        raise InputError("no arm of the comparison can take part with the datasets that were given")
+    unlabelled = None if matching is None else inputs.infos[matching[1]]
+    if unlabelled is not None:
+        require_same_images(unlabelled, test, "unlabelled real", "test")
+        inputs.held_out.require_none_in(unlabelled)
+    people = people_in(inputs.datasets.open(test).read_ids())
+    _require_people(protocol, people, test)
+    key = content_id(
+        kind,
+        {
+            "arms": [
+                content_of(arm, inputs.infos) | {"name": arm.name, "training_set": arm.training_set}
+                for arm in arms
+            ],
+            "match_doubtful_labels": match_doubtful,
+            "label_prior": matching and [inputs.infos[url].digest for url in matching],
+            "test": test.digest,
+            "protocol": protocol.title,
+            "seeds": seeds,
+            "estimator": estimator.model_dump(mode="json"),
+            "recipes": [recipe_version("estimate"), recipe_version("compare")],
+        },
+    )
+    tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test.digest}
+    run = begin_run(COMPARISONS, key, key, tags)
+    run.params(estimator.model_dump() | {"seeds": seeds, "protocol": protocol.title})
+    run.datasets(infos | ({} if unlabelled is None else {"unlabelled": unlabelled}))
+    comparison = Comparison(
+        id=key,
+        measure=measure.name,
+        protocol=protocol,
+        arms=arms,
+        test=inputs.test,
+        test_digest=test.digest,
+        people=people,
+        seeds=seeds,
+        estimator=estimator,
+        mlflow_run_id=run.run_id,
+        unlabelled=matching and matching[1],
+        prior_source=matching and matching[0],
+        match_doubtful_labels=match_doubtful,
+        datasets=inputs.infos,
+    )
+    run.text("comparison.json", comparison.model_dump_json(indent=2))
+    return comparison
+
+
+def _training_sets(
+    arms: tuple[Arm, ...], by_url: Mapping[str, DatasetInfo]
+) -> dict[str, DatasetInfo]:
+    """Return every dataset that trains, once, by the part that it plays."""
+    found: dict[str, DatasetInfo] = {}
+    for arm in arms:
+        for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
+            if info.url not in {known.url for known in found.values()}:
+                found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
+    return found
+
+
+def _require_fitting_network(estimator: EstimatorConfig, measure: str) -> None:
+    if (estimator.architecture == "hourglass") != (measure == "joints"):
+        wanted = "hourglass" if measure == "joints" else "pooled, compact, paper or resnet"
+        raise InputError(
+            f"the datasets' labels are of {measure}, architecture {estimator.architecture} does "
+            f"not estimate that: use --architecture {wanted}"
+        )
+
+
+def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetInfo) -> None:
+    least = 2 if protocol.name == "leave-one-person-out" else 1
+    if protocol.by_person and len(people) < least:
+        raise InputError(
+            f"{protocol.title} needs a test set of at least {least} people, with whose image it is "
+            "as the first part of every id (p00/day01/0005/left or person-anna/3; simgan ingest "
+            f"arrays --person KEY writes such ids); {info.url} has {len(people)}"
+        )
+    if protocol.name == "fine-tuning" and "gaze" not in {one.name for one in info.spec.labels}:
+        raise InputError("fine-tuning is for gaze: joints have no recipe for it")
+
+
+def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
+    """Return the real images that the refiner of a dataset saw, for looks and label distribution.
+
+    They join the inputs. None where they are not at hand or share images with the test set.
+    """
+    provenance = inputs.infos[refined].spec.provenance
+    try:
+        trained = open_refiner(str(provenance["refiner"])).metadata
+        found = inputs.datasets.find(trained["real_url"])
+    except (KeyError, InputError, StorageError) as error:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since the refiner's real dataset "
+            "is not at hand (give --unlabelled): %s",
+            error,
+        )
+        return None
+    if found.digest != provenance["real_digest"]:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since %s changed after the "
+            "refiner's training (give --unlabelled)",
+            found.url,
+        )
+        return None
+    try:
+        inputs.held_out.require_none_in(found)
+    except InputError as error:
+        logger.warning("no label matching, no tone-matched and Fourier arms: %s", error)
+        return None
+    inputs.infos[found.url] = found
+    return found.url

@@ -1,0 +1,71 @@
+"""Images and labels that an arm learns from, with the weights of matched labels."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from simgan_core.data.fourier import swap_amplitudes
+from simgan_core.data.histogram_matching import match_histograms
+from simgan_core.data.label_matching import load_label_prior
+from storage.samples import SampleBlock
+from storage.schema import DatasetInfo
+from tasks.comparison.estimators import (
+    TrainingSamples,
+)
+from tasks.comparison.kept_files import (
+    prior_file,
+)
+from tasks.comparison.label_prior import angles_deg
+from tasks.comparison.plan import Comparison, Job, person_of
+from tasks.comparison.pseudo_labels import pseudo_labelled
+from tasks.runtime.dataset_cache import DatasetCache
+
+
+def training_samples(
+    job: Job, comparison: Comparison, test: SampleBlock, datasets: DatasetCache
+) -> TrainingSamples:
+    """Join the images and labels that one training learns from."""
+    if job.arm.teachers_of is not None:
+        return pseudo_labelled(job.arm, comparison, datasets)
+    parts = [_part(comparison.datasets[url], job, comparison, datasets) for url in job.arm.datasets]
+    if job.person:
+        others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
+        parts.append(TrainingSamples(test.images, test.labels).of_rows(np.array(others)))
+    shared = set.intersection(*(set(part.labels) for part in parts))
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate(
+            [np.ones(len(part.images)) if part.weights is None else part.weights for part in parts]
+        )
+    return TrainingSamples(
+        np.concatenate([part.images for part in parts]),
+        {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(shared)},
+        weights,
+    )
+
+
+def _part(
+    info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache
+) -> TrainingSamples:
+    """Load the arm's number of valid rows; matches histograms or Fourier amplitudes if it does.
+
+    Synthetic and refined rows of a matched arm have the weights of their own labels under the
+    comparison's label prior.
+    """
+    block = datasets.load(info)
+    samples = TrainingSamples(block.images, block.labels)
+    if job.arm.num_rows is not None:
+        # Sizes are nested: a smaller set is part of a larger one of the same seed.
+        order = np.random.default_rng([job.seed, len(block.ids)]).permutation(len(block.ids))
+        samples = samples.of_rows(np.sort(order[: job.arm.num_rows]))
+    if job.arm.look_reference is not None:
+        real = datasets.load(comparison.datasets[job.arm.look_reference]).images
+        give_look = match_histograms if job.arm.look == "histogram" else swap_amplitudes
+        samples = replace(samples, images=give_look(samples.images, real, job.seed))
+    if job.arm.matched and info.spec.domain != "real":
+        prior = comparison.label_prior
+        assert prior is not None, "match_labels comes before estimate"
+        gaze_deg = angles_deg(samples.labels["gaze"])
+        weights = load_label_prior(prior_file(prior)).weights(gaze_deg)
+        samples = replace(samples, weights=weights)
+    return samples
