@@ -33,8 +33,9 @@ from storage.reader import open_dataset
 from tasks.comparison.analysis import BOOTSTRAP_SEED, results_from_predictions
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate
-from tasks.comparison.plan import ArmPredictions, Comparison, Estimate, read_predictions
+from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison
+from tasks.comparison.predictions import ArmPredictions, read_predictions
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner

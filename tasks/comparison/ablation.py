@@ -13,7 +13,8 @@ from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
 from simgan_core.stats.bootstrap import bootstrap_difference
 from tasks.comparison.analysis import BOOTSTRAP_SEED
 from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
-from tasks.comparison.plan import ArmPredictions, Estimate, read_predictions
+from tasks.comparison.plan import Estimate
+from tasks.comparison.predictions import ArmPredictions, read_predictions
 from tasks.comparison.report import EvaluationResult
 from tasks.comparison.results import Difference
 from tasks.runtime.policies import CACHE

@@ -7,7 +7,8 @@ import numpy as np
 
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from tasks.comparison.label_prior import angles_deg, spread_of
-from tasks.comparison.plan import Arm, ArmPredictions, Comparison
+from tasks.comparison.plan import Arm, Comparison
+from tasks.comparison.predictions import ArmPredictions
 from tasks.comparison.results import ArmResult, Difference, LabelMatching, PupilShift, Results
 from tasks.comparison.verdict import verdict
 

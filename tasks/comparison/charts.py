@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.stats.bootstrap import cell_means, cumulative_shares
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
-from tasks.comparison.plan import ArmPredictions, Comparison, people_in
+from tasks.comparison.people import people_in
+from tasks.comparison.plan import Comparison
+from tasks.comparison.predictions import ArmPredictions
 from tasks.comparison.results import Results
 
 WIDTH_IN = 4.8

@@ -33,7 +33,8 @@ from tasks.comparison.kept_files import (
     find_estimate,
     weights_file,
 )
-from tasks.comparison.plan import Comparison, Estimate, Job, person_of
+from tasks.comparison.people import person_of
+from tasks.comparison.plan import Comparison, Estimate, Job
 from tasks.comparison.tested_rows import calibration_rows, tested_rows
 from tasks.comparison.training_samples import training_samples
 from tasks.runtime.content_ids import content_id

@@ -10,13 +10,15 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.errors import StorageError
 from storage.schema import DatasetInfo
+from tasks.comparison.arm_choice import choose_arms
 from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
 from tasks.comparison.error_metrics import error_metric_of
 from tasks.comparison.estimators import (
     content_of,
     with_number_format,
 )
-from tasks.comparison.plan import Arm, Comparison, choose_arms, people_in
+from tasks.comparison.people import people_in
+from tasks.comparison.plan import Arm, Comparison
 from tasks.runtime.compatibility import (
     HeldOutImages,
     require_distinct,

@@ -18,7 +18,8 @@ from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
 from tasks.comparison.page import comparison_page
-from tasks.comparison.plan import Comparison, Estimate, read_predictions
+from tasks.comparison.plan import Comparison, Estimate
+from tasks.comparison.predictions import read_predictions
 from tasks.comparison.results import (
     ArmResult,
     ComparisonResult,

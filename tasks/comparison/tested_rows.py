@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
 from tasks.comparison.arms import Protocol
-from tasks.comparison.plan import Job, person_of
+from tasks.comparison.people import person_of
+from tasks.comparison.plan import Job
 
 _CALIBRATION_SEED = 0
 """Seed for choosing each person's fine-tuning samples. It is fixed, so that every arm and seed is

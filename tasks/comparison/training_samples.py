@@ -16,7 +16,8 @@ from tasks.comparison.kept_files import (
     prior_file,
 )
 from tasks.comparison.label_prior import angles_deg
-from tasks.comparison.plan import Comparison, Job, person_of
+from tasks.comparison.people import person_of
+from tasks.comparison.plan import Comparison, Job
 from tasks.comparison.pseudo_labels import pseudo_labelled
 from tasks.runtime.dataset_cache import DatasetCache
 

@@ -17,8 +17,10 @@ from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import match_labels
-from tasks.comparison.plan import Comparison, Estimate, people_in, read_predictions
+from tasks.comparison.people import people_in
+from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison, plan_evaluation
+from tasks.comparison.predictions import read_predictions
 from tasks.comparison.report import summarize
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table, table_of_many

@@ -15,7 +15,8 @@ from PIL import Image
 from tasks.comparison import charts
 from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.charts import Chart, draw_charts
-from tasks.comparison.plan import ArmPredictions, Comparison
+from tasks.comparison.plan import Comparison
+from tasks.comparison.predictions import ArmPredictions
 from tasks.comparison.results import Results
 from tests.tasks.comparison.test_arms import plan
 

@@ -16,8 +16,9 @@ from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
-from tasks.comparison.plan import Comparison, read_predictions
+from tasks.comparison.plan import Comparison
 from tasks.comparison.planning import plan_comparison
+from tasks.comparison.predictions import read_predictions
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table
 from tasks.comparison.tracked_results import results_from_tracking

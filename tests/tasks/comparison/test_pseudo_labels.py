@@ -14,8 +14,9 @@ from tasks.comparison.arms import ArmName, ComparisonConfig
 from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import match_labels
-from tasks.comparison.plan import Comparison, PseudoLabelsRef, read_predictions
+from tasks.comparison.plan import Comparison, PseudoLabelsRef
 from tasks.comparison.planning import plan_comparison
+from tasks.comparison.predictions import read_predictions
 from tasks.comparison.pseudo_labels import teach_students
 from tasks.comparison.results import Results
 from tasks.comparison.tables import table
