@@ -30,12 +30,12 @@ from simgan_core.models.checkpoint import load_checkpoint
 from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from simgan_core.training.validation import Metrics, Validator
 from storage.reader import open_dataset
-from tasks.comparison.analysis import BOOTSTRAP_SEED, results_from_predictions
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison
 from tasks.comparison.predictions import ArmPredictions, read_predictions
+from tasks.comparison.reporting.analysis import BOOTSTRAP_SEED, results_from_predictions
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.training.train import train_refiner

@@ -13,7 +13,7 @@ from simgan_core.config import PRESETS, EstimatorConfig
 from storage.sources.formats.mpiigaze import MPIIGazeOptions
 from storage.sources.formats.unityeyes import UnityEyesOptions
 from tasks.comparison.arms import DEMO
-from tasks.comparison.results import ComparisonResult
+from tasks.comparison.reporting.results import ComparisonResult
 
 NUM_SYNTHETIC = 4500
 NUM_REAL = 4500

@@ -13,8 +13,8 @@ from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.pseudo_labels import teach_students
-from tasks.comparison.report import EvaluationResult, conclude, summarize
-from tasks.comparison.results import ComparisonResult
+from tasks.comparison.reporting.report import EvaluationResult, conclude, summarize
+from tasks.comparison.reporting.results import ComparisonResult
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.policies import (
     Runner,

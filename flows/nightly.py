@@ -12,7 +12,7 @@ from flows.run_names import named
 from flows.train import train
 from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from storage.schema import Preprocess
-from tasks.comparison.results import ComparisonResult
+from tasks.comparison.reporting.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
 

@@ -18,7 +18,7 @@ from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
 from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.label_prior import with_matched_labels
-from tasks.comparison.results import ComparisonResult
+from tasks.comparison.reporting.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 from tasks.runtime.policies import gpu_slot
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from simgan_core.atomic_file import atomic_write
 from simgan_core.config import Config, TrainingConfig
 from storage.schema import DatasetInfo
-from tasks.comparison.results import ComparisonResult
+from tasks.comparison.reporting.results import ComparisonResult
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE, REFINED_GOT_WORSE

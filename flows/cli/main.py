@@ -478,16 +478,16 @@ def _in_a_line(text: str) -> str:
 
 
 def _comparison_outcome(result: Any, next_command: str) -> Outcome:
-    from tasks.comparison.report import output_locations
-    from tasks.comparison.tables import table
+    from tasks.comparison.reporting.report import output_locations
+    from tasks.comparison.reporting.tables import table
 
     text = f"{table(result)}\n\n{output_locations(result)}\nnext      {next_command}"
     return Outcome(result.model_dump(mode="json"), text)
 
 
 def _recollected(experiment: str) -> Outcome:
-    from tasks.comparison.tables import table, table_of_many
-    from tasks.comparison.tracked_results import results_from_tracking
+    from tasks.comparison.reporting.tables import table, table_of_many
+    from tasks.comparison.reporting.tracked_results import results_from_tracking
 
     found = results_from_tracking(experiment)
     text = table(found[0]) if len(found) == 1 else table_of_many(found)

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
 from simgan_core.stats.bootstrap import bootstrap_difference
-from tasks.comparison.analysis import BOOTSTRAP_SEED
 from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
 from tasks.comparison.plan import Estimate
 from tasks.comparison.predictions import ArmPredictions, read_predictions
-from tasks.comparison.report import EvaluationResult
-from tasks.comparison.results import Difference
+from tasks.comparison.reporting.analysis import BOOTSTRAP_SEED
+from tasks.comparison.reporting.report import EvaluationResult
+from tasks.comparison.reporting.results import Difference
 from tasks.runtime.policies import CACHE
 from tasks.runtime.refiners import open_refiner
 

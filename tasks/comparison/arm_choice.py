@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from simgan_core.errors import InputError
 from tasks.comparison.arms import ArmName, ComparisonConfig
 from tasks.comparison.classical_baselines import TITLES as METHOD_TITLES
 from tasks.comparison.plan import Arm

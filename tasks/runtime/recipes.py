@@ -53,9 +53,9 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
         "tasks.comparison.label_prior:_estimated",
     ),
     "compare": (
-        "tasks.comparison.plan:choose_arms",
-        "tasks.comparison.plan:read_predictions",
-        "tasks.comparison.analysis:results_from_predictions",
+        "tasks.comparison.arm_choice:choose_arms",
+        "tasks.comparison.predictions:read_predictions",
+        "tasks.comparison.reporting.analysis:results_from_predictions",
         "simgan_core.quality.label_drift:pupil_shift_px",
     ),
 }

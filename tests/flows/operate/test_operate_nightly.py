@@ -12,7 +12,7 @@ from storage.reader import open_dataset
 pytestmark = pytest.mark.drill
 
 RAISE_ALARM = """
-from tasks.comparison.results import ComparisonResult, Difference
+from tasks.comparison.reporting.results import ComparisonResult, Difference
 from tasks.nightly import raise_alarm
 worse = Difference(measure="gaze", error=1.0, ci95=(0.4, 1.6))
 raise_alarm(

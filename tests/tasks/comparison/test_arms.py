@@ -13,7 +13,6 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.writer import DatasetWriter
-from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import match_labels
@@ -21,9 +20,10 @@ from tasks.comparison.people import people_in
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.predictions import read_predictions
-from tasks.comparison.report import summarize
-from tasks.comparison.results import Results
-from tasks.comparison.tables import table, table_of_many
+from tasks.comparison.reporting.analysis import results_from_predictions
+from tasks.comparison.reporting.report import summarize
+from tasks.comparison.reporting.results import Results
+from tasks.comparison.reporting.tables import table, table_of_many
 from tasks.runtime.dataset_cache import DatasetCache
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)

@@ -12,16 +12,16 @@ from simgan_core.data.label_matching import load_label_prior
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.schema import GAZE
-from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
 from tasks.comparison.plan import Comparison
 from tasks.comparison.planning import plan_comparison
 from tasks.comparison.predictions import read_predictions
-from tasks.comparison.results import Results
-from tasks.comparison.tables import table
-from tasks.comparison.tracked_results import results_from_tracking
+from tasks.comparison.reporting.analysis import results_from_predictions
+from tasks.comparison.reporting.results import Results
+from tasks.comparison.reporting.tables import table
+from tasks.comparison.reporting.tracked_results import results_from_tracking
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.conftest import write_dataset
 

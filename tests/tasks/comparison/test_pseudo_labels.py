@@ -9,7 +9,6 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
 from storage.schema import GAZE
-from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.arms import ArmName, ComparisonConfig
 from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import pseudo_labels_file
@@ -18,8 +17,9 @@ from tasks.comparison.plan import Comparison, PseudoLabelsRef
 from tasks.comparison.planning import plan_comparison
 from tasks.comparison.predictions import read_predictions
 from tasks.comparison.pseudo_labels import teach_students
-from tasks.comparison.results import Results
-from tasks.comparison.tables import table
+from tasks.comparison.reporting.analysis import results_from_predictions
+from tasks.comparison.reporting.results import Results
+from tasks.comparison.reporting.tables import table
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.conftest import write_dataset
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from storage.reader import open_dataset
-from tasks.comparison.report import _warn_of_refiner
+from tasks.comparison.reporting.report import _warn_of_refiner
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.tracking.runs import begin_run, warnings_of_refiner
 from tests.refinement_inputs import make_refiner, make_synthetic

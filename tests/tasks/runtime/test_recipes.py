@@ -162,7 +162,7 @@ def test_each_stage_has_its_own_code(
 
 
 def test_reports_and_tracking_are_of_no_recipe(sources: Path) -> None:
-    for path in ("tasks/comparison/charts.py", "tasks/comparison/report.py"):
+    for path in ("tasks/comparison/reporting/charts.py", "tasks/comparison/reporting/report.py"):
         edit(sources, path, "def ", "def more() -> int:\n    return 1\n\n\ndef ")
     edit(
         sources,

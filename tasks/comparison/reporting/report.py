@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, model_serializer
 
 from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
-from tasks.comparison.analysis import arm_result, label_matching, results_from_predictions
-from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
-from tasks.comparison.page import comparison_page
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.predictions import read_predictions
-from tasks.comparison.results import (
+from tasks.comparison.reporting.analysis import arm_result, label_matching, results_from_predictions
+from tasks.comparison.reporting.charts import Chart, draw_charts
+from tasks.comparison.reporting.page import comparison_page
+from tasks.comparison.reporting.results import (
     ArmResult,
     ComparisonResult,
     Difference,
@@ -28,7 +28,7 @@ from tasks.comparison.results import (
     PupilShift,
     Results,
 )
-from tasks.comparison.tables import table
+from tasks.comparison.reporting.tables import table
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.plan import Comparison
-from tasks.comparison.results import ArmResult, Difference, PupilShift
+from tasks.comparison.reporting.results import ArmResult, Difference, PupilShift
 
 CHEAP = {
     "tone_matched": "histogram matching",

@@ -4,10 +4,10 @@ import tempfile
 from pathlib import Path
 
 from simgan_core.errors import InputError
-from tasks.comparison.analysis import results_from_predictions
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.predictions import read_predictions
-from tasks.comparison.results import PupilShift, Results
+from tasks.comparison.reporting.analysis import results_from_predictions
+from tasks.comparison.reporting.results import PupilShift, Results
 from tasks.runtime.tracking.runs import (
     KeptRun,
     MissingArtifactError,

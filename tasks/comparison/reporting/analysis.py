@@ -9,8 +9,14 @@ from simgan_core.stats.bootstrap import bootstrap_difference, bootstrap_mean
 from tasks.comparison.label_prior import angles_deg, spread_of
 from tasks.comparison.plan import Arm, Comparison
 from tasks.comparison.predictions import ArmPredictions
-from tasks.comparison.results import ArmResult, Difference, LabelMatching, PupilShift, Results
-from tasks.comparison.verdict import verdict
+from tasks.comparison.reporting.results import (
+    ArmResult,
+    Difference,
+    LabelMatching,
+    PupilShift,
+    Results,
+)
+from tasks.comparison.reporting.verdict import verdict
 
 BOOTSTRAP_SEED = 0
 _PAIRS = (

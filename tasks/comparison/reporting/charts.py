@@ -22,7 +22,7 @@ from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.people import people_in
 from tasks.comparison.plan import Comparison
 from tasks.comparison.predictions import ArmPredictions
-from tasks.comparison.results import Results
+from tasks.comparison.reporting.results import Results
 
 WIDTH_IN = 4.8
 DPI = 200

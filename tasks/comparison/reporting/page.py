@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from tasks.comparison.charts import Chart
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
-from tasks.comparison.results import ComparisonResult, Difference
-from tasks.comparison.tables import adaptation
+from tasks.comparison.reporting.charts import Chart
+from tasks.comparison.reporting.results import ComparisonResult, Difference
+from tasks.comparison.reporting.tables import adaptation
 from tasks.runtime.pictures import data_uri
 
 BEFORE_AFTER_CAPTION = (

@@ -6,9 +6,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.comparison.arms import Protocol
-from tasks.comparison.report import headline_metrics, record
-from tasks.comparison.results import ArmResult, ComparisonResult, Difference, PupilShift
-from tasks.comparison.tracked_results import pupil_shift
+from tasks.comparison.reporting.report import headline_metrics, record
+from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference, PupilShift
+from tasks.comparison.reporting.tracked_results import pupil_shift
 from tasks.runtime.tracking.runs import runs_with, tracked_run
 
 ARMS = ("synthetic", "synthetic_unmatched", "tone_matched", "refined", "adapted", "real")

@@ -3,9 +3,9 @@
 from html.parser import HTMLParser
 
 from tasks.comparison.arms import Protocol
-from tasks.comparison.charts import Chart
-from tasks.comparison.page import comparison_page
-from tasks.comparison.results import ArmResult, ComparisonResult, Difference
+from tasks.comparison.reporting.charts import Chart
+from tasks.comparison.reporting.page import comparison_page
+from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference
 
 NOT_MARKUP = '<script>alert("x")</script>'
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.comparison.error_metrics import ERROR_METRICS
-from tasks.comparison.results import Results
+from tasks.comparison.reporting.results import Results
 
 
 def table(results: Results) -> str:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from tasks.comparison import charts
-from tasks.comparison.analysis import results_from_predictions
-from tasks.comparison.charts import Chart, draw_charts
 from tasks.comparison.plan import Comparison
 from tasks.comparison.predictions import ArmPredictions
-from tasks.comparison.results import Results
+from tasks.comparison.reporting import charts
+from tasks.comparison.reporting.analysis import results_from_predictions
+from tasks.comparison.reporting.charts import Chart, draw_charts
+from tasks.comparison.reporting.results import Results
 from tests.tasks.comparison.test_arms import plan
 
 PAGE_PX = 480

@@ -1,0 +1,1 @@
+"""Results of comparisons: analysis of predictions, verdict, tables, charts, page and report."""
