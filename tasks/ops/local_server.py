@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING
 
 from simgan_core.atomic_file import atomic_write
 from simgan_core.errors import InputError, UnavailableError
+from tasks.ops.locked_database import repeating_when_locked
 from tasks.runtime.processes.child_path import without_current_folder
 from tasks.runtime.sqlite_schema import (
     PREFECT,
@@ -226,7 +227,7 @@ def serve(folder: Path, idle_s: float) -> None:
     # The UI asks the API where its page is served from.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
     config = uvicorn.Config(
-        create_app, factory=True, log_level="warning", timeout_graceful_shutdown=5
+        repeating_when_locked(create_app()), log_level="warning", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
     record = folder / "local-server.json"
