@@ -218,14 +218,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 def serve(folder: Path, idle_s: float) -> None:
     """Serve Prefect until nobody has used it for `idle_s` seconds."""
-    import uvicorn  # noqa: PLC0415  commands that only read the record need neither
-    from prefect.server.api.server import create_app  # noqa: PLC0415
-
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    # The UI asks the API where its page is served from.
+    # The UI's pages ask this API. Prefect reads its settings as it is imported.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
+
+    import uvicorn  # noqa: PLC0415  commands that only read the record need neither
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+
     config = uvicorn.Config(
         repeating_when_locked(create_app()), log_level="warning", timeout_graceful_shutdown=5
     )

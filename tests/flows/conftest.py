@@ -1,8 +1,8 @@
 """A real Prefect server for the session, and small simulated data that flows run on."""
 
 import asyncio
+import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -31,29 +31,41 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(workplace: Path) -> Iterator[dict[str, str]]:
-    """Surroundings of every command: a Prefect server of our own, MLflow on SQLite."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Surroundings of every command: a Prefect server of our own, MLflow on SQLite.
+
+    The server is that of commands with all of Prefect's services, which they leave out.
+    """
+    folder = workplace / "prefect"
+    folder.mkdir()
     own = {
         "SIMGAN_HOME": str(workplace / "home"),
-        "PREFECT_HOME": str(workplace / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     surroundings = {**os.environ, **own}
     surroundings.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "tasks.ops.local_server", str(folder), "36000"]
     log = (workplace / "prefect-server.log").open("w")
     server = subprocess.Popen(command, env=surroundings, stdout=log, stderr=log)
     try:
-        wait_until_healthy(own["PREFECT_API_URL"], server)
-        yield surroundings
+        api = f"{_address(folder / 'local-server.json', server)}/api"
+        wait_until_healthy(api, server)
+        yield surroundings | {"PREFECT_API_URL": api}
     finally:
         server.terminate()
         server.wait(timeout=30)
         log.close()
+
+
+def _address(record: Path, server: "subprocess.Popen[bytes]") -> str:
+    """Wait for the address that the server writes down before it answers."""
+    for _ in range(SECONDS_TO_START * 4):
+        assert server.poll() is None, "Prefect's server ended while it was starting"
+        if record.exists():
+            return str(json.loads(record.read_bytes())["url"])
+        time.sleep(0.25)
+    raise AssertionError("Prefect's server did not start")
 
 
 def wait_until_healthy(url: str, server: "subprocess.Popen[bytes]") -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def test_a_flow_starts_the_server_that_ui_shows_and_down_ends(alone: Simgan) -> 
     assert done.returncode == 0, done.stderr
     url = _status(alone)
     assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{url}/ui-settings") as answer:  # whom its pages ask
+        assert json.load(answer)["api_url"] == f"{url}/api"
     shown = alone.start("ui", "--no-open-browser")
     assert shown.stderr is not None
     assert shown.stderr.readline().strip() == url
