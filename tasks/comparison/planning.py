@@ -281,6 +281,13 @@ def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
     They join the inputs. None where they are not at hand or share images with the test set.
     """
     provenance = inputs.infos[refined].spec.provenance
+    if provenance.get("real_digest", "") is None:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since %s was refined by another "
+            "program, whose real images are not known (give --unlabelled)",
+            refined,
+        )
+        return None
     try:
         trained = open_refiner(str(provenance["refiner"])).metadata
         found = inputs.datasets.find(trained["real_url"])
