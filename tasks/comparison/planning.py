@@ -25,6 +25,7 @@ from tasks.runtime.compatibility import (
     require_domain,
     require_gaze,
     require_same_images,
+    require_valid_rows,
 )
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -110,6 +111,8 @@ class _Inputs(NamedTuple):
     def find(cls, datasets: DatasetCache, test: str, *others: str | None) -> Self:
         """Open the test set and the others that are given."""
         infos = {url: datasets.find(url) for url in (*others, test) if url is not None}
+        for info in infos.values():
+            require_valid_rows(info)
         return cls(test, infos, HeldOutImages(infos[test], datasets), datasets)
 
 
