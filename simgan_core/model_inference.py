@@ -27,18 +27,15 @@ _DARK, _LIGHT = 64, 192
 
 
 class ModelRefiner:
-    """Another program's model as a refiner of pixels on one device.
+    """Another program's model as a refiner of pixels.
 
     Every batch has the same size, short ones are filled up: neither a fixed batch size nor the
     number of images changes an image's result. Grey images reach a model of three channels as
     three equal ones, and the mean of its three is kept.
     """
 
-    def __init__(self, model: ImageModel, image_shape: tuple[int, int, int], device: torch.device,
-                 micro_batch_size: int) -> None:  # fmt: skip
+    def __init__(self, model: ImageModel, micro_batch_size: int) -> None:
         self._model = model
-        self._image_shape = image_shape
-        self._device = device
         found = model.input
         bounds = (micro_batch_size, found.max_batch_size or micro_batch_size)
         self._batch_size = found.batch_size or min(bounds)
@@ -64,7 +61,7 @@ class ModelRefiner:
                 strict=True,
             )
             with torch.inference_mode():
-                if self._device.type == "cpu":
+                if self._model.device.type == "cpu":
                     deque(parallel_map(self._refine_into, batches), maxlen=0)
                 else:
                     for batch in batches:
@@ -121,7 +118,7 @@ class ModelRefiner:
     def _output(self, images: Tensor) -> Tensor:
         """Return the checked output for at most a batch of pixels, which is filled up."""
         missing = self._batch_size - len(images)
-        batch = images.to(self._device)
+        batch = images.to(self._model.device)
         if missing > 0:
             batch = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)])
         pixels = self._model.input.layout == "pixels"

@@ -49,6 +49,8 @@ class ImageModel(Protocol):
     digest: str
     """SHA-256 of the file's content, weights beside it included."""
     input: ModelInput
+    device: torch.device
+    """Where it takes its input."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the model's output for a batch in the input's layout; raises InputError."""
@@ -59,7 +61,7 @@ class ExportedModel:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         """Load the file; `InputError` where it is no such program or could run code."""
-        self.name = str(path)
+        self.name, self.device = str(path), device
         program = load_exported_program(path)
         self.digest = file_digest(path)
         self.input = _declared_input(path, program)

@@ -140,13 +140,14 @@ class ModelBackend:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._device = torch.device(default_device())
         path = Path(name)
         if not path.is_file():
             raise InputError(f"there is no file {path}; name an ONNX model or exported program")
         kind = path.suffix.removeprefix(".")
         self._model: ImageModel = (
-            OnnxModel(path, self._device) if kind == "onnx" else ExportedModel(path, self._device)
+            OnnxModel(path)
+            if kind == "onnx"
+            else ExportedModel(path, torch.device(default_device()))
         )
         self.digest = self._model.digest
         self.refiner = f"{kind}-{self.digest[:12]}"
@@ -172,10 +173,10 @@ class ModelBackend:
         return _ModelRows(self._rows(parent), parent)
 
     def _rows(self, parent: DatasetInfo) -> ModelRefiner:
-        shape = _image_shape(parent)
-        compute = choose_inference_settings(self._device, "fp32", image_size=shape[:2])
+        size = (parent.spec.height, parent.spec.width)
+        compute = choose_inference_settings(default_device(), "fp32", image_size=size)
         batch_size = min(compute.micro_batch_size, MAX_MODEL_BATCH)
-        return ModelRefiner(self._model, shape, self._device, batch_size)
+        return ModelRefiner(self._model, batch_size)
 
 
 class _ModelRows:

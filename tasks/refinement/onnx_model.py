@@ -27,19 +27,19 @@ class OnnxModel:
     On a CPU a call computes in one thread: calls may run side by side.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    device = torch.device("cpu")
+    """ONNX Runtime takes arrays in memory, wherever it computes."""
+
+    def __init__(self, path: Path) -> None:
         """Load the file; `InputError` where it is none, or ONNX Runtime is not installed."""
         runtime = _runtime()
         self.name = str(path)
-        self._device = device
         try:
             self.digest = file_digest(path, *_external_files(path))
             options = runtime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             options.log_severity_level = 3
-            self._session = runtime.InferenceSession(
-                path, options, providers=_providers(runtime, device)
-            )
+            self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
         except InputError:
             raise
         except Exception as error:  # ONNX's and ONNX Runtime's have no base of their own
@@ -62,7 +62,7 @@ class OnnxModel:
             (refined,) = self._session.run(None, {self._input_name: images.cpu().numpy()})
         except Exception as error:  # as above
             raise failed_on(self.name, images, error) from error
-        return torch.from_numpy(refined).to(self._device)
+        return torch.from_numpy(refined)
 
 
 def _runtime() -> ModuleType:
@@ -79,11 +79,9 @@ def _runtime() -> ModuleType:
     return found
 
 
-def _providers(runtime: ModuleType, device: torch.device) -> list[str]:
-    cpu = "CPUExecutionProvider"
-    gpu = "CUDAExecutionProvider"
-    on_gpu = device.type == "cuda" and gpu in runtime.get_available_providers()
-    return [gpu, cpu] if on_gpu else [cpu]
+def _providers(runtime: ModuleType) -> list[str]:
+    available = runtime.get_available_providers()
+    return [each for each in ("CUDAExecutionProvider", "CPUExecutionProvider") if each in available]
 
 
 def _external_files(path: Path) -> list[Path]:
