@@ -42,7 +42,9 @@ def refine(
 
     Args:
         dataset: The dataset to refine, path or URL.
-        refiner: What `train` printed, an MLflow model URI, or the path of a refiner.pt.
+        refiner: What `train` printed, an MLflow model URI, or the path of a refiner.pt; of other
+            programs a model (.onnx, or a .pt2 of torch.export), or a folder with an image for each
+            row, named by its id.
         to: Path or URL of the refined dataset.
         overwrite: Replace another dataset that is at `to`.
         dtype: Number format of the network; auto is what is fastest here.

@@ -99,6 +99,11 @@ class OpenImage:
         return self._image if upright else ImageOps.exif_transpose(self._image)
 
 
+def split_image_name(name: str) -> tuple[str, int] | None:
+    """Return the sample of an image file for a listing of one file a sample; None of others."""
+    return (name, 0) if Path(name).suffix.lower() in SUFFIXES and name[0] != "." else None
+
+
 @contextmanager
 def opened_image(path: Path) -> Iterator[OpenImage]:
     """Open an image file; whatever is wrong with it, also later on, is a BadSampleError."""

@@ -25,6 +25,7 @@ from tasks.runtime.compatibility import (
     require_domain,
     require_gaze,
     require_same_images,
+    require_valid_rows,
 )
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -110,6 +111,8 @@ class _Inputs(NamedTuple):
     def find(cls, datasets: DatasetCache, test: str, *others: str | None) -> Self:
         """Open the test set and the others that are given."""
         infos = {url: datasets.find(url) for url in (*others, test) if url is not None}
+        for info in infos.values():
+            require_valid_rows(info)
         return cls(test, infos, HeldOutImages(infos[test], datasets), datasets)
 
 
@@ -281,6 +284,13 @@ def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
     They join the inputs. None where they are not at hand or share images with the test set.
     """
     provenance = inputs.infos[refined].spec.provenance
+    if provenance.get("real_digest", "") is None:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms, since %s was refined by another "
+            "program, whose real images are not known (give --unlabelled)",
+            refined,
+        )
+        return None
     try:
         trained = open_refiner(str(provenance["refiner"])).metadata
         found = inputs.datasets.find(trained["real_url"])

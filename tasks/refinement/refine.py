@@ -21,8 +21,7 @@ from prefect import task
 from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
-from simgan_core.inference import BulkRefiner, RefinedImages, StyledImages
-from simgan_core.models.checkpoint import LoadedRefiner
+from simgan_core.inference import RefinedImages
 from simgan_core.quality.gate import Inspection, inspect
 from storage.appending import num_rows_when
 from storage.errors import DatasetIncompleteError, DatasetNotFoundError
@@ -31,8 +30,15 @@ from storage.reader import Dataset, open_dataset
 from storage.samples import Rejection, SampleBlock
 from storage.schema import PUPIL_PX, DatasetInfo, DatasetSpec
 from storage.writer import DatasetWriter
+from tasks.refinement.backends import (
+    Backend,
+    Precision,
+    RowRefiner,
+    RowSettings,
+    open_backend,
+)
 from tasks.runtime.code_version import code_version
-from tasks.runtime.compatibility import as_uint8, require_domain, require_refiner_fits
+from tasks.runtime.compatibility import require_domain
 from tasks.runtime.devices import default_device, take_device_of_worker
 from tasks.runtime.policies import (
     CACHE,
@@ -45,14 +51,12 @@ from tasks.runtime.policies import (
     stop_if_told,
 )
 from tasks.runtime.recipes import recipe_version
-from tasks.runtime.refiners import open_refiner
 from tasks.runtime.stages import position
-from tasks.runtime.styles import read_styled, style_numbers
+from tasks.runtime.styles import read_styled
 from tasks.runtime.tracking.runs import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["fp32", "bf16"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
 SHARDS_FINISHING = 2
@@ -92,16 +96,16 @@ def plan_refinement(
     require_runner(runner)
     synthetic = open_dataset(dataset)
     parent = synthetic.info
-    loaded = open_refiner(refiner)
     require_domain(parent, "to be refined, the", "synthetic", "refined")
-    require_refiner_fits(loaded, refiner, parent)
+    backend = open_backend(refiner, synthetic)
     _require_pupils(parent, gate_shift_px)
-    _require_styles(loaded, refiner, styles, style_seed)
-    for warning in warnings_of_refiner(str(loaded.metadata["refiner"])):
+    _require_styles(backend, refiner, styles, style_seed)
+    backend.require_usable(synthetic)
+    for warning in warnings_of_refiner(backend.refiner):
         logger.warning("a comparison on real images speaks against this refiner: %s", warning)
-    made = _Made(loaded.weights_digest, "fp32", gate_shift_px, styles, style_seed)
-    made = made._replace(dtype=_resolve_precision(dtype, parent, loaded, to, made))
-    spec = _refined_spec(parent, loaded, made)
+    made = _Made(backend.digest, "fp32", gate_shift_px, styles, style_seed)
+    made = made._replace(dtype=_resolve_precision(dtype, parent, backend, to, made))
+    spec = _refined_spec(parent, backend, made)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
     else:
@@ -129,12 +133,12 @@ def refine_shards(shards: list[int], dataset: str, refiner: str, to: str) -> int
     parent, writer = open_dataset(dataset), DatasetWriter.attach(to)
     _require_parent(dataset, parent, writer.spec)
     made = _Made.by(writer.spec)
-    bulk = _refiner_once_a_process(refiner, made, _image_shape(parent.info))
+    rows = _refiner_once_a_process(refiner, made, dataset, parent.info.digest)
     pending = sorted(set(shards) & set(writer.pending_shards()))
     with ThreadPoolExecutor(SHARDS_FINISHING) as pool:
         finishing = deque[Future[ShardRecord]]()
         # Closed even while a traceback refers to it, since it holds the GPU.
-        with closing(_refined(parent, writer, bulk, made, pending)) as computed:
+        with closing(_refined(parent, writer, rows, made, pending)) as computed:
             for shard, block, refined in computed:
                 while len(finishing) >= SHARDS_FINISHING:
                     _say_done(finishing.popleft().result())
@@ -236,39 +240,45 @@ class _Made(NamedTuple):
 
 
 def _resolve_precision(
-    dtype: Dtype, parent: DatasetInfo, loaded: LoadedRefiner, to: str, made: _Made
+    dtype: Dtype, parent: DatasetInfo, backend: Backend, to: str, made: _Made
 ) -> Precision:
     """Return the number format to compute in; "auto" becomes the fastest on this machine.
 
     A refinement that an earlier run began at `to` goes on in the format that it began with.
     """
+    if dtype != "auto" and dtype not in backend.precisions:
+        raise InputError(
+            f"--dtype {dtype}: expected {' or '.join(backend.precisions)} for {backend.family}; "
+            "leave it out"
+        )
     if dtype != "auto":
         return dtype
+    if len(backend.precisions) == 1:
+        return backend.precisions[0]
     with suppress(DatasetNotFoundError):
         begun = DatasetWriter.attach(to).spec.canonical()
-        precisions: tuple[Precision, ...] = ("bf16", "fp32")
-        for precision in precisions:
-            ours = _refined_spec(parent, loaded, made._replace(dtype=precision))
+        for precision in backend.precisions:
+            ours = _refined_spec(parent, backend, made._replace(dtype=precision))
             if ours.canonical() == begun:
                 return precision
     return choose_inference_settings(default_device()).precision
 
 
-def _refined_spec(parent: DatasetInfo, loaded: LoadedRefiner, made: _Made) -> DatasetSpec:
+def _refined_spec(parent: DatasetInfo, backend: Backend, made: _Made) -> DatasetSpec:
     """Return the refined dataset's spec: its parent's, with provenance.
 
     Provenance holds digests and no paths: the same work elsewhere gives the same dataset.
     """
     provenance = {
         "parent_digest": parent.digest,
-        "refiner": loaded.metadata["refiner"],
-        "weights_digest": loaded.weights_digest,
-        "real_digest": loaded.metadata["real_digest"],
+        "refiner": backend.refiner,
+        "weights_digest": backend.digest,
+        "real_digest": backend.real_digest,
         "recipe": recipe_version("refine"),
         "dtype": made.dtype,
         "gate_shift_px": made.gate_shift_px,
     }
-    if loaded.refiner.style_size:
+    if backend.style_size:
         provenance |= {"styles": made.styles, "style_seed": made.style_seed}
     num_rows = parent.spec.num_rows * made.styles
     return parent.spec.model_copy(
@@ -278,22 +288,21 @@ def _refined_spec(parent: DatasetInfo, loaded: LoadedRefiner, made: _Made) -> Da
 
 @lru_cache(maxsize=2)
 def _refiner_once_a_process(
-    refiner: str, made: _Made, image_shape: tuple[int, int, int]
-) -> BulkRefiner:
-    loaded = open_refiner(refiner)
-    if loaded.weights_digest != made.weights_digest:
+    refiner: str, made: _Made, dataset: str, parent_digest: str
+) -> RowRefiner:
+    """Load a backend; by the dataset's digest, since images are matched with its rows."""
+    del parent_digest
+    take_device_of_worker()
+    parent = open_dataset(dataset)
+    backend = open_backend(refiner, parent)
+    if backend.digest != made.weights_digest:
         raise InputError(
             f"{refiner} now names other weights than when this refinement began (digest "
-            f"{loaded.weights_digest[:12]}, not {made.weights_digest[:12]}); run refine again with "
+            f"{backend.digest[:12]}, not {made.weights_digest[:12]}); run refine again with "
             "the first refiner's id, or with --overwrite"
         )
-    take_device_of_worker()
-    compute = choose_inference_settings(default_device(), made.dtype, image_size=image_shape[:2])
-    return BulkRefiner(loaded.refiner, compute, image_shape)
-
-
-def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:
-    return info.spec.height, info.spec.width, info.spec.channels
+    settings = RowSettings(made.dtype, made.styles, made.style_seed)
+    return backend.load(parent.info, settings)
 
 
 def _read_ahead(
@@ -314,25 +323,18 @@ def _read_ahead(
 
 
 def _refined(
-    parent: Dataset, writer: DatasetWriter, bulk: BulkRefiner, made: _Made, shards: list[int]
+    parent: Dataset, writer: DatasetWriter, rows: RowRefiner, made: _Made, shards: list[int]
 ) -> Generator[tuple[int, SampleBlock, RefinedImages], None, None]:
     """Yield each shard with its rows and its refined valid rows; a GPU has begun the next."""
     under_way = deque[tuple[int, SampleBlock]]()
 
-    def valid_images() -> Iterator[StyledImages]:
+    def blocks() -> Iterator[SampleBlock]:
         for shard, block in _read_ahead(parent, writer, made.styles, shards):
             stop_if_told()
             under_way.append((shard, block))
-            images = as_uint8(block.images, parent.info)
-            style = None
-            if bulk.style_size:
-                style = style_numbers(block.ids, made.styles, made.style_seed, bulk.style_size)
-            if not block.valid.all():
-                images = images[block.valid]
-                style = None if style is None else style[block.valid]
-            yield StyledImages(images, style)
+            yield block
 
-    with closing(bulk.refine_each(valid_images())) as computed:
+    with closing(rows.refine_each(blocks())) as computed:
         for refined in computed:
             yield *under_way.popleft(), refined
 
@@ -383,11 +385,11 @@ def _gated(
     return replace(refined, valid=valid, rejections=tuple(rejections))
 
 
-def _require_styles(loaded: LoadedRefiner, refiner: str, styles: int, style_seed: int) -> None:
-    if loaded.refiner.style_size == 0 and (styles, style_seed) != (1, 0):
+def _require_styles(backend: Backend, refiner: str, styles: int, style_seed: int) -> None:
+    if backend.style_size == 0 and (styles, style_seed) != (1, 0):
         raise InputError(
             f"--styles {styles} --style-seed {style_seed}: refiner {refiner} is of the family "
-            f"{loaded.config.family!r}, which takes no style; leave both out, or train with "
+            f"{backend.family!r}, which takes no style; leave both out, or train with "
             "--family bilateral"
         )
 

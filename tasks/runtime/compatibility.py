@@ -80,6 +80,15 @@ def require_gaze(info: DatasetInfo) -> None:
         )
 
 
+def require_valid_rows(info: DatasetInfo) -> None:
+    """Refuse a dataset all of whose rows were rejected, for instance by the gate of `refine`."""
+    if info.num_valid == 0:
+        raise InputError(
+            f"none of the {info.spec.num_rows} rows of dataset {info.url} is valid; `simgan "
+            f"inspect {info.url}` lists the reasons: make it again without what rejects them all"
+        )
+
+
 def as_uint8(images: NDArray[np.unsignedinteger[Any]], info: DatasetInfo) -> NDArray[np.uint8]:
     """The images as they are; refuses 16-bit ones, which no network here takes yet."""
     if images.dtype != np.uint8:

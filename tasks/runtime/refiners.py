@@ -25,5 +25,6 @@ def open_refiner(refiner: str) -> LoadedRefiner:
         return load_refiner(path)
     raise InputError(
         f"no refiner {refiner}: expected an id under {home() / 'refiners'}, an MLflow model URI "
-        "(models:/refiner@champion, models:/refiner/3, runs:/RUN_ID) or the path of a refiner.pt"
+        "(models:/refiner@champion, models:/refiner/3, runs:/RUN_ID), the path of a refiner.pt; "
+        "refine also takes an ONNX model (.onnx), an exported program (.pt2), a folder of images"
     )

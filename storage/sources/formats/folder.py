@@ -11,7 +11,7 @@ from storage.errors import SourceError
 from storage.samples import SampleBlock
 from storage.schema import Domain, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize, scaled, sufficient
-from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image
+from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image, split_image_name
 from storage.sources.label_table import LabelTable
 from storage.sources.listing import Listing
 from storage.sources.options import Side, SourceOptions
@@ -60,7 +60,7 @@ class FolderSource:
         self._folder = given.folder
         self._channels: Channels = given.channels
         self.domain: Domain = given.domain
-        self._files = Listing(self._folder, _split_name)
+        self._files = Listing(self._folder, split_image_name)
         if not len(self._files):
             raise SourceError(
                 f"folder {self._folder} holds no image; expected {', '.join(sorted(SUFFIXES))}"
@@ -123,7 +123,3 @@ class FolderSource:
         if len(found) > 1:
             raise SourceError(f"{self._folder} holds {' and '.join(TABLES)}; keep one of them")
         return LabelTable(found[0], self._files) if found else None
-
-
-def _split_name(name: str) -> tuple[str, int] | None:
-    return (name, 0) if Path(name).suffix.lower() in SUFFIXES and name[0] != "." else None

@@ -14,6 +14,7 @@ from tasks.runtime.compatibility import (
     as_uint8,
     require_refiner_fits,
     require_same_images,
+    require_valid_rows,
 )
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.refinement_inputs import make_refiner, make_synthetic
@@ -61,3 +62,10 @@ def test_16_bit_images_are_not_taken_for_8_bit_ones(info: DatasetInfo) -> None:
     assert as_uint8(np.zeros((1, 2, 2, 1), np.uint8), info).dtype == np.uint8
     with pytest.raises(InputError, match="has uint16 images, expected uint8"):
         as_uint8(np.zeros((1, 2, 2, 1), np.uint16), info)
+
+
+def test_a_dataset_whose_rows_were_all_rejected_is_named(info: DatasetInfo) -> None:
+    require_valid_rows(info)
+    none = info.model_copy(update={"num_valid": 0})
+    with pytest.raises(InputError, match=r"none of the \d+ rows of dataset .* is valid; `simgan"):
+        require_valid_rows(none)
