@@ -7,7 +7,8 @@
 Every worker computes with one thread. A run with one worker has one core for all of its processes,
 one with two workers two, so that the ratio is of equal cores a worker. Stated are the time from the
 begin of the first task to the end of the last one, and that of the whole command. Idle cores are
-needed; `open` minds other work less, since most of its time is latency.
+needed, and less than 10 minutes each; `open` minds other work less, since most of its time is
+latency.
 """
 
 import argparse
@@ -41,6 +42,8 @@ from storage.writer import DatasetWriter
 from tests.s3_proxy import S3Proxy
 
 LATENCY_S = 0.02
+SERVER_IDLE_S = 10
+"""After a command its local Prefect server ends; by then all ends of tasks are noted."""
 
 
 class Seconds(NamedTuple):
@@ -56,13 +59,13 @@ def main() -> None:
     """Print the figures of one measurement."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("estimators", "ingest", "open"))
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each number of workers")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each number of workers")
     parser.add_argument("--steps", type=int, default=400, help="of each estimator")
     parser.add_argument("--rows", type=int, default=2000, help="of each training set")
     parser.add_argument("--frames", type=int, default=10_000, help="to ingest")
     parser.add_argument("--shards", type=int, default=60_000, help="records of the large dataset")
     given = parser.parse_args()
-    # The local Prefect server of each run lives on for some minutes.
+    # The local Prefect server of each run lives on for some seconds.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         if given.what == "open":
@@ -98,13 +101,14 @@ def measure_estimators(folder: Path, steps: int, num_rows: int, repeats: int) ->
 def measure_ingestion(folder: Path, num_frames: int, repeats: int) -> None:
     """Print how much faster two workers ingest a folder of frames than one."""
     simulate = ["simulate", "synthetic", "--out", "frames", "--count", str(num_frames)]
-    command(folder, folder / "simulation", None, simulate)
+    seconds, _ = command(folder, folder / "simulation", None, simulate)
+    print(f"{num_frames:,} frames rendered in {seconds:.0f} s", flush=True)
     digests: set[str] = set()
 
     def run(num_workers: int, home: Path) -> Seconds:
         to = folder / "ingested.zarr"
         shutil.rmtree(to, ignore_errors=True)
-        words = ["ingest", "unityeyes", "frames", "--to", to.name, "--rows-per-shard", "1024",
+        words = ["ingest", "unityeyes", "frames", "--to", to.name, "--rows-per-shard", "512",
                  "--json"]  # fmt: skip
         seconds, result = command(folder, home, num_workers, words)
         digests.add(str(result["digest"]))
@@ -117,11 +121,21 @@ def measure_ingestion(folder: Path, num_frames: int, repeats: int) -> None:
 def print_ratio(run: Callable[[int, Path], Seconds], folder: Path, repeats: int) -> None:
     """Run with one and with two workers in turns, and print medians and their ratios."""
     taken: dict[int, list[Seconds]] = {1: [], 2: []}
+    empty = folder / "empty" / "mlflow.db"
+    empty.parent.mkdir()
+    MlflowClient(f"sqlite:///{empty}").search_experiments()
     for repeat in range(repeats):
         for num_workers, found in taken.items():
-            found.append(run(num_workers, folder / f"home-{num_workers}-{repeat}"))
+            home = folder / f"home-{num_workers}-{repeat}"
+            home.mkdir()
+            shutil.copy(empty, home)
+            found.append(run(num_workers, home))
             work, whole = found[-1]
-            print(f"{num_workers} workers: {work:.1f} s, command {whole:.1f} s", flush=True)
+            print(
+                f"run {2 * repeat + num_workers} of {2 * repeats}: {num_workers} workers, tasks "
+                f"{work:.1f} s, command {whole:.1f} s",
+                flush=True,
+            )
     for what in Seconds._fields:
         one, two = (
             statistics.median(getattr(each, what) for each in found) for found in taken.values()
@@ -139,7 +153,12 @@ def command(
     started = time.perf_counter()
     done = subprocess.run(
         [*pinned, sys.executable, "-m", "flows.cli", *words, *runner],
-        env={**os.environ, "SIMGAN_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={
+            **os.environ,
+            "SIMGAN_HOME": str(home),
+            "SIMGAN_SERVER_IDLE_S": str(SERVER_IDLE_S),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
         cwd=folder,
         check=True,
         stdout=subprocess.PIPE,
