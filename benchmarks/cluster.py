@@ -37,6 +37,7 @@ from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 from mlflow import MlflowClient
 
 from simgan_core.simulator.eyes import Domain, render, sample_scenes
@@ -74,9 +75,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="of each training set")
     parser.add_argument("--frames", type=int, default=10_000, help="to ingest")
     parser.add_argument("--shards", type=int, default=60_000, help="records of the large dataset")
-    parser.add_argument("--line", type=float, default=40.0, help="MB/s to S3, of all workers")
-    parser.add_argument("--compute", type=float, default=1.0, help="seconds that a shard takes")
-    parser.add_argument("--refined", type=int, default=48, help="shards that are refined")
+    parser.add_argument("--line", type=float, default=10.0, help="MB/s to S3, of all workers")
+    parser.add_argument("--compute", type=float, default=4.0, help="seconds that a shard takes")
+    parser.add_argument("--refined", type=int, default=32, help="shards that are refined")
     given = parser.parse_args()
     # The local Prefect server of each run lives on for some seconds.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -312,13 +313,13 @@ def write_records(url: str, num_shards: int) -> DatasetInfo:
 
 def measure_scaling(num_shards: int, compute_s: float, megabytes_per_s: float) -> None:
     """Print how fast 1 to 8 processes refine a dataset on S3 with latency and a narrow line."""
-    with moto_server(), S3Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+    with moto_server() as server, S3Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         synthetic = "s3://datasets/synthetic.zarr"
         write_noise(synthetic, num_shards)
         os.environ["AWS_ENDPOINT_URL"] = proxy.url
         proxy.faults = lambda _: time.sleep(LATENCY_S)
         print(
-            f"{num_shards} shards of {ROWS_OF_SHARD} images, {compute_s} s of computing each, "
+            f"{num_shards} shards of {ROWS_OF_SHARD} images, {compute_s:.0f} s of computing each, "
             f"{LATENCY_S * 1000:.0f} ms a request, {megabytes_per_s:.0f} MB/s, {os.cpu_count()} "
             "cores",
             flush=True,
@@ -332,6 +333,7 @@ def measure_scaling(num_shards: int, compute_s: float, megabytes_per_s: float) -
                 workers.map(open_dataset, [synthetic] * num_workers, chunksize=1)
                 proxy.bytes_per_s = megabytes_per_s * 1e6
                 requests, carried = proxy.counted, proxy.carried
+                s3_cpu_s = sum(server.cpu_times()[:2]) + time.process_time()
                 began = time.perf_counter()
                 shards = [list(range(n, num_shards, num_workers)) for n in range(num_workers)]
                 tasks = [(synthetic, to, each, compute_s) for each in shards]
@@ -340,11 +342,13 @@ def measure_scaling(num_shards: int, compute_s: float, megabytes_per_s: float) -
                 proxy.bytes_per_s = None
             alone = alone or seconds
             requests, carried = proxy.counted - requests, proxy.carried - carried
+            s3_cpu_s = sum(server.cpu_times()[:2]) + time.process_time() - s3_cpu_s
             print(
                 f"{num_workers} workers: {seconds:.1f} s, {alone / seconds:.2f} times one, "
                 f"{num_shards * ROWS_OF_SHARD / seconds:,.0f} images/s, "
                 f"{carried / seconds / 1e6:.1f} MB/s, {requests / num_shards:.0f} requests a "
-                f"shard, {cpu_s / num_shards:.2f} s of processor a shard",
+                f"shard, {cpu_s / num_shards:.2f} s of processor a shard, "
+                f"{s3_cpu_s / num_shards:.2f} s in the stand-in for S3",
                 flush=True,
             )
             DatasetWriter.attach(to).finish()
@@ -404,7 +408,7 @@ def write_noise(to: str, num_shards: int) -> None:
 
 
 @contextmanager
-def moto_server() -> Iterator[None]:
+def moto_server() -> Iterator[psutil.Process]:
     """Run an S3 server in a process of its own, and name it in the environment."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -425,7 +429,7 @@ def moto_server() -> Iterator[None]:
         create = urllib.request.Request(f"{address}/datasets", method="PUT")
         urllib.request.urlopen(create).close()
         try:
-            yield
+            yield psutil.Process(server.pid)
         finally:
             server.terminate()
 
