@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("estimators", "ingest", "open", "scaling"))
     parser.add_argument("--repeats", type=int, default=2, help="runs of each number of workers")
-    parser.add_argument("--steps", type=int, default=400, help="of each estimator")
+    parser.add_argument("--steps", type=int, default=300, help="of each estimator")
     parser.add_argument("--rows", type=int, default=2000, help="of each training set")
     parser.add_argument("--frames", type=int, default=10_000, help="to ingest")
     parser.add_argument("--shards", type=int, default=60_000, help="records of the large dataset")
@@ -244,7 +244,7 @@ def measure_opening(num_shards: int) -> None:
     with moto_server(), S3Proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         url = write_records("s3://datasets/large.zarr", num_shards).url
         os.environ["AWS_ENDPOINT_URL"] = proxy.url
-        proxy.faults = lambda _: time.sleep(LATENCY_S)  # and nothing goes wrong
+        proxy.latency_s = LATENCY_S
         with multiprocessing.get_context("spawn").Pool(1) as reader:
             seconds, mebibytes = reader.apply(cost_of_opening, (url,))
         print(
@@ -317,7 +317,7 @@ def measure_scaling(num_shards: int, compute_s: float, megabytes_per_s: float) -
         synthetic = "s3://datasets/synthetic.zarr"
         write_noise(synthetic, num_shards)
         os.environ["AWS_ENDPOINT_URL"] = proxy.url
-        proxy.faults = lambda _: time.sleep(LATENCY_S)
+        proxy.latency_s = LATENCY_S
         print(
             f"{num_shards} shards of {ROWS_OF_SHARD} images, {compute_s:.0f} s of computing each, "
             f"{LATENCY_S * 1000:.0f} ms a request, {megabytes_per_s:.0f} MB/s, {os.cpu_count()} "

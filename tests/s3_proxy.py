@@ -43,6 +43,8 @@ class S3Proxy:
         """Requests so far."""
         self.carried = 0
         """Bytes of bodies so far, either way."""
+        self.latency_s = 0.0
+        """Time that each request waits, alongside others."""
         self.bytes_per_s: float | None = None
         """Bandwidth that all requests share, bodies of both directions together."""
         self._line_free_at = 0.0
@@ -98,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.proxy.fault_of(self.command, self.path)
+        time.sleep(self.server.proxy.latency_s)
         self.server.proxy.carry(len(body))
         if fault == "reset":
             return self._cut_off()
