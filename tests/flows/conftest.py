@@ -139,6 +139,10 @@ class ForkedSimgan(Simgan):
         """Return the command with more variables in its environment."""
         return ForkedSimgan(self._server, self.environment | more, self.folder)
 
+    def dask(self, *words: object) -> Command:
+        """Start a scheduler or a worker of Dask's."""
+        return self._server.start(list(map(str, words)), self.environment, self.folder, "dask")
+
     def start(self, *words: object) -> Command:  # type: ignore[override]
         """Start a command and do not wait for it."""
         return self._server.start(list(map(str, words)), self.environment, self.folder)

@@ -1,7 +1,8 @@
 """What becomes of an ingestion and a comparison when parts of a Dask cluster fail.
 
-A scheduler, two workers and MLflow in processes of their own; datasets on S3, by a proxy that
-breaks every connection while S3 is away. The variable REPEATS asks for more than one time of each:
+A scheduler, two workers, MLflow and each command in processes of their own; datasets on S3, by a
+proxy that breaks every connection while S3 is away. The variable REPEATS asks for more than one
+time of each:
 
 REPEATS=10 python -m pytest -m drill tests/flows/operate/test_operate_cluster.py -n 0 -v
 """
@@ -69,7 +70,7 @@ class Site:
         self.home.mkdir()
         locate("s3://datasets/drill/ingested.zarr").delete_all()
         forget_comparisons(commands.environment["MLFLOW_TRACKING_URI"])
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[Command] = []
 
     def start(self, stage: str, *, on_dask: bool) -> Command:
         """Start the command of a stage."""
@@ -97,14 +98,23 @@ class Site:
     def _start_cluster(self) -> None:
         port = free_port()
         self._address = f"tcp://127.0.0.1:{port}"
-        self._scheduler = self._run("dask", "scheduler", "--host", "127.0.0.1", "--port", port)
+        self._scheduler = self._run("scheduler", "--host", "127.0.0.1", "--port", port,
+                                    "--dashboard-address", "127.0.0.1:0")  # fmt: skip
         # Without the nanny, which would start a killed one again.
-        worker = ("dask", "worker", self._address, "--nthreads", 1, "--no-nanny")
+        worker = ("worker", self._address, "--nthreads", 1, "--no-nanny", "--no-dashboard")
         self._workers = [self._run(*worker) for _ in range(2)]
 
-    def _run(self, *words: object) -> "subprocess.Popen[bytes]":
-        environment = self._commands.environment
-        return self._stack.enter_context(running(self._folder, environment, *words))
+    def _run(self, *words: object) -> Command:
+        process = self._commands.dask(*words)
+        self._stack.callback(end, process)
+        return process
+
+
+def end(process: Command) -> None:
+    """Kill a process unless it has ended, and wait for its end."""
+    if process.poll() is None:
+        process.kill()
+        process.communicate()
 
 
 @contextmanager
