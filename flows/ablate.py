@@ -21,6 +21,7 @@ from tasks.runtime.policies import (
     task_runner,
     tasks_stop_too,
 )
+from tasks.training.named_files import contents_of
 from tasks.training.train import RefinerRef, train_refiner
 
 
@@ -50,7 +51,7 @@ def ablate(
         estimator: Network and recipe, the same for all.
         parts: What to do without, each in turn: a training for each of them and each seed.
         runner: Where refiners and estimators are trained and datasets refined: in this process, or
-            by Dask's workers, which find the label prior's file under the same path.
+            by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
     baseline = evaluate(synthetic, test, estimator_seeds, estimator, runner=runner)
@@ -85,7 +86,8 @@ def _train_each(
     # Tasks are told to stop before their runner waits for them.
     with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
         trainings = [
-            tasks.submit(train_refiner, {"config": config, **shared}) for config in configs
+            tasks.submit(train_refiner, {"config": config, "files": contents_of(config), **shared})
+            for config in configs
         ]
         refiners = [training.result() for training in trainings]
     yield from refiners

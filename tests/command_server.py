@@ -1,4 +1,4 @@
-"""Fork server for the `simgan` command: a process of its own for each, without its imports.
+"""Fork server for the commands `simgan` and `dask`: a process of its own for each, no imports.
 
 To import the flows with PyTorch, Prefect and MLflow costs a command 7 s of processor time. The
 server imports them once and forks for each command: arguments, working directory, environment,
@@ -23,7 +23,7 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 LOOKS_EVERY_S = 0.02
 
@@ -74,22 +74,28 @@ class CommandServer:
             text=True,
         )
 
-    def start(self, words: list[str], environment: dict[str, str], folder: Path) -> Command:
-        """Start `simgan` with these words."""
+    def start(
+        self,
+        words: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        program: Literal["simgan", "dask"] = "simgan",
+    ) -> Command:
+        """Start a program with these words."""
         self._num_started += 1
         scratch = self._scratch / str(self._num_started)
         scratch.mkdir()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {
-            "words": words,
+            "words": [program, *words],
             "environment": environment,
             "folder": str(folder),
             "scratch": str(scratch),
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return Command(["simgan", *words], int(self._process.stdout.readline()), scratch)
+        return Command([program, *words], int(self._process.stdout.readline()), scratch)
 
     def close(self) -> None:
         """End the server; commands that still run go on."""
@@ -134,7 +140,10 @@ def _read_line() -> bytes:
 
 def run(request: dict[str, Any]) -> int:
     """Become the command; returns its exit code."""
-    from flows.cli.main import main  # noqa: PLC0415  the server has set the environment by now
+    if request["words"][0] == "dask":
+        from dask.cli import run_cli as main  # noqa: PLC0415  as below
+    else:
+        from flows.cli.main import main  # noqa: PLC0415  the server has set the environment by now
 
     os.chdir(request["folder"])
     os.environ.clear()
@@ -144,7 +153,7 @@ def run(request: dict[str, Any]) -> int:
         opened = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.argv = ["simgan", *request["words"]]
+    sys.argv = request["words"]
     try:
         main()
     except SystemExit as end:

@@ -41,6 +41,13 @@ class S3Proxy:
         """The accidents so far."""
         self.counted = 0
         """Requests so far."""
+        self.carried = 0
+        """Bytes of bodies so far, either way."""
+        self.latency_s = 0.0
+        """Time that each request waits, alongside others."""
+        self.bytes_per_s: float | None = None
+        """Bandwidth that all requests share, bodies of both directions together."""
+        self._line_free_at = 0.0
         self._counting = threading.Lock()
         self._server = _Server(("127.0.0.1", port), self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -62,6 +69,17 @@ class S3Proxy:
                 self.met.append(fault)
         return fault
 
+    def carry(self, num_bytes: int) -> None:
+        """Wait as long as a body takes on the line, behind those that are on it already."""
+        with self._counting:
+            self.carried += num_bytes
+            if self.bytes_per_s is None:
+                return
+            now = time.monotonic()
+            self._line_free_at = max(self._line_free_at, now) + num_bytes / self.bytes_per_s
+            wait_s = self._line_free_at - now
+        time.sleep(wait_s)
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -82,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.proxy.fault_of(self.command, self.path)
+        time.sleep(self.server.proxy.latency_s)
+        self.server.proxy.carry(len(body))
         if fault == "reset":
             return self._cut_off()
         if fault == "error 500":
@@ -93,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         connection.close()
         if fault == "lost answer":
             return self._cut_off()
+        self.server.proxy.carry(len(content))
         headers = {name: found.headers[name] for name in ANSWERS if name in found.headers}
         if self.command == "HEAD":
             headers["Content-Length"] = found.headers.get("Content-Length", "0")

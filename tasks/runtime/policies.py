@@ -143,13 +143,13 @@ def task_runner(runner: Runner, num_threads: int = 1) -> TaskRunner[PrefectFutur
     if runner.kind == "local":
         return threads(num_threads)
     # Loading Dask takes as long as the rest of a flow; most flows do without.
-    from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415
+    from tasks.runtime.cluster import CheckingTaskRunner  # noqa: PLC0415
 
     if runner.dask_address is not None:
-        made = DaskTaskRunner(address=runner.dask_address)
+        made = CheckingTaskRunner(address=runner.dask_address)
     else:
         cores = max(1, len(os.sched_getaffinity(0)) // (runner.workers or 1))
-        made = DaskTaskRunner(
+        made = CheckingTaskRunner(
             cluster_kwargs={
                 "n_workers": runner.workers,
                 "threads_per_worker": 1,
@@ -205,9 +205,11 @@ def runner_of_flow() -> TaskRunner[PrefectFuture[Any]]:
 
 
 def require_runner(runner: Runner, *, to_mlflow: bool = False) -> None:
-    """Raise InputError for a cluster whose workers could not reach Prefect's or MLflow's server.
+    """Raise InputError for a cluster that could not do the work of this process.
 
-    A command's local servers listen on this machine only. MLflow's counts if workers use it.
+    So where its workers could not reach Prefect's or MLflow's server (a command's local ones
+    listen on this machine only; MLflow's counts if workers use it), where no scheduler answers, and
+    where workers run other code.
     """
     if runner.dask_address is not None and get_current_settings().api.url is None:
         raise InputError(
@@ -222,6 +224,10 @@ def require_runner(runner: Runner, *, to_mlflow: bool = False) -> None:
             f"MLFLOW_TRACKING_URI is {mlflow or 'not set'}: expected the URL of a server; start "
             "one (mlflow server) and set it here and for the workers"
         )
+    if runner.dask_address is not None:
+        from tasks.runtime.cluster import require_same_code  # noqa: PLC0415  as in task_runner
+
+        require_same_code(runner.dask_address)
 
 
 def groups_of_shards(shards: list[int]) -> list[list[int]]:

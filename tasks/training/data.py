@@ -96,12 +96,6 @@ def images_of(
     return DatasetShards(dataset, drawn)
 
 
-def paths_of_networks(config: TrainingConfig) -> list[Path]:
-    """Return the files of networks that a training's result depends on."""
-    given = (config.regularization.features_from, config.stopping.estimator, config.match_labels_by)
-    return [Path(path) for path in given if path is not None]
-
-
 def _free_bytes(device: torch.device) -> float:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if device.type == "cuda":

@@ -1,7 +1,7 @@
 """Refiner training task: two datasets in, a registered refiner out."""
 
 import tempfile
-from hashlib import file_digest
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.tracking.experiments import REFINERS
 from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun, tracked_run
-from tasks.training.data import paths_of_networks
 from tasks.training.distributed import num_processes, train_in_processes
 from tasks.training.fit import fit
+from tasks.training.named_files import identity_of, with_received
 from tasks.training.onnx_export import save_onnx
 from tasks.training.report import show_training
 
@@ -45,15 +45,22 @@ class RefinerRef(NamedTuple):
 
 @task(name="train-refiner", cache_policy=CACHE)
 def train_refiner(
-    synthetic: str, real: str, config: TrainingConfig, may_lead: bool = True
+    synthetic: str,
+    real: str,
+    config: TrainingConfig,
+    may_lead: bool = True,
+    files: Mapping[str, bytes] | None = None,
 ) -> RefinerRef:
     """Train, or resume training, the refiner of these datasets and hyperparameters.
 
     A killed training resumes from its last checkpoint and ends in the same bits (on CPU); a
     finished one is returned at once. SIGTERM saves a checkpoint and then exits (code 143). Without
-    `may_lead` the refiner is registered as a candidate, however good it is.
+    `may_lead` the refiner is registered as a candidate, however good it is. Where a worker on
+    another machine trains, `files` are the content of those that the settings name.
     """
     take_device_of_worker()
+    if files is not None:
+        config = with_received(config, files)
     synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
     require_distinct({"synthetic": synthetic_set.info, "real": real_set.info})
     # A refined dataset can be refined again.
@@ -80,8 +87,7 @@ def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> st
         {
             "synthetic": synthetic.info.digest,
             "real": real.info.digest,
-            "config": config.model_dump(mode="json"),
-            "networks": [_sha256(path) for path in paths_of_networks(config)],
+            **identity_of(config),
             "recipe": recipe_version("train"),
         },
     )
@@ -95,13 +101,6 @@ def _require_family_fits(synthetic: Dataset, config: TrainingConfig) -> None:
             f"{synthetic.info.url} are the distances that {_JOINTS} holds: its labels "
             "would be wrong; train with --family convolutional"
         )
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}, which the training's settings name")
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _train(

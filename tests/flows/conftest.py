@@ -135,6 +135,14 @@ class ForkedSimgan(Simgan):
         """Return the command in another working directory."""
         return ForkedSimgan(self._server, self.environment, folder)
 
+    def with_environment(self, more: dict[str, str]) -> "ForkedSimgan":
+        """Return the command with more variables in its environment."""
+        return ForkedSimgan(self._server, self.environment | more, self.folder)
+
+    def dask(self, *words: object) -> Command:
+        """Start a scheduler or a worker of Dask's."""
+        return self._server.start(list(map(str, words)), self.environment, self.folder, "dask")
+
     def start(self, *words: object) -> Command:  # type: ignore[override]
         """Start a command and do not wait for it."""
         return self._server.start(list(map(str, words)), self.environment, self.folder)

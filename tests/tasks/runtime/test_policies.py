@@ -18,6 +18,7 @@ from tasks.runtime.policies import (
     stop_if_told,
     tasks_stop_too,
 )
+from tests.dask_processes import scheduler
 
 
 class Failed:
@@ -74,11 +75,9 @@ def test_a_cluster_needs_a_server_that_it_can_reach() -> None:
         pytest.raises(InputError, match="PREFECT_API_URL names none"),
     ):
         require_runner(runner)
-    with temporary_settings({PREFECT_API_URL: "http://10.0.0.1:4200/api"}):
-        require_runner(runner)
 
 
-@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db", "http://10.0.0.1:5000"])
+@pytest.mark.parametrize("uri", [None, "sqlite:///mlflow.db"])
 def test_a_cluster_that_trains_needs_an_mlflow_that_it_can_reach(
     uri: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,12 +85,20 @@ def test_a_cluster_that_trains_needs_an_mlflow_that_it_can_reach(
     if uri is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     runner = Runner(kind="dask", dask_address="tcp://10.0.0.1:8786")
-    with temporary_settings({PREFECT_API_URL: "http://10.0.0.1:4200/api"}):
-        if uri is not None and uri.startswith("http"):
-            require_runner(runner, to_mlflow=True)
-            return
-        with pytest.raises(InputError, match=rf"MLFLOW_TRACKING_URI is {uri or 'not set'}"):
-            require_runner(runner, to_mlflow=True)
+    with (
+        temporary_settings({PREFECT_API_URL: "http://10.0.0.1:4200/api"}),
+        pytest.raises(InputError, match=rf"MLFLOW_TRACKING_URI is {uri or 'not set'}"),
+    ):
+        require_runner(runner, to_mlflow=True)
+
+
+def test_a_cluster_with_both_servers_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://10.0.0.1:5000")
+    with (
+        scheduler() as address,
+        temporary_settings({PREFECT_API_URL: "http://10.0.0.1:4200/api"}),
+    ):
+        require_runner(Runner(kind="dask", dask_address=address), to_mlflow=True)
 
 
 def test_no_slot_is_asked_for_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from storage.writer import DatasetWriter
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import refiner_folder
 from tasks.training.data import DatasetShards, images_of, open_training_data
+from tasks.training.named_files import contents_of
 from tasks.training.train import RefinerRef, train_refiner
 
 CONFIG = TrainingConfig(
@@ -194,6 +195,10 @@ def test_the_content_of_an_estimator_names_the_refiner(
     assert refiners[0].refiner != refiners[1].refiner
     figures = load_refiner(Path(refiners[0].path)).metadata["figures"]
     assert figures["labels/gaze_change_deg"] < 5
+    # A worker on another machine gets the content, and the path is not there.
+    files = contents_of(settings)
+    path.unlink()
+    assert train_refiner.fn(*datasets, settings, files=files) == refiners[1]
 
 
 def test_synthetic_rows_are_drawn_by_the_label_prior(
