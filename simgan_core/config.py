@@ -95,6 +95,9 @@ class BilateralConfig(Config):
     num_features: int = Field(default=16, ge=4, le=256)
     """Feature maps of the low-resolution network's first layer; later ones have two and four times
     as many."""
+    sees_image: bool = True
+    """Curves, blur and noise follow the image and the style. Without it the style alone: light that
+    follows an image can follow its gaze, a cue for estimators that real light does not give."""
     max_log_gain: float = Field(default=2.0, gt=0, le=5)
     """Largest magnitude of the logarithm of a gain: 2 bounds gains to 0.14 … 7.4."""
     max_blur_px: float = Field(default=2.0, ge=0, le=10)
@@ -338,11 +341,14 @@ class EstimatorConfig(Config):
 
 PRESETS: dict[str, TrainingConfig] = {
     "demo": TrainingConfig(
-        refiner=RefinerConfig(num_features=16, mirrored=True),
-        discriminator=DiscriminatorConfig(gradient_penalty=0.01),
-        regularization=RegularizationConfig(identity=0.2, gradient=0.4),
-        stopping=StoppingConfig(evaluate_every=450, num_images=250, min_pupils_kept=0.6),
-        steps=900,
+        family="bilateral",
+        bilateral=BilateralConfig(
+            num_features=32, sees_image=False, max_blur_px=1.0, min_style_change_levels=24.0
+        ),
+        discriminator=DiscriminatorConfig(gradient_penalty=0.05, max_shift_px=2.0, max_tone=0.1),
+        regularization=RegularizationConfig(identity=0.2, gradient=0.0),
+        stopping=StoppingConfig(evaluate_every=300, num_images=250),
+        steps=1800,
         batch_size=16,
         learning_rate=1.5e-3,
         discriminator_learning_rate=1e-3,

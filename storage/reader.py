@@ -121,6 +121,12 @@ class Dataset:
             return self.read(0, stop)
         return self._gather(chosen)
 
+    def load_spread(self, count: int) -> SampleBlock:
+        """Return at most `count` valid rows, evenly spaced over the first shard: of many people."""
+        chosen = np.flatnonzero(self.read_valid()[: self.shard_rows(0).stop])
+        places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(np.intp)
+        return self._gather(chosen[places])
+
     def read_labels(self) -> dict[str, NDArray[np.float32]]:
         """Return the labels of all rows by name, float32 [N, …], without reading the images."""
         names = [label.name for label in self.info.spec.labels]

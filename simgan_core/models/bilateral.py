@@ -4,6 +4,7 @@ Every output pixel is a monotone function of the input pixel at its place, and t
 slowly from place to place: edges keep their places and their direction, so labels hold by
 construction. The curves come from a coarse grid that a low-resolution network predicts (HDRnet,
 Gharbi et al., SIGGRAPH 2017); slicing it costs a fraction of a convolution at full resolution.
+Predicted from the style alone, they are independent of all that the image shows, its label too.
 
 Shapes: N images, C channels, H × W pixels of any size, F feature maps, S segments of a tone curve,
 a grid of Gy × Gx cells, a style of Z numbers.
@@ -48,23 +49,31 @@ class BilateralRefiner(Refiner):
         self.config = config
         self.channels = channels
         features = config.num_features
-        self.encoder = nn.Sequential(
-            nn.Conv2d(channels, features, kernel_size=5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(features, 2 * features, kernel_size=3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(2 * features, 2 * features, kernel_size=3, stride=2, padding=1),
-            nn.ReLU(),
-        )
-        self.local = nn.Conv2d(2 * features, 4 * features, kernel_size=3, padding=1)
-        self.summary = nn.Linear(2 * features, 4 * features)
+        if config.sees_image:
+            self.encoder = nn.Sequential(
+                nn.Conv2d(channels, features, kernel_size=5, stride=2, padding=2),
+                nn.ReLU(),
+                nn.Conv2d(features, 2 * features, kernel_size=3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(2 * features, 2 * features, kernel_size=3, stride=2, padding=1),
+                nn.ReLU(),
+            )
+            self.local = nn.Conv2d(2 * features, 4 * features, kernel_size=3, padding=1)
+            self.summary = nn.Linear(2 * features, 4 * features)
         self.style = nn.Sequential(
             nn.Linear(STYLE_SIZE, 4 * features), nn.ReLU(), nn.Linear(4 * features, 4 * features)
         )
-        self.curves = nn.Conv2d(4 * features, channels * (1 + config.grey_segments), kernel_size=1)
-        self.degradation = nn.Linear(2 * features + STYLE_SIZE, 2)
+        maps = channels * (1 + config.grey_segments)
+        cells = config.grid_height * config.grid_width
+        self.curves: nn.Conv2d | nn.Linear
+        if config.sees_image:
+            self.curves = nn.Conv2d(4 * features, maps, kernel_size=1)
+            self.degradation = nn.Linear(2 * features + STYLE_SIZE, 2)
+        else:
+            self.curves = nn.Linear(4 * features, maps * cells)
+            self.degradation = nn.Linear(4 * features, 2)
         nn.init.normal_(self.curves.weight, std=0.01)
-        nn.init.zeros_(self.curves.bias)  # type: ignore[arg-type]  # Conv2d has one by default
+        nn.init.zeros_(self.curves.bias)  # type: ignore[arg-type]  # both have one by default
         nn.init.normal_(self.degradation.weight, std=0.05)
         nn.init.constant_(self.degradation.bias, _WEAK)
         self.register_buffer("noise", _white_noise(channels))
@@ -92,6 +101,8 @@ class BilateralRefiner(Refiner):
         strengths are before the sigmoid.
         """
         images, style = (each.to(self.curves.weight.dtype) for each in (images, style))
+        if not self.config.sees_image:
+            return self._predict_from_style(style)
         features = self.encoder(images)
         mean = features.mean(dim=(2, 3))
         down = pooling(features.shape[2], self.config.grid_height, features)
@@ -100,6 +111,11 @@ class BilateralRefiner(Refiner):
         everywhere = self.style(style) + self.summary(mean)
         curves = self.curves(functional.relu(local + everywhere[:, :, None, None]))
         return curves, self.degradation(torch.cat([mean, style], dim=1))
+
+    def _predict_from_style(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        features = functional.relu(self.style(style))
+        grid = (-1, self.config.grid_height, self.config.grid_width)
+        return self.curves(features).unflatten(1, grid), self.degradation(features)
 
     def through_curves(self, images: Tensor, grid: Tensor) -> Tensor:
         """Slice the grid at every pixel's place, and take the pixel through its tone curve."""

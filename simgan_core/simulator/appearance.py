@@ -71,6 +71,8 @@ class Person(Config):
     """Darkness of that fold, 0 to 1."""
     socket_depth_mm: Range = (1.0, 3.0)
     """Hollow between the lid and the brow."""
+    socket_shade: Range = (0.0, 0.0)
+    """Darkness of deep-set eyes under light from above: a soft shade over lids and eyeball."""
     bag_depth: Range = (0.1, 0.35)
     """Depth of the furrow under the lower lid."""
     moist_edge: Range = (0.05, 0.25)
@@ -130,6 +132,15 @@ class Shot(Config):
     """Radiance of a screen's or window's reflection that lies over iris and pupil."""
     lens_glare: Range = (0.0, 0.0)
     """Radiance of the reflection over part of a pair of glasses."""
+    crop_jitter_px: float = Field(default=0.0, ge=0)
+    """Standard deviation of a crop's place, on either axis, from badly found landmarks."""
+    crop_jitter_scale: float = Field(default=0.0, ge=0)
+    """Standard deviation of a crop's scale, as a share of it."""
+
+
+class Camera(Config):
+    """Distribution of the traits of a person's camera; each field is a range to sample from."""
+
     exposure: Range = (0.27, 0.33)
     """Mean radiance after the camera's automatic exposure."""
     gamma: Range = (2.1, 2.3)
@@ -144,10 +155,6 @@ class Shot(Config):
     """Standard deviation of the blur that rectification adds to the finished picture."""
     jpeg_quality: Range = (100.0, 100.0)
     """Quality of JPEG's luminance quantisation; 100 is no JPEG."""
-    crop_jitter_px: float = Field(default=0.0, ge=0)
-    """Standard deviation of a crop's place, on either axis, from badly found landmarks."""
-    crop_jitter_scale: float = Field(default=0.0, ge=0)
-    """Standard deviation of a crop's scale, as a share of it."""
 
 
 class Labels(Config):
@@ -157,8 +164,6 @@ class Labels(Config):
     """Positive upward."""
     yaw_deg: Range = (-28.0, 28.0)
     """Positive to the image's left."""
-    peaked: bool = False
-    """Triangular over the ranges rather than uniform."""
 
 
 class Appearance(Config):
@@ -168,6 +173,8 @@ class Appearance(Config):
     """Which way eyes look."""
     person: Person = Person()
     """Distribution of a person's traits."""
+    camera: Camera = Camera()
+    """Distribution of the traits of a person's camera."""
     shot: Shot = Shot()
     """Distribution of a shot's conditions."""
     equalized: bool = False
@@ -178,50 +185,48 @@ SYNTHETIC = Appearance()
 """A game engine's picture, as UnityEyes: clean, sharp, evenly lit, the whites of the eyes white."""
 
 REAL = Appearance(
-    labels=Labels(pitch_deg=(-23.0, 7.0), yaw_deg=(-26.0, 26.0), peaked=True),
+    labels=Labels(pitch_deg=(-23.0, 8.0), yaw_deg=(-26.0, 26.0)),
     person=Person(
-        iris_albedo=(0.01, 0.03),
-        iris_contrast=(0.1, 0.3),
-        limbal_ring=(0.0, 0.3),
-        limbus_blur_mm=(0.3, 0.8),
-        sclera_albedo=(0.36, 0.44),
-        skin_albedo=(0.44, 0.6),
-        lash_darkness=(0.65, 0.85),
-        glasses_share=0.1,
+        iris_albedo=(0.03, 0.15),
+        sclera_albedo=(0.6, 0.85),
+        skin_albedo=(0.2, 0.5),
+        socket_shade=(0.4, 0.8),
+        lash_darkness=(0.5, 0.85),
+        glasses_share=0.08,
+    ),
+    camera=Camera(
+        exposure=(0.15, 0.35),
+        gamma=(1.9, 2.5),
+        blur_px=(0.2, 1.0),
+        shot_noise=(0.001, 0.005),
+        read_noise=(0.0003, 0.0012),
+        jpeg_quality=(94.0, 99.0),
     ),
     shot=Shot(
-        ambient=(0.5, 0.7),
-        light_azimuth_deg=(-40.0, 40.0),
-        lid_shadow=(0.4, 0.5),
-        corner_shadow=(0.3, 0.4),
-        side_shadow=(0.0, 0.1),
-        light_slope=(-0.1, 0.1),
-        glint=(0.0, 0.6),
-        glint_size=(0.01, 0.09),
-        screen_veil=(0.0, 0.02),
-        lens_glare=(0.0, 0.1),
-        exposure=(0.2, 0.3),
-        gamma=(2.0, 2.3),
-        blur_px=(0.8, 1.1),
-        shot_noise=(0.003, 0.012),
-        read_noise=(0.001, 0.004),
-        resampling_blur_px=(0.35, 0.5),
-        jpeg_quality=(85.0, 97.0),
+        lid_shadow=(0.25, 0.45),
+        side_shadow=(0.0, 0.6),
+        light_slope=(-0.8, 0.8),
+        glint=(0.3, 1.5),
+        screen_veil=(0.0, 0.03),
+        lens_glare=(0.0, 0.08),
         crop_jitter_px=0.3,
         crop_jitter_scale=0.01,
     ),
     equalized=True,
 )
-"""A laptop's camera in an office: dark irises, shadowed whites, blur, noise, JPEG, some glasses.
+"""People before their laptops, as varied as MPIIGaze's: deep-set eyes in the shade, light from a
+side, shadows, skin and irises of many shades, each person's camera with its own exposure, blur,
+noise and JPEG, some glasses.
 
-Its gap to SYNTHETIC is mostly one that every image shares, since a refiner, being a function of the
-image, can learn no other: bright skin round eyes whose whites are grey, darker than the skin.
+Its gap to SYNTHETIC is above all one of light, smooth from place to place: a refiner can close it
+without moving an edge, one tone curve for the whole image cannot.
 """
 
 
 def draw_traits(appearance: Appearance, people: Keys, shots: Keys) -> dict[str, FloatArray]:
     """Draw the numbers of N scenes, each float32 [N], from their people's and their own keys."""
-    traits = _draw(appearance.person, people) | _draw(appearance.shot, shots)
+    traits = _draw(appearance.person, people) | _draw(appearance.camera, people)
+    traits |= _draw(appearance.shot, shots)
     traits |= _draw_gaze(appearance.labels, shots)
     return traits | _draw_light(traits) | _draw_details(appearance, people, shots)
 
@@ -241,20 +246,11 @@ def _draw_between(bounds: tuple[float, float], keys: Keys, name: str) -> FloatAr
 def _draw_gaze(labels: Labels, shots: Keys) -> dict[str, FloatArray]:
     """Draw the gaze's three components, as a left eye has them."""
     pitchyaw = [
-        np.radians(
-            _draw_triangular(bounds, shots, name)
-            if labels.peaked
-            else _draw_between(bounds, shots, name)
-        )
+        np.radians(_draw_between(bounds, shots, name))
         for bounds, name in ((labels.pitch_deg, "pitch"), (labels.yaw_deg, "yaw"))
     ]
     gaze = gaze_from_pitchyaw(np.stack(pitchyaw, axis=-1))
     return {f"gaze_{axis}": gaze[:, i].astype(np.float32) for i, axis in enumerate("xyz")}
-
-
-def _draw_triangular(bounds: tuple[float, float], keys: Keys, name: str) -> FloatArray:
-    draws = (_draw_between(bounds, keys, f"{name}.{half}") for half in ("first", "second"))
-    return np.asarray(sum(draws) / 2, np.float32)
 
 
 def _draw_light(traits: Traits) -> dict[str, FloatArray]:
@@ -286,7 +282,7 @@ def _draw_details(appearance: Appearance, people: Keys, shots: Keys) -> dict[str
         "light_slope_y": _draw_between(appearance.shot.light_slope, shots, "light_slope_y"),
         "shadow_angle": _draw_between(turn, shots, "shadow_angle"),
         "shadow_edge_mm": _draw_between((-6.0, 16.0), shots, "shadow_edge_mm"),
-        "shadow_blur_mm": _draw_between((1.0, 6.0), shots, "shadow_blur_mm"),
+        "shadow_blur_mm": _draw_between((2.5, 7.0), shots, "shadow_blur_mm"),
         "glare_angle": _draw_between(turn, shots, "glare_angle"),
         "glare_edge_mm": _draw_between((-4.0, 14.0), shots, "glare_edge_mm"),
         "glare_blur_mm": _draw_between((0.7, 6.0), shots, "glare_blur_mm"),

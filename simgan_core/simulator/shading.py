@@ -84,13 +84,17 @@ def shade_skin(patch: Patch) -> FloatArray:
 
 
 def illumination(patch: Patch) -> FloatArray:
-    """Return the light's strength [N, H, W] over the picture: a slope and a soft-edged shadow."""
+    """Return the light's strength [N, H, W] over the picture.
+
+    A slope, a soft-edged shadow over one side, and the shade in which deep-set eyes lie.
+    """
     traits, x, y = patch.traits, patch.x, patch.y
     slope_x, slope_y = traits["light_slope_x"], traits["light_slope_y"]
     slope = np.exp(slope_x * np.tanh(x / 20)) * np.exp(slope_y * np.tanh(y / 13))
     place = x * np.cos(traits["shadow_angle"]) + y * np.sin(traits["shadow_angle"])
     shadow = _sigmoid((place - traits["shadow_edge_mm"]) / traits["shadow_blur_mm"])
-    return slope * (1 - traits["side_shadow"] * shadow)
+    socket = _bump(x / 16.0) * _bump((y + 2.0) / 8.0)
+    return slope * (1 - traits["side_shadow"] * shadow) * (1 - traits["socket_shade"] * socket)
 
 
 def _skin_relief(patch: Patch) -> FloatArray:
@@ -199,12 +203,14 @@ def _through_lashes(patch: Patch) -> FloatArray:
     traits, x, above, below = patch.traits, patch.x, patch.above, patch.below
     # Upper lashes fan out: their roots' phase is shifted outward with height.
     roots = x - 0.05 * above * x
-    strands = 0.65 + 0.35 * np.cos(traits["lash_phase"] + 3.6 * roots)
+    strands = 0.75 + 0.25 * np.cos(traits["lash_phase"] + 3.6 * roots)
     reach = np.clip(1 - above / traits["lash_mm"], 0, 1) * _inside(above + 0.5, 0.8)
     edge = _bump((above + 0.1) / traits["lid_edge_mm"])
-    near = _near_lids(patch)
+    # Lashes and the margin's dark line end with the opening; a faint fold goes on past the corners.
+    opening = np.clip((patch.lower - patch.upper) / 2.0, 0, 1)
+    near = _near_lids(patch) * (0.25 + 0.75 * opening)
     upper = traits["lash_darkness"] * near * np.maximum(edge, reach * strands)
-    lower_strands = 0.7 + 0.3 * np.cos(traits["lash_phase"] + 2.6 * x)
+    lower_strands = 0.85 + 0.15 * np.cos(traits["lash_phase"] + 2.6 * x)
     lower_reach = np.clip(1 - below / 1.6, 0, 1) * _inside(below + 0.2, 0.8)
     lower = 0.3 * traits["lash_darkness"] * near * lower_reach * lower_strands
     return np.asarray((1 - upper) * (1 - lower))

@@ -97,7 +97,7 @@ def _without(
             name, changed = "no averaging", {"ema_decay": 0.0}
         case "residual":
             name, refiner = "no residual", {**config.refiner.model_dump(), "residual": False}
-            if config.refiner.residual:
+            if config.family == "convolutional" and config.refiner.residual:
                 # One that does not start by returning its input has to learn that first.
                 steps = max(config.refiner_pretraining_steps, 500)
                 changed = {"refiner": refiner, "refiner_pretraining_steps": steps}

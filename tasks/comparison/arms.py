@@ -82,10 +82,10 @@ class ComparisonConfig(Config):
 
 
 DEMO = ComparisonConfig(
-    arms=("synthetic", "tone_matched", "refined", "real"),
+    arms=("synthetic", "tone_matched", "synthetic_augmented", "refined", "real"),
     methods=(),
     shares=(),
     match_labels="never",
 )
-"""What fits in the few minutes of a demo. Its grey whites shrink the yaw that estimators predict on
-"real" images, so that matched labels would be too narrow (docs/decisions.md)."""
+"""What fits in the few minutes of a demo. Its shaded eyes shrink the angles that estimators predict
+on "real" images, so that matched labels would be too narrow (docs/decisions.md)."""

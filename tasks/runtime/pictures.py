@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 Pixels = NDArray[np.uint8]
 
 GAP_PX = 2
 PAPER = 255
+MARGIN_PX = 64
+"""Width of the column of row labels."""
 
 
 def as_8_bits(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Pixels:
@@ -41,12 +43,29 @@ def columns(rows: Sequence[Pixels], num_columns: int, zoom: int = 2) -> Pixels:
 
 
 def before_after(synthetic: Pixels, refined: Pixels, real: Pixels, num_columns: int = 10) -> Pixels:
-    """Lay out pairs of rows, synthetic above the same images refined, and real ones below."""
-    rows: list[Pixels] = []
+    """Lay out pairs of rows, synthetic above the same images refined, and real ones below.
+
+    Every row has its name on the left.
+    """
+    rows: list[tuple[str, Pixels]] = []
     for start in range(0, min(len(synthetic), 3 * num_columns), num_columns):
-        rows += [synthetic[start : start + num_columns], refined[start : start + num_columns]]
-    rows += [real[start : start + num_columns] for start in (0, num_columns)]
-    return columns(rows, num_columns)
+        part = slice(start, start + num_columns)
+        rows += [("synthetic", synthetic[part]), ("refined", refined[part])]
+    rows += [("real", real[start : start + num_columns]) for start in (0, num_columns)]
+    sheet = columns([images for _, images in rows], num_columns)
+    return _with_row_labels(sheet, [name for name, _ in rows])
+
+
+def _with_row_labels(sheet: Pixels, labels: Sequence[str]) -> Pixels:
+    """Add a margin on the left, in which each of the equally high rows has its label."""
+    margin = np.full((len(sheet), MARGIN_PX, *sheet.shape[2:]), PAPER, np.uint8)
+    picture = Image.fromarray(np.concatenate([margin, sheet], axis=1))
+    draw = ImageDraw.Draw(picture)
+    row_px = (len(sheet) + GAP_PX) / len(labels)
+    ink = 0 if picture.mode == "L" else (0, 0, 0)
+    for row, label in enumerate(labels):
+        draw.text((MARGIN_PX - 6, (row + 0.5) * row_px), label, fill=ink, anchor="rm")
+    return np.asarray(picture)
 
 
 def refinement_progress(samples: Mapping[int, Pixels], num_columns: int = 10) -> Pixels:

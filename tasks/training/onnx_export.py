@@ -146,6 +146,15 @@ class _Bilateral:
 
     def _prediction(self, images: str, style: str) -> tuple[str, str]:
         graph, refiner = self._graph, self._refiner
+        hidden = self._linear(refiner.style[0], style)
+        hidden = self._linear(refiner.style[2], graph.add("Relu", hidden))
+        if not refiner.config.sees_image:
+            hidden = graph.add("Relu", hidden)
+            cells = self._linear(refiner.curves, hidden)
+            maps = refiner.channels * (1 + refiner.config.grey_segments)
+            shape = graph.integers(0, maps, refiner.config.grid_height, refiner.config.grid_width)
+            grid = graph.add("Reshape", cells, shape)
+            return grid, self._linear(refiner.degradation, hidden)
         features = images
         height, width = self._size
         for layer in refiner.encoder:
@@ -159,8 +168,6 @@ class _Bilateral:
         down = graph.weight(pooling(height, refiner.config.grid_height, like))
         across = graph.weight(pooling(width, refiner.config.grid_width, like).T)
         pooled = graph.add("MatMul", graph.add("MatMul", down, features), across)
-        hidden = self._linear(refiner.style[0], style)
-        hidden = self._linear(refiner.style[2], graph.add("Relu", hidden))
         hidden = graph.add("Add", hidden, self._linear(refiner.summary, mean))
         everywhere = graph.add("Unsqueeze", hidden, graph.integers(2, 3))
         local = graph.add("Add", _convolved(graph, refiner.local, pooled), everywhere)

@@ -54,6 +54,7 @@ def test_each_part_that_a_training_has_is_left_out_once() -> None:
     assert found["global adversary"].discriminator.scope == "global"
     assert len(set(found.values())) == len(found)
     assert list(variants(PRESETS["stable"], None, ("history",))) == ["as it is", "no history"]
+    assert list(variants(PRESETS["bilateral"], None, ("residual",))) == ["as it is"]
 
 
 def test_label_matching_is_added_where_a_training_has_none_and_else_left_out() -> None:

@@ -15,7 +15,7 @@ from flows.cli.terminal import terminal_output
 prepare()
 with terminal_output("normal"):  # it sets what Prefect reads when it is imported
     from flows import demo
-from simgan_core.config import PRESETS, RefinerConfig, StoppingConfig
+from simgan_core.config import PRESETS, StoppingConfig
 
 demo.NUM_SYNTHETIC, demo.NUM_REAL = 45, 60
 demo.ESTIMATOR = demo.ESTIMATOR.model_copy(update={"steps": 4})
@@ -23,7 +23,6 @@ small = {
     "steps": 4,
     "batch_size": 4,
     "discriminator_pretraining_steps": 2,
-    "refiner": RefinerConfig(num_features=4, num_blocks=1),
     "stopping": StoppingConfig(evaluate_every=4, num_images=20),
 }
 PRESETS["demo"] = PRESETS["demo"].model_copy(update=small)
@@ -72,7 +71,8 @@ def test_demo_ends_in_a_table_and_owns_up_that_real_is_rendered(
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["num_test"] == 24
-    assert all(result[arm]["error_deg"] > 0 for arm in ("synthetic", "refined", "real"))
+    arms = ("synthetic", "tone_matched", "refined", "real")
+    assert all(result[arm]["error_deg"] > 0 for arm in arms)
     assert len(result["refined_minus_synthetic"]["ci95"]) == 2
     assert result["pupil_shift_px"].keys() == {"mean", "sd", "median"}
     assert "Both domains of this demo are rendered" in done.stderr

@@ -14,7 +14,7 @@ import functools
 import simgan_core.config as config
 
 config.PRESETS["demo"] = config.PRESETS["demo"].model_copy(update={
-    "steps": 4, "batch_size": 4, "refiner": config.RefinerConfig(num_features=4, num_blocks=1)})
+    "steps": 4, "batch_size": 4})
 config.EstimatorConfig = functools.partial(config.EstimatorConfig, steps=2, batch_size=8)
 """
 SHOW = """

@@ -98,6 +98,19 @@ def test_loading_a_number_of_rows_takes_the_first_valid_ones(
     assert len(block.images) == len(rows)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 99])
+def test_a_spread_of_rows_covers_the_first_shard_without_those_that_are_not_valid(
+    tmp_path: Path, spec: DatasetSpec, write_dataset: Write, count: int
+) -> None:
+    write_dataset(str(tmp_path / "d"), spec)
+    dataset = open_dataset(str(tmp_path / "d"))
+    valid = [row for row in dataset.shard_rows(0) if row != 7]
+    places = np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int)
+    block = dataset.load_spread(count)
+    assert block.ids == [f"eye/{valid[place]}" for place in places]
+    assert len(block.images) == len(block.ids)
+
+
 def test_names_labels_and_flags_are_read_without_the_images(
     tmp_path: Path, spec: DatasetSpec, write_dataset: Write, make_block: Blocks
 ) -> None:

@@ -12,7 +12,7 @@ from tasks.comparison.reporting.tables import adaptation
 from tasks.runtime.pictures import data_uri
 
 BEFORE_AFTER_CAPTION = (
-    "Rows in pairs: synthetic, and the same images refined. The last two rows: real images."
+    "Synthetic images, the same ones refined below them, and real images of the test set."
 )
 
 

@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 REGISTERED_MODEL = "estimator"
 MAX_SHIFT_PAIRS = 4000
 MAX_TEST_PICTURES = 60
+REAL_IMAGES_SHOWN = 20
 _HEADLINE_ARMS = ("synthetic", "refined", "real", "tone_matched", "real_refined")
 _HEADLINE_DIFFERENCES = ("refined_minus_synthetic", "real_refined_minus_real")
 _WRITING = "writing charts and report"
@@ -224,13 +225,16 @@ def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]
 
 def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.uint8]:
     first = comparison.arms[0].datasets or (comparison.test,)
-    urls = (comparison.synthetic or first[0], comparison.refined or first[0], comparison.test)
-    shown = [comparison.datasets[url] for url in urls]
-    images = [
+    shown = [
+        comparison.datasets[url]
+        for url in (comparison.synthetic or first[0], comparison.refined or first[0])
+    ]
+    synthetic, refined = (
         as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES * styles)[::styles])
         for info, styles in zip(shown, map(num_styles, shown), strict=True)
-    ]
-    return before_after(images[0], images[1], images[2])
+    )
+    test = datasets.open(comparison.datasets[comparison.test])
+    return before_after(synthetic, refined, as_8_bits(test.load_spread(REAL_IMAGES_SHOWN).images))
 
 
 def _count_evaluations(comparison: Comparison) -> int:
@@ -383,7 +387,7 @@ def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) 
     create_image_artifact(
         data_uri(picture),
         key="before-after",
-        description="Rows in pairs: synthetic, and the same images refined; below, real images.",
+        description="Synthetic images, the same ones refined below them, and real images.",
     )
     for chart in charts:
         create_image_artifact(

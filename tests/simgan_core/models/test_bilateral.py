@@ -63,6 +63,17 @@ def test_pupils_stay_where_they_are_whatever_the_weights() -> None:
     assert max(shifts) < 0.5
 
 
+def test_without_the_image_one_style_gives_every_image_the_same_curves_blur_and_noise() -> None:
+    config = BilateralConfig(sees_image=False)
+    refiner, images = BilateralRefiner(config, channels=1), random_images(5)
+    one_style = styles(1).expand(5, -1)
+    for predicted in refiner.predict(images, one_style):
+        torch.testing.assert_close(predicted, predicted[:1].expand_as(predicted), rtol=0, atol=0)
+    curves, _ = refiner.predict(images, styles(5))
+    assert curves.shape == (5, 3, 4, 6)
+    assert curves.std(dim=0).mean() > 0
+
+
 def test_an_image_is_refined_the_same_alone_and_in_a_batch() -> None:
     refiner, images, style = random_bilateral_refiner(0.3), random_images(5), styles(5)
     together = refiner(images, style)

@@ -5,6 +5,7 @@ from simgan_core.data.augmentation import shift_and_scale
 from simgan_core.data.images import to_network, to_pixels
 from simgan_core.data.preprocess import equalize
 from simgan_core.quality.alignment import Alignment, align, mean_image
+from simgan_core.simulator.appearance import REAL
 from simgan_core.simulator.eyes import render, sample_scenes
 
 
@@ -40,7 +41,9 @@ def test_the_warning_names_what_does_not_match() -> None:
 
 def test_crops_that_match_are_no_worse_for_another_look(eyes) -> None:
     synthetic = torch.from_numpy(equalize(eyes.numpy()))
-    scenes = sample_scenes("real", 800, seed=2)
+    grey_whites = {"sclera_albedo": (0.2, 0.3), "skin_albedo": (0.5, 0.6)}
+    look = REAL.model_copy(update={"person": REAL.person.model_copy(update=grey_whites)})
+    scenes = sample_scenes("real", 800, seed=2, appearance=look)
     real = torch.from_numpy(render(scenes[~scenes.is_right], "crop", 35, 55).images)
     found = align(mean_image(synthetic), mean_image(real))
     assert 0.5 < found.correlation < 0.8

@@ -6,7 +6,7 @@ import pytest
 from simgan_core.data.preprocess import equalize
 from simgan_core.errors import InputError
 from simgan_core.gaze import pitchyaw_from_gaze
-from simgan_core.simulator.appearance import REAL, SYNTHETIC, Labels, Person, Shot
+from simgan_core.simulator.appearance import REAL, SYNTHETIC, Camera, Labels, Person, Shot
 from simgan_core.simulator.eyes import Rendered, render, sample_scenes
 
 WHOLE_LABEL_RANGE = Labels(pitch_deg=(-26, 11), yaw_deg=(-30, 30))
@@ -168,17 +168,43 @@ def equalized() -> dict[str, Rendered]:
     return {d: dataclasses.replace(crop, images=equalize(crop.images)) for d, crop in crops.items()}
 
 
+def skin_levels(rendered: Rendered) -> np.ndarray:
+    """Return the median level [N] of the skin under each eye."""
+    return np.median(rendered.images[:, -5:, :, 0].astype(float), axis=(1, 2))
+
+
 def test_with_equal_tones_whites_outshine_the_skin_in_the_synthetic_domain_alone(equalized):
     lead = {}
     for domain, rendered in equalized.items():
-        images, each = rendered.images[..., 0].astype(float), np.arange(200)[:, None]
+        images, each = rendered.images[..., 0].astype(float), np.arange(len(rendered.images))
         pupil = rendered.pupil_px[:, None]
         beside = (pupil + 1.25 * (rendered.iris_px - pupil)).astype(int)[:, [0, 16]]
-        whites = images[each, beside[..., 1], beside[..., 0]]
-        skin = np.median(images[:, -5:], axis=(1, 2))
-        lead[domain] = np.median(whites.mean(axis=1) - skin)
-    assert lead["synthetic"] > 60
-    assert lead["real"] < -60
+        whites = images[each[:, None], beside[..., 1], beside[..., 0]]
+        lead[domain] = np.percentile(whites.mean(axis=1) - skin_levels(rendered), [10, 50, 90])
+    assert lead["synthetic"].min() > 0
+    assert lead["synthetic"][1] > 60
+    assert lead["real"][0] < -60
+    assert abs(lead["real"][1]) < 30
+    assert lead["real"][2] > 60
+
+
+def test_real_people_differ_in_the_shade_of_their_eyes_and_in_the_sharpness_of_their_cameras():
+    scenes = sample_scenes("real", 450, seed=1)
+    rendered = render(scenes, "crop")
+    images = rendered.images[..., 0].astype(float)
+    shade = images[:, 12:24, 15:45].mean(axis=(1, 2)) - skin_levels(rendered)
+    finest = (np.abs(np.fft.fft2(images)) ** 2)[:, 15:20, 25:35].mean(axis=(1, 2))
+    people = [scenes.person == person for person in range(15)]
+    assert np.std([shade[person].mean() for person in people]) > 20
+    sharpness = [np.median(finest[person]) for person in people]
+    assert max(sharpness) > 6 * min(sharpness)
+
+
+def test_people_keep_their_cameras():
+    scenes = sample_scenes("real", 60, seed=0)
+    for name in Camera.model_fields:
+        np.testing.assert_array_equal(scenes.traits[name][:30], scenes.traits[name][30:])
+    assert len(np.unique(scenes.traits["blur_px"])) == 15
 
 
 def test_with_equal_tones_the_real_domain_is_still_blurred(equalized):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tasks.runtime.pictures import (
     GAP_PX,
+    MARGIN_PX,
     PAPER,
     as_8_bits,
     before_after,
@@ -41,10 +42,23 @@ def test_16_bits_are_shown_by_their_upper_half() -> None:
     assert as_8_bits(np.array([9], np.uint8)).tolist() == [9]
 
 
-def test_refined_rows_lie_below_their_originals_and_real_ones_last() -> None:
-    sheet = before_after(shades(*range(1, 4)), shades(*range(11, 14)), shades(90, 91, 92), 2)
-    first = [int(sheet[row * (3 * 2 + GAP_PX), 0]) for row in range(6)]
+@pytest.mark.parametrize("channels", [1, 3])
+def test_refined_rows_lie_below_their_originals_and_real_ones_last(channels: int) -> None:
+    synthetic, refined, real = (
+        shades(*values, channels=channels) for values in ((1, 2, 3), (11, 12, 13), (90, 91, 92))
+    )
+    sheet = before_after(synthetic, refined, real, 2)
+    first = [sheet[row * (3 * 2 + GAP_PX), MARGIN_PX].max() for row in range(6)]
     assert first == [1, 11, 3, 13, 90, 92]
+
+
+def test_every_row_of_a_before_and_after_has_a_label_beside_it() -> None:
+    images = np.zeros((10, 35, 55, 1), np.uint8)
+    margin = before_after(images, images, images)[:, :MARGIN_PX]
+    rows = [margin[row * (70 + GAP_PX) :][:70] for row in range(3)]
+    assert all((row[10:-10] < PAPER).any() for row in rows)
+    assert all((row[:10] == PAPER).all() for row in rows)
+    assert not np.array_equal(rows[0], rows[1])
 
 
 def test_progress_has_the_first_step_on_top() -> None:

@@ -47,10 +47,13 @@ def test_onnxruntime_refines_as_pytorch_does(
         assert np.abs(expected.astype(int) - images.astype(int)).max() > white / 20
 
 
+@pytest.mark.parametrize("sees_image", [True, False])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_onnxruntime_refines_in_styles_as_pytorch_does(tmp_path: Path, channels: int) -> None:
+def test_onnxruntime_refines_in_styles_as_pytorch_does(
+    tmp_path: Path, channels: int, sees_image: bool
+) -> None:
     torch.manual_seed(0)
-    refiner = BilateralRefiner(BilateralConfig(grey_segments=3), channels)
+    refiner = BilateralRefiner(BilateralConfig(grey_segments=3, sees_image=sees_image), channels)
     torch.nn.init.normal_(refiner.curves.weight, std=0.3)
     config = TrainingConfig(family="bilateral", bilateral=refiner.config)
     metadata = {"image_height": 35, "image_width": 55, "preprocess": "none", "pixels": "uint8"}
