@@ -415,7 +415,7 @@ def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> N
 
     Beside it, in turn, what it would do without each of three things.
     """
-    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
+    from tasks.refinement import backends, refine  # noqa: PLC0415  after `prepare`
 
     make_refiner(folder / "refiner.pt", **SMALL)
     make_synthetic(str(folder / "synthetic.zarr"), num_rows, min(16384, num_rows // 4))
@@ -440,7 +440,10 @@ def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> N
         idle_s[name].append(gpu.idle_s)
         return made
 
-    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+    with (
+        patch.object(backends, "BulkRefiner", WaitingRefiner),
+        patch.object(refine, "inspect", _inspect_by_waiting),
+    ):
         seconds = _interleaved({name: partial(changed, name) for name in changes}, rounds)
     rates = {name: num_rows / np.array(values) for name, values in seconds.items()}
     for name, each in rates.items():
@@ -458,7 +461,7 @@ def waiting(folder: Path, num_rows: int, rounds: int, results: ResultsFile) -> N
 
 def checks(folder: Path, rounds: int) -> None:
     """Print what it costs to hold every shard that is read against its record."""
-    from tasks.refinement import refine  # noqa: PLC0415  after `prepare`
+    from tasks.refinement import backends, refine  # noqa: PLC0415  after `prepare`
 
     def unchecked() -> None:
         with patch.object(reader.Dataset, "_require_whole"):
@@ -470,7 +473,10 @@ def checks(folder: Path, rounds: int) -> None:
     }
     make_refiner(folder / "refiner.pt", **SMALL)
     make_synthetic(str(folder / "synthetic.zarr"), 12 * 16384, 16384)
-    with patch.multiple(refine, BulkRefiner=WaitingRefiner, inspect=_inspect_by_waiting):
+    with (
+        patch.object(backends, "BulkRefiner", WaitingRefiner),
+        patch.object(refine, "inspect", _inspect_by_waiting),
+    ):
         _print_cost("waiting for an H100", _interleaved(cases, rounds))
     subprocess.run(["rm", "-rf", str(folder / "synthetic.zarr")], check=True)
     make_synthetic(str(folder / "synthetic.zarr"), 2048, 1024)
