@@ -123,9 +123,12 @@ class Dataset:
 
     def load_spread(self, count: int) -> SampleBlock:
         """Return at most `count` valid rows, evenly spaced over the first shard: of many people."""
-        chosen = np.flatnonzero(self.read_valid()[: self.shard_rows(0).stop])
-        places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(np.intp)
-        return self._gather(chosen[places])
+        return self._gather(np.flatnonzero(self.read_valid())[self.spread(count)])
+
+    def spread(self, count: int) -> NDArray[np.intp]:
+        """Return the places of the rows of `load_spread` among the valid rows, int64 [≤ count]."""
+        num_valid = int(np.count_nonzero(self.read_valid()[: self.shard_rows(0).stop]))
+        return np.linspace(0, num_valid - 1, min(count, num_valid)).astype(np.intp)
 
     def read_labels(self) -> dict[str, NDArray[np.float32]]:
         """Return the labels of all rows by name, float32 [N, …], without reading the images."""

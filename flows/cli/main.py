@@ -377,10 +377,7 @@ def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
     outcome = _comparison_outcome(
         demo_flow(str(folder), seed), "simgan ingest --help   (the same with your own images)"
     )
-    note = (
-        'Both domains of this demo are rendered: "real" stands for a rendered imitation of a '
-        "laptop's camera, with its own people.\n"
-    )
+    note = 'Both domains of this demo are rendered: "real" imitates a laptop\'s camera.\n'
     return Outcome(outcome.result, note + outcome.text)
 
 

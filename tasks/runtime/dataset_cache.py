@@ -79,6 +79,13 @@ class DatasetCache:
         block = self._loaded.get(info.digest)
         return (self.open(info).load(max_rows=count) if block is None else block).images[:count]
 
+    def spread_images(self, info: DatasetInfo, count: int) -> Images:
+        """Return valid images [≤ count, H, W, C], evenly spaced over the first shard."""
+        block, dataset = self._loaded.get(info.digest), self.open(info)
+        if block is None:
+            return dataset.load_spread(count).images
+        return block.images[dataset.spread(count)]
+
 
 @lru_cache(maxsize=1)
 def _of_this_process(max_bytes: int) -> DatasetCache:

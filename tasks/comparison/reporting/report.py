@@ -233,8 +233,8 @@ def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.
         as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES * styles)[::styles])
         for info, styles in zip(shown, map(num_styles, shown), strict=True)
     )
-    test = datasets.open(comparison.datasets[comparison.test])
-    return before_after(synthetic, refined, as_8_bits(test.load_spread(REAL_IMAGES_SHOWN).images))
+    real = datasets.spread_images(comparison.datasets[comparison.test], REAL_IMAGES_SHOWN)
+    return before_after(synthetic, refined, as_8_bits(real))
 
 
 def _count_evaluations(comparison: Comparison) -> int:

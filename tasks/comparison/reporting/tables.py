@@ -10,7 +10,7 @@ def table(results: Results) -> str:
     """The results as a Markdown table with the verdict below it."""
     measure = ERROR_METRICS[results.measure]
     lines = [
-        f"| trained on | {measure.noun} on real test images | 95% interval | {measure.within} |",
+        f"| trained on | {measure.noun} | 95% interval | {measure.within} |",
         "|---|---:|---:|---:|",
     ]
     for arm in results.arms.values():
@@ -19,7 +19,7 @@ def table(results: Results) -> str:
             f"| {arm.title} | {measure.with_unit(arm.error)} | {low:.2f}–{high:.2f}{measure.unit} "
             f"| {arm.within:.1%} |"
         )
-    rules = f"Protocol: {results.protocol.title}; {results.num_test:,} test images."
+    rules = f"Protocol: {results.protocol.title}; {results.num_test:,} real test images."
     matched = [] if results.label_matching is None else [str(results.label_matching)]
     return "\n".join([*lines, "", rules, *matched, *adaptation(results), results.verdict])
 
