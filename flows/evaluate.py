@@ -101,7 +101,7 @@ def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list
     """Train every estimator of a comparison, or find it where an earlier run left it."""
     found = find_estimates(plan)
     missing = [job for job in plan.jobs if job.name not in found]
-    # A slot is asked for where something is computed alone: Prefect takes seconds to grant one.
+    # Where nothing is to be computed, no slot is waited for that another run may hold.
     if missing:
         # Tasks are told to stop before their runner waits for them.
         with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
