@@ -269,10 +269,10 @@ def peak_kibibytes() -> int:
     return int(found[1])
 
 
-def write_records(url: str, num_shards: int) -> DatasetInfo:
-    """Write a complete dataset of so many shards without the shards: what opening it reads."""
-    spec = DatasetSpec(
-        num_rows=num_shards * 16384,
+def spec_of_eyes(num_shards: int, rows_of_shard: int) -> DatasetSpec:
+    """Return the specification of a dataset of so many shards of grey eyes."""
+    return DatasetSpec(
+        num_rows=num_shards * rows_of_shard,
         height=35,
         width=55,
         channels=1,
@@ -281,7 +281,14 @@ def write_records(url: str, num_shards: int) -> DatasetInfo:
         domain="synthetic",
         source={"name": "benchmark"},
         preprocess="none",
+        rows_per_chunk=1024,
+        rows_per_shard=rows_of_shard,
     )
+
+
+def write_records(url: str, num_shards: int) -> DatasetInfo:
+    """Write a complete dataset of so many shards without the shards: what opening it reads."""
+    spec = spec_of_eyes(num_shards, 16384)
     records = [
         ShardRecord(
             shard=shard,
@@ -382,19 +389,7 @@ def refine_asleep(synthetic: str, to: str, shards: list[int], compute_s: float) 
 
 def write_noise(to: str, num_shards: int) -> None:
     """Write a dataset of shards that no codec makes smaller."""
-    spec = DatasetSpec(
-        num_rows=num_shards * ROWS_OF_SHARD,
-        height=35,
-        width=55,
-        channels=1,
-        dtype="uint8",
-        labels=(GAZE,),
-        domain="synthetic",
-        source={"name": "noise"},
-        preprocess="none",
-        rows_per_chunk=1024,
-        rows_per_shard=ROWS_OF_SHARD,
-    )
+    spec = spec_of_eyes(num_shards, ROWS_OF_SHARD)
     writer = DatasetWriter.open(to, spec)
     generator = np.random.default_rng(0)
     size = (ROWS_OF_SHARD, 35, 55, 1)

@@ -130,11 +130,10 @@ def test_an_interrupted_refinement_ends_with_the_same_digest(
 def test_the_gate_rejects_rows_of_a_model_that_moves_pupils(synthetic: str, tmp_path: Path) -> None:
     class Shifted(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return images.roll(3, dims=3)
+            return images.roll(2, dims=3)  # as far as the pupil fit surely follows
 
     info = refined(synthetic, export_pt2(tmp_path / "m.pt2", Shifted()), tmp_path / "r", gate=1.5)
-    # Pupils in dark irises are found nowhere for sure, and pass.
-    assert info.num_rejected > NUM_ROWS / 3
+    assert info.num_rejected > NUM_ROWS / 2
 
 
 class RandomNoise(nn.Module):
