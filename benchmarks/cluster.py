@@ -53,6 +53,8 @@ from tests.s3_proxy import S3Proxy
 
 LATENCY_S = 0.02
 ROWS_OF_SHARD = 2048
+NUM_WORKERS = (1, 2, 4, 8)
+"""Processes of the load test, in turn."""
 SERVER_IDLE_S = 10
 """After a command its local Prefect server ends; by then all ends of tasks are noted."""
 
@@ -79,6 +81,8 @@ def main() -> None:
     parser.add_argument("--compute", type=float, default=4.0, help="seconds that a shard takes")
     parser.add_argument("--refined", type=int, default=32, help="shards that are refined")
     given = parser.parse_args()
+    if given.refined < max(NUM_WORKERS):
+        parser.error(f"--refined should be at least {max(NUM_WORKERS)}, a shard for each worker")
     # The local Prefect server of each run lives on for some seconds.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
@@ -332,7 +336,7 @@ def measure_scaling(num_shards: int, compute_s: float, megabytes_per_s: float) -
             flush=True,
         )
         alone = None
-        for num_workers in (1, 2, 4, 8):
+        for num_workers in NUM_WORKERS:
             to = f"s3://datasets/refined-{num_workers}.zarr"
             DatasetWriter.open(to, open_dataset(synthetic).info.spec)
             with multiprocessing.get_context("spawn").Pool(num_workers) as workers:
