@@ -7,6 +7,7 @@ import gc
 import json
 import sys
 from contextlib import nullcontext
+from importlib import import_module
 from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,14 +49,18 @@ from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.runtime.paths import refused_place
 
-FLOW_COMMANDS = {
-    (name,)
-    for name in (
-        *("simulate", "ingest", "train", "refine", "evaluate", "compare", "pipeline"),
-        *("ablate", "demo"),
-    )
+FLOW_MODULES = {
+    "simulate": "flows.simulate",
+    "ingest": "flows.ingest",
+    "train": "flows.train",
+    "refine": "flows.refine",
+    "evaluate": "flows.evaluate",
+    "compare": "flows.evaluate",
+    "pipeline": "flows.pipeline",
+    "ablate": "flows.ablate",
+    "demo": "flows.demo",
 }
-"""First words of the commands that run a flow, and so need Prefect's server."""
+"""Modules of the flows by the first words of commands; such a command needs Prefect's server."""
 GARBAGE_COLLECTION_THRESHOLD = 10_000
 UNTRACKED_COMMANDS = {"simulate", "ingest"}
 """Those of them that record nothing in MLflow."""
@@ -420,6 +425,9 @@ def launch(
         terminal_output("quiet" if quiet else "verbose" if verbose else "normal"),
         prefect_for_flows(home) if runs_a_flow else nullcontext(),
     ):
+        if runs_a_flow:
+            import_module(FLOW_MODULES[tokens[0]])
+        _collect_garbage_from_now_on()
         outcome = command(*bound.args, **bound.kwargs)
     if isinstance(outcome, Outcome):
         say(outcome.text, sys.stderr if json_output else sys.stdout)
@@ -427,15 +435,19 @@ def launch(
             print(json.dumps(outcome.result))  # noqa: T201
 
 
+def _collect_garbage_from_now_on() -> None:
+    """Collect what becomes garbage later, and look no more at what has been imported."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
+    gc.enable()
+
+
 def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
-    return tokens[:1] in FLOW_COMMANDS and bound.arguments.get("from_mlflow") is None
+    return bool(tokens) and tokens[0] in FLOW_MODULES and bound.arguments.get("from_mlflow") is None
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    # Imports allocate a million objects that stay. Looked through after every 700 allocations, as
-    # is Python's default, they cost a quarter of a short command's processor time.
-    gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, InputError, StorageError, ValidationError) as error:
