@@ -25,6 +25,9 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_DOWN = 10.0
 SECONDS_TO_STOP = 4.0
 FAILED = 1
+NO_HEARTBEATS = '{"heartbeat_frequency": null}'
+"""Value of PREFECT_FLOWS for flows on the local server, where no automation looks for heartbeats:
+each flow run would wait for up to a second, at its end, for the thread that sends them."""
 
 
 def require_tracking() -> None:
@@ -51,6 +54,8 @@ def use_prefect(home: Path) -> str:
     if api is None:
         server = LocalServer(home)
         os.environ["PREFECT_API_URL"] = server.use()
+        if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ:
+            os.environ.setdefault("PREFECT_FLOWS", NO_HEARTBEATS)
         return f"its log is {server.log}"
     require_prefect(api)
     return "start it, or unset PREFECT_API_URL"

@@ -10,6 +10,7 @@ python -P -m tasks.ops.local_server FOLDER IDLE_SECONDS
 """
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -224,12 +225,15 @@ def serve(folder: Path, idle_s: float) -> None:
     # The UI's pages ask this API. Prefect reads its settings as it is imported.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
 
+    gc.disable()  # what is imported stays, and there is much of it
     import uvicorn  # noqa: PLC0415  commands that only read the record need neither
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
     config = uvicorn.Config(
         repeating_when_locked(create_app()), log_level="warning", timeout_graceful_shutdown=5
     )
+    gc.freeze()
+    gc.enable()
     server = uvicorn.Server(config)
     record = folder / "local-server.json"
     with atomic_write(record) as file:

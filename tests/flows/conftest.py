@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.servers import NO_HEARTBEATS
 from simgan_core.simulator.eyes import Scenes, render
 from storage.schema import GAZE, PUPIL_PX, Domain
 from tasks.ops.prefect_setup import connect, prepare_server
@@ -41,6 +42,7 @@ def environment(workplace: Path) -> Iterator[dict[str, str]]:
         "SIMGAN_HOME": str(workplace / "home"),
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_FLOWS": NO_HEARTBEATS,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     surroundings = {**os.environ, **own}

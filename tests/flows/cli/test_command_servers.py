@@ -1,16 +1,20 @@
 """Servers that a command needs: named before it begins, and when they go away during it."""
 
+import os
 import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from prefect.settings import Settings
 
 from flows.cli.servers import prefect_for_flows, require_tracking, use_prefect
 from simgan_core.errors import InputError, UnavailableError
+from tasks.ops.local_server import LocalServer
 from tests.http_statuses import StatusServer
 
 
@@ -34,6 +38,18 @@ def test_a_server_that_is_named_is_used_and_no_other_is_started(
     assert use_prefect(tmp_path) == "start it, or unset PREFECT_API_URL"
     assert prefect.asked == ["/api/health"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flows_send_heartbeats_to_a_server_that_is_named_and_none_to_the_local_one(
+    prefect: StatusServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with patch.dict(os.environ):
+        use_prefect(tmp_path)
+        assert Settings().flows.heartbeat_frequency is not None
+        monkeypatch.setattr(LocalServer, "use", lambda _: f"{prefect.url}/api")
+        del os.environ["PREFECT_API_URL"]
+        use_prefect(tmp_path)
+        assert Settings().flows.heartbeat_frequency is None
 
 
 def test_an_error_while_the_server_answers_stays_what_it_was(
