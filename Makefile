@@ -14,11 +14,11 @@ demo: install
 	$(BIN)/simgan demo
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What a change of the core or of the storage needs before it is pushed.
 check: lint
-	$(BIN)/pytest -n 2 --dist loadfile tests/simgan_core tests/storage
+	$(BIN)/pytest -n 3 --dist loadfile tests/simgan_core tests/storage
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ each task that it gets.
 """
 
 import logging
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, get_worker
+from distributed import Client, LocalCluster, Status, get_worker
 from prefect import Task
 from prefect_dask.task_runners import DaskTaskRunner
 
@@ -138,6 +139,29 @@ def _refusal(wrong: Mapping[str, str]) -> str:
         "Install the version of this machine there, start these processes again, and repeat the "
         "command"
     )
+
+
+_LOCAL: dict[int, LocalCluster] = {}
+"""Clusters that this process has started, by number of workers."""
+
+
+def local_scheduler(num_workers: int) -> str:
+    """Return the scheduler's address of workers on this machine, which share its cores.
+
+    They are started once, since each imports the flows anew, and stay until this process ends: an
+    ablation has a dozen stages.
+    """
+    cluster = _LOCAL.get(num_workers)
+    if cluster is None or cluster.status != Status.running:
+        cores = max(1, len(os.sched_getaffinity(0)) // num_workers)
+        _LOCAL[num_workers] = cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=num_workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            env={"OMP_NUM_THREADS": str(cores)},
+        )
+    return str(cluster.scheduler_address)
 
 
 class CheckingTaskRunner(DaskTaskRunner):

@@ -143,21 +143,9 @@ def task_runner(runner: Runner, num_threads: int = 1) -> TaskRunner[PrefectFutur
     if runner.kind == "local":
         return threads(num_threads)
     # Loading Dask takes as long as the rest of a flow; most flows do without.
-    from tasks.runtime.cluster import CheckingTaskRunner  # noqa: PLC0415
+    from tasks.runtime.cluster import CheckingTaskRunner, local_scheduler  # noqa: PLC0415
 
-    if runner.dask_address is not None:
-        made = CheckingTaskRunner(address=runner.dask_address)
-    else:
-        cores = max(1, len(os.sched_getaffinity(0)) // (runner.workers or 1))
-        made = CheckingTaskRunner(
-            cluster_kwargs={
-                "n_workers": runner.workers,
-                "threads_per_worker": 1,
-                "host": "127.0.0.1",
-                "dashboard_address": None,
-                "env": {"OMP_NUM_THREADS": str(cores)},
-            }
-        )
+    made = CheckingTaskRunner(address=runner.dask_address or local_scheduler(runner.workers or 1))
     return cast("TaskRunner[PrefectFuture[Any]]", made)
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from simgan_core.errors import InputError
 from tasks.runtime import cluster
-from tasks.runtime.cluster import code_of_this_process, other_code, require_same_code
+from tasks.runtime.cluster import (
+    code_of_this_process,
+    local_scheduler,
+    other_code,
+    require_same_code,
+)
 from tasks.runtime.recipes import recipe_version
 from tests.dask_processes import copy_with_next_recipe, scheduler, worker
 
@@ -62,3 +67,13 @@ def test_the_version_alone_is_no_difference() -> None:
         f"commit: expected {ours['commit']}, found another, "
         f"sources: expected {ours['sources']}, found another"
     )
+
+
+def test_workers_on_this_machine_are_started_once_and_again_where_they_are_gone() -> None:
+    first = local_scheduler(1)
+    assert local_scheduler(1) == first
+    cluster._LOCAL[1].close()
+    second = local_scheduler(1)
+    assert second != first
+    require_same_code(second)
+    cluster._LOCAL.pop(1).close()
