@@ -53,6 +53,7 @@ FLOW_MODULES = {
     "simulate": "flows.simulate",
     "ingest": "flows.ingest",
     "train": "flows.train",
+    "label-prior": "flows.label_prior",
     "refine": "flows.refine",
     "evaluate": "flows.evaluate",
     "compare": "flows.evaluate",

@@ -1,9 +1,14 @@
 """What the command line answers without doing any work."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from flows import cli
+from flows.cli.main import FLOW_MODULES
 
 COMMANDS = [
     "simulate",
@@ -52,3 +57,13 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
 
 def test_help_shows_the_sentence_under_each_setting() -> None:
     assert "K_g: refiner updates in a round" in " ".join(_run("train", "--help").stdout.split())
+
+
+def test_every_command_that_runs_a_flow_is_given_prefects_server() -> None:
+    folder = Path(cli.__file__).parent
+    imported = {
+        module
+        for path in folder.glob("*.py")
+        for module in re.findall(r"^ +from (flows\.\w+) import", path.read_text("utf-8"), re.M)
+    }
+    assert imported == set(FLOW_MODULES.values())
