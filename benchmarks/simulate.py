@@ -20,7 +20,8 @@ import time
 
 from simgan_core.simulator.eyes import Domain, Framing, render, sample_scenes
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
-from simgan_core.simulator.unityeyes.render import Picture, Renderer
+from simgan_core.simulator.unityeyes.placement import Picture
+from simgan_core.simulator.unityeyes.render import Renderer
 from tasks.simulation.unityeyes_assets import load_assets
 
 CASES: list[tuple[Domain, Framing, int, int]] = [

@@ -2,14 +2,15 @@
 
 Both libraries know the operators, methods and functions of the array API standard by the same names
 (`axis`, `concat`, `asarray` with a device). An algorithm that needs no others asks here for the
-library of its arrays, and makes new ones by that library on their device.
+library of its arrays, and makes new ones by that library on their device. torch is not loaded for
+it: where there are tensors, it is loaded already.
 """
 
+import sys
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Array = Any
@@ -18,9 +19,15 @@ Array = Any
 
 def library_of(array: Array) -> ModuleType:
     """Return the module that computes with an array: `torch` for a tensor, else `numpy`."""
-    return torch if isinstance(array, torch.Tensor) else np
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(array, torch.Tensor) else np
+
+
+def constant(values: NDArray[Any], like: Array) -> Array:
+    """Return values as an array of the library, and on the device, of another."""
+    return library_of(like).asarray(values, device=like.device)
 
 
 def on_host(array: Array) -> NDArray[Any]:
     """Return an array as one of numpy's, having waited for a device to compute it."""
-    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    return np.asarray(array if library_of(array) is np else array.cpu())

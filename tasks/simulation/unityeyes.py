@@ -15,7 +15,8 @@ from simgan_core.config import Config
 from simgan_core.data.preprocess import Preprocess, preprocess
 from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
-from simgan_core.simulator.unityeyes.render import Labels, Picture, Rendered, Renderer
+from simgan_core.simulator.unityeyes.placement import Labels, Picture
+from simgan_core.simulator.unityeyes.render import Rendered, Renderer
 from simgan_core.simulator.unityeyes.scenes import Scenes
 from storage.reader import open_dataset
 from storage.samples import SampleBlock

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.compute.array_api import Array, constant, library_of
 from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes.topology import (
     CANTHUS,
@@ -181,22 +182,24 @@ def prepare(raw: RawAssets) -> Assets:
     )
 
 
-def skirt(vertices: Floats, rim: NDArray[np.int32]) -> Floats:
+def skirt(vertices: Array, rim: NDArray[np.int32]) -> Array:
     """Return meshes [N, R, 3] in mm with rings of skin beyond their edge, as a face goes on.
 
     The frame is the head's: x right, y down, z into the scene, the nose at negative x.
     """
+    xp = library_of(vertices)
     edge = vertices[:, rim]
-    across = edge * [1, 1, 0]
-    outward = across / np.maximum(np.linalg.norm(across, axis=2, keepdims=True), 1e-6)
-    nose = np.clip(-edge[..., :1] / 25, 0, 1) ** 2
-    temple = np.clip(edge[..., :1] / 25, 0, 1) ** 2
+    across = edge * constant(np.array([1, 1, 0]), edge)
+    outward = across / xp.clip(xp.linalg.norm(across, axis=2, keepdims=True), min=1e-6)
+    nose = xp.clip(-edge[..., :1] / 25, 0, 1) ** 2
+    temple = xp.clip(edge[..., :1] / 25, 0, 1) ** 2
+    into_scene = constant(np.array([0, 0, 1]), edge)
     rings = [vertices]
     for way, depth in ((5, 1.0), (11, 3.5), (16, 9.0)):
         # The nose's other side and the temple fall away, brow and cheek go on.
         back = depth * (0.5 + 2.2 * nose + 1.6 * temple)
-        rings.append(edge + outward * (way * (1 - 0.35 * nose)) + back * [0, 0, 1])
-    return np.concatenate(rings, axis=1)
+        rings.append(edge + outward * (way * (1 - 0.35 * nose)) + back * into_scene)
+    return xp.concat(rings, axis=1)
 
 
 def _edges(triangles: Indices, inner_corner: int) -> tuple[Indices, Indices]:

@@ -46,9 +46,12 @@ class UnityEyesConfig(Config):
     """Use only so many of the skins, in the order of their names; all where not given."""
     shape_spread: float = Field(default=1.0, ge=0, le=2)
     """Spread of the shape model's coefficients, in their own standard deviations, cut off at 2."""
-    lid_width: Range = (1.0, 1.35)
-    """Stretch of the lids' opening, most of it on the temple's side; real eyes are wider against
+    lid_width: Range = (0.88, 1.04)
+    """Stretch of the lids' opening, drawn for either side of the iris; real eyes are wider against
     their iris than UnityEyes'."""
+    outer_corner_mm: Range = (4.5, 9.0)
+    """Way of the outer corner beyond UnityEyes', along the eyeball's side; real irises lie midway
+    between the corners, UnityEyes' (0) nearer to the outer one."""
     squint_share: float = Field(default=0.12, ge=0, le=1)
     """Share of eyes with lids half closed."""
     closing_deg: Range = (-3.0, 13.0)
@@ -84,7 +87,7 @@ class UnityEyesConfig(Config):
             "distance_mm": (60, 1e5), "lid_width": (0.8, 1.6), "iris_size": (0.7, 1.2),
             "pupil_size": (0, 1.2), "refractive_index": (1, 1.5), "num_lights": (1, 4),
             "light_over_ambient": (0, 20), "brightness": (0.02, 0.95), "lash_length": (0, 2),
-            "closing_deg": (-15, 20),
+            "closing_deg": (-15, 20), "outer_corner_mm": (0, 10),
         }  # fmt: skip
         for name, (least, most) in limits.items():
             low, high = getattr(self, name)

@@ -63,6 +63,10 @@ class Eye(NamedTuple):
     centre: Floats
     axes: Floats
     """Rows: right, down, forward [3, 3]."""
+    temple: Floats
+    """Way of the conjunctiva, a unit vector [3]."""
+    conjunctiva: float
+    """Its length."""
     texture: NDArray[np.uint8]
     iris_radius: float
     pupil_radius: float

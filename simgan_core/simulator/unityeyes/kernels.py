@@ -34,6 +34,8 @@ _COARSE = 4
 """Samples between the places at which the eye's ambient light is computed."""
 _NUM_COARSE = 6
 """Numbers kept at each: light, share of the sky, distances to the upper and lower lid."""
+_CLEAR_MM = 6.4
+"""The conjunctiva lies over what is farther than this from the optical axis."""
 _FAR = 1e9
 
 compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -220,10 +222,43 @@ def _distance(px, py, pz, line):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
-    """Follow a ray from the camera to the eyeball: its distance, or −1.
+def _hit_conjunctiva(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
+    """Follow a ray to the conjunctiva's capsule beyond the eyeball: its distance, or −1."""
+    cx, cy, cz = eye.centre[0], eye.centre[1], eye.centre[2]
+    tx, ty, tz = eye.temple[0], eye.temple[1], eye.temple[2]
+    # The cylinder, of what is across its axis.
+    ray, middle = dx * tx + dy * ty + dz * tz, cx * tx + cy * ty + cz * tz
+    ax, ay, az = dx - ray * tx, dy - ray * ty, dz - ray * tz
+    ex, ey, ez = cx - middle * tx, cy - middle * ty, cz - middle * tz
+    a, b = ax * ax + ay * ay + az * az, ax * ex + ay * ey + az * ez
+    root = b * b - a * (ex * ex + ey * ey + ez * ez - SCLERA_RADIUS_MM * SCLERA_RADIUS_MM)
+    t, along = -1.0, 0.0
+    if root > 0 and a > 1e-9:
+        t = (b - np.sqrt(root)) / a
+        along = t * ray - middle
+    if t < 0 or along > eye.conjunctiva:
+        along = eye.conjunctiva
+        ex, ey, ez = cx + tx * along, cy + ty * along, cz + tz * along
+        b = dx * ex + dy * ey + dz * ez
+        root = b * b - (ex * ex + ey * ey + ez * ez) + SCLERA_RADIUS_MM * SCLERA_RADIUS_MM
+        if root <= 0:
+            return -1.0
+        t = b - np.sqrt(root)
+    if along <= 0:
+        return -1.0
+    hit[0], hit[1], hit[2] = dx * t, dy * t, dz * t
+    hit[3] = (hit[0] - cx - tx * along) / SCLERA_RADIUS_MM
+    hit[4] = (hit[1] - cy - ty * along) / SCLERA_RADIUS_MM
+    hit[5] = (hit[2] - cz - tz * along) / SCLERA_RADIUS_MM
+    hit[6] = -1.0
+    return t
 
-    hit: the point (3), the normal (3), and 1 where it is on the cornea.
+
+@compiled
+def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
+    """Follow a ray from the camera to the eyeball or the conjunctiva: its distance, or −1.
+
+    hit: the point (3), the normal (3), and 1 where it is on the cornea, −1 on the conjunctiva.
     """
     cx, cy, cz = eye.centre[0], eye.centre[1], eye.centre[2]
     gx, gy, gz = eye.axes[2, 0], eye.axes[2, 1], eye.axes[2, 2]
@@ -243,11 +278,17 @@ def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
             on_cornea = t
     t = min(on_sclera, on_cornea)
     if t > 1e8:
-        return -1.0
+        return _hit_conjunctiva(dx, dy, dz, eye, hit) if eye.conjunctiva > 0 else -1.0
     px, py, pz = dx * t, dy * t, dz * t
     qx, qy, qz = px - cx, py - cy, pz - cz
     depth = qx * gx + qy * gy + qz * gz
     radius = np.sqrt(max(qx * qx + qy * qy + qz * qz - depth * depth, 0.0))
+    # It lies over the eyeball's side, but hides no iris that looks there.
+    to_temple = qx * eye.temple[0] + qy * eye.temple[1] + qz * eye.temple[2]
+    if eye.conjunctiva > 0 and to_temple > 0 and (depth < 0 or radius > _CLEAR_MM):
+        over = _hit_conjunctiva(dx, dy, dz, eye, hit)
+        if over > 0:
+            return over
     # The limbus is rounded: the normal goes over from one sphere's to the other's.
     k = min(max((CORNEA_EDGE_MM + 0.7 - radius) / 1.4, 0.0), 1.0)
     k = k * k * (3 - 2 * k) if depth > 0 else 0.0
@@ -284,6 +325,12 @@ def _on_iris(dx, dy, dz, eye, hit, out):  # type: ignore[no-untyped-def]
                 px, py, pz = px + rx * t, py + ry * t, pz + rz * t
     out[0] = px * eye.axes[0, 0] + py * eye.axes[0, 1] + pz * eye.axes[0, 2]
     out[1] = px * eye.axes[1, 0] + py * eye.axes[1, 1] + pz * eye.axes[1, 2]
+    if hit[6] < 0:
+        # No iris on the conjunctiva.
+        radius = np.sqrt(out[0] * out[0] + out[1] * out[1])
+        if radius < _CLEAR_MM:
+            out[0] *= _CLEAR_MM / radius
+            out[1] *= _CLEAR_MM / radius
 
 
 @inlined
@@ -793,8 +840,12 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
     reach = camera.focal * (SCLERA_RADIUS_MM + 2) / (eye.centre[2] - SCLERA_RADIUS_MM - 2)
     mx = camera.cx + camera.focal * eye.centre[0] / eye.centre[2]
     my = camera.cy + camera.focal * eye.centre[1] / eye.centre[2]
-    left, right = max(int(mx - reach), 0), min(int(mx + reach) + 1, camera.width)
-    top, bottom = max(int(my - reach), 0), min(int(my + reach) + 1, camera.height)
+    # The other end of the conjunctiva.
+    ez = eye.centre[2] + eye.conjunctiva * eye.temple[2]
+    ex = camera.cx + camera.focal * (eye.centre[0] + eye.conjunctiva * eye.temple[0]) / ez
+    ey = camera.cy + camera.focal * (eye.centre[1] + eye.conjunctiva * eye.temple[1]) / ez
+    left, right = max(int(min(mx, ex) - reach), 0), min(int(max(mx, ex) + reach) + 1, camera.width)
+    top, bottom = max(int(min(my, ey) - reach), 0), min(int(max(my, ey) + reach) + 1, camera.height)
     right, bottom = max(right, left), max(bottom, top)
     grid = _coarse_eye(
         camera, eye, mesh, lights, ambient_maps, ambient_bases, (top, left, bottom, right)

@@ -11,35 +11,23 @@ needs numba (`pip install simgan[unityeyes]`); labels do not.
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes import eyeball, kernel_inputs
-from simgan_core.simulator.unityeyes.assets import Assets, skirt
+from simgan_core.simulator.unityeyes.assets import Assets
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
-from simgan_core.simulator.unityeyes.eyelids import (
-    LASH_GRID,
-    lash_strip,
-    pose_lids,
-    shape_vertices,
-)
+from simgan_core.simulator.unityeyes.eyelids import LASH_GRID
+from simgan_core.simulator.unityeyes.placement import Labels, Picture, Placed, place
 from simgan_core.simulator.unityeyes.rows import choose, join
 from simgan_core.simulator.unityeyes.scenes import (
     BRIGHTEST_WINDOW,
     Scenes,
     ambient_directions,
     sample_scenes,
-)
-from simgan_core.simulator.unityeyes.views import (
-    CROP_EYE_WIDTHS,
-    Framing,
-    View,
-    corners_view,
-    crop_view,
-    frame_view,
 )
 
 Floats = NDArray[np.floating[Any]]
@@ -54,48 +42,8 @@ _TEXELS_PER_SAMPLE = 1.6
 _SKIN_TEXELS_PER_MM, _LASH_TEXELS_PER_MM = 7.5, 9.0
 _TEMPLE_END_MM = np.array([34.0, -6.0, 70.0])
 """Where a temple of spectacles ends, from the hinge's height at the eyeball's centre."""
-_REFRACTION_STEPS = 8
 _MAP_CENTRE_MM = np.array([1.0, 0.0, -8.0])
 """Middle of what the lights' depth maps show, in the head's frame."""
-
-
-class Picture(NamedTuple):
-    """Format of rendered pictures."""
-
-    framing: Framing
-    height: int
-    """In pixels."""
-    width: int
-    samples: int = 2
-    """Samples of a pixel, each way."""
-    eye_widths: float = CROP_EYE_WIDTHS
-    """Width of a crop in widths of the eye, as the framing measures them."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labels of N pictures; points in pixels, (0, 0) the top-left corner."""
-
-    gaze: Floats
-    """Optical axis, unit vectors [N, 3]: x right, y down, z into the scene."""
-    visual_axis: Floats
-    """Line of sight [N, 3]."""
-    head_rotation: Floats
-    """From the head's to the camera's frame [N, 3, 3]; the unit matrix faces the camera."""
-    pupil_px: Floats
-    """Pupil centre as seen through the cornea [N, 2], also where a lid hides it."""
-    iris_px: Floats
-    """The iris' contour [N, 32, 2]."""
-    lid_px: Floats
-    """The lids' margin [N, 16, 2]: from the inner corner over the upper to the outer and back."""
-    caruncle_px: Floats
-    """The caruncle [N, 7, 2]."""
-    corners_px: Floats
-    """Tip of the inner corner, and the outer corner [N, 2, 2]."""
-    margin_corners_px: Floats
-    """Border of sclera and caruncle, and outer corner [N, 2, 2]."""
-    eyeball_px: Floats
-    """Centre of the eyeball [N, 2]."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +58,6 @@ class Rendered:
     scenes: Scenes
     shown: NDArray[np.uint8]
     """Class of each sample [N, H · s, W · s] (`kernels.SKIN` …), where requested."""
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Everything in the camera's frame, of one block."""
-
-    skin: Floats
-    """[N, V, 3]."""
-    lashes: Floats
-    """[N, 4, 78, 3]."""
-    eye: Floats
-    """Centre of the eyeball [N, 3]."""
-    axes: Floats
-    """Rows: the eye's right, down and forward [N, 3, 3]."""
-    look_down: Floats
-    """Weight of the texture of a lid that looks down [N]."""
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Rows ready to be rendered."""
-
-    scenes: Scenes
-    geometry: _Geometry
-    focal_px: Floats
-    centre_px: Floats
-    labels: Labels
 
 
 class Renderer:
@@ -180,7 +101,7 @@ class Renderer:
         with ThreadPoolExecutor(threads) as pool:
             return join(list(pool.map(block, _blocks(rows))))
 
-    def _placed(self, first: int, picture: Picture, wanted: range) -> _Placed:
+    def _placed(self, first: int, picture: Picture, wanted: range) -> Placed:
         """Return those rows of the block that begins at `first` that are wanted."""
         rows = np.arange(first, first + BLOCK)
         assets = self._assets
@@ -189,80 +110,13 @@ class Renderer:
             num_irises=len(assets.irises), brown_iris=assets.brown_iris,
             deviation=assets.deviation, gaze_labels=self._gaze_labels,
         )  # fmt: skip
-        geometry = self._geometry(scenes)
-        view = self._view(geometry, picture)
-        labels = self._labels(geometry, scenes, view)
         return choose(
-            _Placed(scenes, geometry, view.focal_px, view.centre_px, labels),
+            place(assets, scenes, picture),
             slice(max(wanted.start - first, 0), min(wanted.stop - first, BLOCK)),
         )
 
-    def _geometry(self, scenes: Scenes) -> _Geometry:
-        """Shape the eye regions and place them before their cameras."""
-        assets = self._assets
-        shape = shape_vertices(assets.mean, assets.components, scenes.coefficients)
-        gaze = -scenes.gaze_in_head
-        region = pose_lids(shape, gaze, scenes.lids)
-        rendered = (region.vertices[:, assets.sources] * assets.weights[..., None]).sum(axis=2)
-        strips = np.stack(
-            [
-                lash_strip(region.vertices, gaze, scenes.lash_length[:, 1 - upper],
-                           upper=bool(upper), layer=layer)
-                for upper in (1, 0)
-                for layer in (0, 1)
-            ],
-            axis=1,
-        ).reshape(len(scenes), 4, -1, 3)  # fmt: skip
-        eye = np.stack([np.zeros(len(scenes)), np.zeros(len(scenes)), scenes.distance_mm], axis=1)
-
-        def to_camera(points: Floats) -> Floats:
-            extra = (1,) * (points.ndim - 2)
-            rotation = scenes.rotation.reshape(-1, *extra, 3, 3)
-            turned = (rotation * points[..., None, :]).sum(axis=-1)
-            return np.asarray(turned + eye.reshape(-1, *extra, 3))
-
-        # From the face's frame to the head's all signs turn.
-        skin = to_camera(skirt(-rendered, assets.rim))
-        forward = scenes.gaze
-        right = np.cross(scenes.rotation[:, :, 1], -forward)
-        right /= np.linalg.norm(right, axis=1, keepdims=True)
-        axes = np.stack([right, np.cross(-forward, right), forward], axis=1)
-        return _Geometry(skin, to_camera(-strips), eye, axes, region.look_down)
-
-    def _view(self, geometry: _Geometry, picture: Picture) -> View:
-        height, width = picture.height, picture.width
-        if picture.framing == "frame":
-            return frame_view(geometry.eye[:, 2], height, width)
-        if picture.framing == "corners":
-            return corners_view(self._corners(geometry), height, width, picture.eye_widths)
-        margin = geometry.skin[:, self._assets.margin]
-        caruncle = geometry.skin[:, self._assets.caruncle_vertices]
-        return crop_view(margin, caruncle, height, width, picture.eye_widths)
-
-    def _corners(self, geometry: _Geometry) -> Floats:
-        """Return the tip of the inner corner, and the outer corner [N, 2, 3]."""
-        tip = geometry.skin[:, self._assets.canthus].mean(axis=1)
-        return np.stack([tip, geometry.skin[:, self._assets.upper[-1]]], axis=1)
-
-    def _labels(self, geometry: _Geometry, scenes: Scenes, view: View) -> Labels:
-        assets, skin = self._assets, geometry.skin
-        iris = geometry.eye[:, None] + eyeball.iris_ring(geometry.axes, scenes.iris_size)
-        corners = self._corners(geometry)
-        return Labels(
-            gaze=scenes.gaze,
-            visual_axis=scenes.visual_axis,
-            head_rotation=scenes.rotation,
-            pupil_px=_seen_pupil(geometry, scenes, view),
-            iris_px=view.to_pixels(iris),
-            lid_px=view.to_pixels(skin[:, assets.margin]),
-            caruncle_px=view.to_pixels(skin[:, assets.caruncle_vertices]),
-            corners_px=view.to_pixels(corners),
-            margin_corners_px=view.to_pixels(skin[:, [assets.upper[0], assets.upper[-1]]]),
-            eyeball_px=view.to_pixels(geometry.eye),
-        )
-
     def _render(
-        self, placed: _Placed, picture: Picture, kernels: ModuleType, masks: bool
+        self, placed: Placed, picture: Picture, kernels: ModuleType, masks: bool
     ) -> Rendered:
         drawn = [
             kernels.draw(*self._arguments(placed, row, picture))
@@ -277,7 +131,7 @@ class Renderer:
             shown=np.stack(shown) if masks else np.zeros((len(shown), 0, 0), np.uint8),
         )
 
-    def _arguments(self, placed: _Placed, row: int, picture: Picture) -> tuple[Any, ...]:
+    def _arguments(self, placed: Placed, row: int, picture: Picture) -> tuple[Any, ...]:
         """Return one row as the kernel takes it."""
         s, geometry, assets = placed.scenes, placed.geometry, self._assets
         rotation, eye = s.rotation[row], geometry.eye[row]
@@ -303,6 +157,7 @@ class Renderer:
         )  # fmt: skip
         eye_look = kernel_inputs.Eye(
             eye, np.ascontiguousarray(geometry.axes[row]),
+            np.ascontiguousarray(geometry.temple[row]), float(s.lids.outer_corner_mm[row]),
             assets.irises[s.iris[row]][_level(_SKIN_TEXELS_PER_MM * 1.6 / samples_per_mm)],
             float(s.iris_size[row] * eyeball.IRIS_RADIUS_MM),
             float(pupil_radius(s.pupil_size[row])),
@@ -359,21 +214,6 @@ def _kernels() -> ModuleType:
 def _level(texels: float) -> int:
     """Return which size of a texture to take where a sample is so many texels of the full one."""
     return int(np.clip(np.floor(np.log2(max(texels / _TEXELS_PER_SAMPLE, 1)) + 0.99), 0, 2))
-
-
-def _seen_pupil(geometry: _Geometry, scenes: Scenes, view: View) -> Floats:
-    """Return the pixels [N, 2] at which the pupil's centre is seen through the cornea."""
-    axis = geometry.axes[:, 2]
-    centre = geometry.eye + axis * eyeball.IRIS_DEPTH_MM
-    aim = centre
-    for _ in range(_REFRACTION_STEPS):
-        direction = aim / np.linalg.norm(aim, axis=1, keepdims=True)
-        met, enters = eyeball.refracted_to_iris(
-            -geometry.eye, direction, axis, scenes.refractive_index
-        )
-        miss = met + geometry.eye - centre
-        aim = np.where(enters[:, None], aim - 0.8 * miss, aim)
-    return view.to_pixels(aim[:, None])[:, 0]
 
 
 def _lights(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Lights:

@@ -1,6 +1,6 @@
 """Rows of dataclasses whose fields are arrays [N, ...], or such dataclasses again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,11 @@ RowsT = TypeVar("RowsT")
 def choose(table: RowsT, rows: slice | NDArray[np.intp]) -> RowsT:
     """Return the chosen rows of every array."""
     return _each(lambda arrays: arrays[0][rows], [table])
+
+
+def convert(table: RowsT, function: Callable[[NDArray[Any]], Any]) -> RowsT:
+    """Return a table with a function applied to every array."""
+    return _each(lambda arrays: function(arrays[0]), [table])
 
 
 def join(tables: Sequence[RowsT]) -> RowsT:

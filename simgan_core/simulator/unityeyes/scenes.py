@@ -182,9 +182,6 @@ def sample_scenes(
     squint = max(most, 5.0) + (17 - max(most, 5.0)) * draw("close")
     close = by_gaze * np.where(squints, squint, draw.between("close", (least, most)))
     close_lower = np.where(squints, 3 * draw("close lower"), -1.5 + 3.5 * draw("close lower"))
-    width = draw.between("lid width", config.lid_width)
-    # Real irises lie midway between the corners, UnityEyes' nearer to the outer one.
-    inner, outer = 0.6 * draw("lid width inner"), 1 + 0.6 * draw("lid width outer")
     made_up = draw("makeup") < config.makeup_share
     tone = draw("lash tone")
     mascara = np.where(made_up, 1.4, 1.0)
@@ -198,7 +195,13 @@ def sample_scenes(
         gaze_in_head=in_head,
         visual_axis=visual,
         coefficients=_coefficients(config, draw, deviation),
-        lids=LidPose(close, close_lower, 1 + (width - 1) * inner, 1 + (width - 1) * outer),
+        lids=LidPose(
+            close,
+            close_lower,
+            draw.between("lid width inner", config.lid_width),
+            draw.between("lid width outer", config.lid_width),
+            draw.between("outer corner", config.outer_corner_mm),
+        ),
         distance_mm=1 / draw.between("distance", (1 / farthest, 1 / nearest)),
         skin=draw.integer("skin", min(num_skins, config.num_skins or num_skins)),
         iris=np.where(draw("brown") < 0.5, brown_iris, draw.integer("iris", num_irises)),

@@ -8,14 +8,13 @@ data sets do: centred between the tip of the inner corner and the outer one, its
 between them.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simgan_core.compute.array_api import Array, constant, library_of
 from simgan_core.simulator.unityeyes.eyeball import IRIS_DEPTH_MM
 
-Floats = NDArray[np.floating[Any]]
 Framing = Literal["frame", "crop", "corners"]
 
 FRAME_HEIGHT_MM = IRIS_DEPTH_MM / 0.1343
@@ -29,47 +28,43 @@ class View(NamedTuple):
 
     height: int
     width: int
-    focal_px: Floats
+    focal_px: Array
     """[N]."""
-    centre_px: Floats
+    centre_px: Array
     """Principal point: intersection of the camera's axis and the picture [N, 2]."""
 
-    def to_pixels(self, points: Floats) -> Floats:
+    def to_pixels(self, points: Array) -> Array:
         """Project points [N, ..., 3] of the camera's frame to pixels [N, ..., 2]."""
         extra = (1,) * (points.ndim - 2)
         focal = self.focal_px.reshape(-1, *extra, 1)
-        return np.asarray(
-            self.centre_px.reshape(-1, *extra, 2) + focal * points[..., :2] / points[..., 2:]
-        )
+        return self.centre_px.reshape(-1, *extra, 2) + focal * points[..., :2] / points[..., 2:]
 
 
-def frame_view(distance_mm: Floats, height: int, width: int) -> View:
+def frame_view(distance_mm: Array, height: int, width: int) -> View:
     """Return UnityEyes' frames of eyes on the camera's axis at distances [N]."""
-    centre = np.broadcast_to([width / 2, height / 2], (len(distance_mm), 2))
+    middle = constant(np.array([width / 2, height / 2]), distance_mm)
+    centre = library_of(middle).broadcast_to(middle, (len(distance_mm), 2))
     return View(height, width, distance_mm * (height / FRAME_HEIGHT_MM), centre)
 
 
-def corners_view(corners: Floats, height: int, width: int, eye_widths: float) -> View:
+def corners_view(corners: Array, height: int, width: int, eye_widths: float) -> View:
     """Return the cameras that show crops by the corners' places [N, 2, 3]."""
-    places = _unit_view(len(corners)).to_pixels(corners)
-    eye_width = np.linalg.norm(places[:, 1] - places[:, 0], axis=1)
+    places = corners[..., :2] / corners[..., 2:]
+    eye_width = library_of(places).linalg.norm(places[:, 1] - places[:, 0], axis=1)
     return _centred(places.mean(axis=1), eye_width * eye_widths, height, width)
 
 
-def crop_view(margin: Floats, caruncle: Floats, height: int, width: int, eye_widths: float) -> View:
+def crop_view(margin: Array, caruncle: Array, height: int, width: int, eye_widths: float) -> View:
     """Return the cameras that show crops, for lid margins [N, M, 3] and caruncles [N, C, 3]."""
-    unit = _unit_view(len(margin))
-    lids, inner = unit.to_pixels(margin), unit.to_pixels(caruncle).mean(axis=1)
-    eye_width = np.linalg.norm(lids - inner[:, None], axis=2).max(axis=1)
-    middle = (lids.min(axis=1) + lids.max(axis=1)) / 2
+    xp = library_of(margin)
+    lids, inner = margin[..., :2] / margin[..., 2:], (caruncle[..., :2] / caruncle[..., 2:])
+    away = xp.linalg.norm(lids - inner.mean(axis=1)[:, None], axis=2)
+    eye_width, middle = xp.amax(away, 1), (xp.amin(lids, 1) + xp.amax(lids, 1)) / 2
     return _centred(middle, eye_width * eye_widths, height, width)
 
 
-def _unit_view(num_scenes: int) -> View:
-    return View(1, 1, np.ones(num_scenes), np.zeros((num_scenes, 2)))
-
-
-def _centred(middle: Floats, wide: Floats, height: int, width: int) -> View:
+def _centred(middle: Array, wide: Array, height: int, width: int) -> View:
     """Return cameras whose pictures have `middle` [N, 2] in theirs, and are `wide` [N] at z = 1."""
     focal = width / wide
-    return View(height, width, focal, [width / 2, height / 2] - focal[:, None] * middle)
+    centre = constant(np.array([width / 2, height / 2]), middle)
+    return View(height, width, focal, centre - focal[:, None] * middle)

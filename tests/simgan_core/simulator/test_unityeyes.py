@@ -7,7 +7,8 @@ from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from simgan_core.simulator.unityeyes.assets import Assets
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
-from simgan_core.simulator.unityeyes.render import Picture, Renderer
+from simgan_core.simulator.unityeyes.placement import Picture
+from simgan_core.simulator.unityeyes.render import Renderer
 from tasks.simulation.unityeyes_assets import load_assets
 from tests.unityeyes_folder import write_assets
 
@@ -118,6 +119,19 @@ def test_lids_hide_what_the_label_says(renderer: Renderer, assets: Assets) -> No
     wide = renderer.render(range(32), PICTURE).iris_visible
     assert shut.mean() < wide.mean() - 0.1
     assert 0 <= shut.min() <= wide.max() <= 1
+
+
+def test_the_white_of_the_eye_goes_on_to_a_corner_beyond_the_eyeball(assets: Assets) -> None:
+    config = PLAIN.model_copy(update={"outer_corner_mm": (9.0, 9.0), "camera_yaw_range_deg": 1.0})
+    rendered = Renderer(assets, config, seed=1).render(range(16), PICTURE, masks=True)
+    labels = rendered.labels
+    # The limbus' height tells how many pixels a millimetre has.
+    px_per_mm = np.ptp(labels.iris_px[..., 1], axis=1) / (2 * 5.87 * rendered.scenes.iris_size)
+    outer = labels.corners_px[:, 1, 0] - labels.eyeball_px[:, 0]
+    assert (outer > 12.053 * px_per_mm).all()
+    place = 0.12 * labels.eyeball_px + 0.88 * labels.corners_px[:, 1]
+    shown = [rendered.shown[row, int(2 * y), int(2 * x)] for row, (x, y) in enumerate(place)]
+    assert shown.count(kernels.SCLERA) >= 14
 
 
 def test_a_frame_has_the_iris_where_unityeyes_files_have_it(renderer: Renderer) -> None:
