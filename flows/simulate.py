@@ -104,7 +104,8 @@ def simulate_groups(
         simulation: What decides every image.
         crop: Images of the dataset.
     """
-    with tasks_stop_too(), placed(runner_of_flow(), "cpu"):
+    on: Literal["gpu", "cpu"] = "gpu" if simulation.device == "cuda" else "cpu"
+    with tasks_stop_too(), placed(runner_of_flow(), on):
         simulate_shards.map(
             groups, to=to, simulation=unmapped(simulation), crop=unmapped(crop)
         ).result()

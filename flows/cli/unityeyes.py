@@ -33,6 +33,7 @@ def simulate_unityeyes(
     overwrite: bool = False,
     match: str | None = None,
     workers: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
     config: Annotated[UnityEyesConfig, Parameter(name="*")] = UnityEyesConfig(),
 ) -> Outcome:
     """Render UnityEyes' eyes from its public assets, with exact labels.
@@ -69,6 +70,8 @@ def simulate_unityeyes(
         Take gazes from the labels of this dataset, with a little spread, instead of drawing them.
     workers
         Render a dataset's shards in so many processes of Dask's; in this one where not given.
+    device
+        cpu: compiled loops; cuda: whole batches on a GPU, whose images differ by a grey level.
     """
     from flows.simulate import simulate_unityeyes as flow
     from tasks.runtime.policies import Runner
@@ -87,7 +90,7 @@ def simulate_unityeyes(
              "rows_per_shard": rows_per_shard}
         )  # fmt: skip
     info = flow(
-        Simulation(assets=str(assets), seed=seed, config=config, match=match),
+        Simulation(assets=str(assets), seed=seed, config=config, match=match, device=device),
         count,
         None if out is None else str(out),
         to,

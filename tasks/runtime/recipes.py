@@ -40,6 +40,7 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
         "tasks.simulation.unityeyes:simulate_shards",
         "tasks.simulation.unityeyes_assets:load_assets",
         "simgan_core.simulator.unityeyes.kernels:draw",
+        "simgan_core.simulator.unityeyes.batched.render:BatchRenderer",
     ),
     "ingest": ("tasks.ingestion.ingest:plan_ingestion", "tasks.ingestion.ingest:ingest_shards"),
     "train": (

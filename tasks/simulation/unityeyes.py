@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,16 @@ class Simulation(Config):
     """What is drawn, from where to where."""
     match: str | None = None
     """Dataset to take gazes from, by its labels, instead of drawing them."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cpu: compiled loops, in as many processes as there are; cuda: whole batches on a GPU. Images
+    of one device differ from those of the other by a grey level or two."""
+
+
+class RendersRows(Protocol):
+    """A renderer of one seed: compiled loops, or whole batches on a GPU."""
+
+    def render(self, rows: range, picture: Picture) -> Rendered:
+        """Render neighbouring rows."""
 
 
 class SimulationPlan(NamedTuple):
@@ -116,6 +126,7 @@ def write_pairs(out: str, count: int, simulation: Simulation, frame: FrameConfig
         Path(out), "unityeyes", count, simulation.seed, recipe=recipe_version("unityeyes"),
         assets=assets_digest(simulation.assets), config=simulation.config.model_dump(mode="json"),
         frame=frame.model_dump(mode="json"), match=_match_digest(simulation.match),
+        device=simulation.device,
     )  # fmt: skip
     picture = Picture("frame", frame.height, frame.width, frame.samples)
     started = time.monotonic()
@@ -125,7 +136,7 @@ def write_pairs(out: str, count: int, simulation: Simulation, frame: FrameConfig
         missing = [row for row in rows if not (folder / f"{row + 1}.jpg").exists()]
         if missing:
             wanted = range(missing[0], rows.stop)
-            rendered = renderer.render(wanted, picture, threads=_num_threads())
+            rendered = renderer.render(wanted, picture)
             for row in missing:
                 _write_pair(folder, row, row - wanted.start, rendered, simulation)
         _say_progress(rows.stop, count, started)
@@ -189,7 +200,7 @@ def finish_simulation(to: str) -> DatasetInfo:
     return info
 
 
-def _renderer(simulation: Simulation) -> Renderer:
+def _renderer(simulation: Simulation) -> RendersRows:
     assets = load_assets(simulation.assets)
     skins = simulation.config.num_skins
     if skins is not None and skins > len(assets.skins):
@@ -197,7 +208,17 @@ def _renderer(simulation: Simulation) -> Renderer:
             f"num_skins should be at most {len(assets.skins)}, the skins in {simulation.assets}, "
             f"found {skins}"
         )
-    return Renderer(assets, simulation.config, simulation.seed, _gaze_labels(simulation.match))
+    given = (assets, simulation.config, simulation.seed, _gaze_labels(simulation.match))
+    if simulation.device == "cpu":
+        return Renderer(*given, threads=_num_threads())
+    # torch is loaded only where it renders.
+    import torch  # noqa: PLC0415
+
+    from simgan_core.simulator.unityeyes.batched.render import BatchRenderer  # noqa: PLC0415
+
+    if not torch.cuda.is_available():
+        raise InputError("device cuda needs a GPU, and PyTorch sees none; leave out --device")
+    return BatchRenderer(*given, device=torch.device("cuda"))
 
 
 def _gaze_labels(match: str | None) -> NDArray[np.float32] | None:
@@ -233,6 +254,7 @@ def _spec(count: int, simulation: Simulation, crop: CropConfig) -> DatasetSpec:
         "listing": assets_digest(simulation.assets),
         "seed": simulation.seed,
         "match": _match_digest(simulation.match),
+        "device": simulation.device,
         "samples": crop.samples,
         "framing": crop.framing,
         "eye_widths": crop.eye_widths,
@@ -255,7 +277,7 @@ def _spec(count: int, simulation: Simulation, crop: CropConfig) -> DatasetSpec:
 
 
 def _shard(
-    renderer: Renderer, rows: range, simulation: Simulation, crop: CropConfig
+    renderer: RendersRows, rows: range, simulation: Simulation, crop: CropConfig
 ) -> SampleBlock:
     picture = Picture(crop.framing, crop.height, crop.width, crop.samples, crop.eye_widths)
     images = np.empty((len(rows), crop.height, crop.width, crop.channels), np.uint8)
@@ -266,7 +288,7 @@ def _shard(
     for first in range(rows.start, rows.stop, ROWS_AT_ONCE):
         stop_if_told()
         part = range(first, min(first + ROWS_AT_ONCE, rows.stop))
-        rendered = renderer.render(part, picture, threads=_num_threads())
+        rendered = renderer.render(part, picture)
         place = slice(part.start - rows.start, part.stop - rows.start)
         images[place] = rendered.images if crop.channels == 3 else _grey(rendered.images)
         for name, values in _label_values(rendered, simulation.config).items():

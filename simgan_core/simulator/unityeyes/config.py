@@ -46,10 +46,10 @@ class UnityEyesConfig(Config):
     """Use only so many of the skins, in the order of their names; all where not given."""
     shape_spread: float = Field(default=1.0, ge=0, le=2)
     """Spread of the shape model's coefficients, in their own standard deviations, cut off at 2."""
-    lid_width: Range = (0.88, 1.04)
+    lid_width: Range = (0.9, 1.06)
     """Stretch of the lids' opening, drawn for either side of the iris; real eyes are wider against
     their iris than UnityEyes'."""
-    outer_corner_mm: Range = (4.5, 9.0)
+    outer_corner_mm: Range = (3.0, 7.5)
     """Way of the outer corner beyond UnityEyes', along the eyeball's side; real irises lie midway
     between the corners, UnityEyes' (0) nearer to the outer one."""
     squint_share: float = Field(default=0.12, ge=0, le=1)

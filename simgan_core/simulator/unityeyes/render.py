@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.compute.array_api import Array
 from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes import eyeball, kernel_inputs
 from simgan_core.simulator.unityeyes.assets import Assets
@@ -35,14 +36,14 @@ Floats = NDArray[np.floating[Any]]
 BLOCK = 16
 """Rows whose geometry is computed together. A block is always whole, whatever rows are asked for,
 so that vectorised arithmetic meets the same numbers in the same places."""
-_BUMP = 12 * 0.05 / 127
+BUMP = 12 * 0.05 / 127
 """Slope of the skin for one step of a slope texture, at strength 1."""
 _TEXELS_PER_SAMPLE = 1.6
 """A smaller texture is taken where a sample would cover more texels than this."""
-_SKIN_TEXELS_PER_MM, _LASH_TEXELS_PER_MM = 7.5, 9.0
-_TEMPLE_END_MM = np.array([34.0, -6.0, 70.0])
+SKIN_TEXELS_PER_MM, LASH_TEXELS_PER_MM = 7.5, 9.0
+TEMPLE_END_MM = np.array([34.0, -6.0, 70.0])
 """Where a temple of spectacles ends, from the hinge's height at the eyeball's centre."""
-_MAP_CENTRE_MM = np.array([1.0, 0.0, -8.0])
+MAP_CENTRE_MM = np.array([1.0, 0.0, -8.0])
 """Middle of what the lights' depth maps show, in the head's frame."""
 
 
@@ -68,6 +69,7 @@ class Renderer:
         config: What is drawn, from where to where.
         seed: Seed of all rows.
         gaze_labels: Unit vectors [M, 3] to take gazes from, instead of drawing them.
+        threads: How many render; images do not depend on it.
     """
 
     def __init__(
@@ -76,29 +78,25 @@ class Renderer:
         config: UnityEyesConfig,
         seed: int,
         gaze_labels: Floats | None = None,
+        *,
+        threads: int = 1,
     ) -> None:
         self._assets, self._config, self._seed = assets, config, seed
-        self._gaze_labels = gaze_labels
-        grid = np.stack(
-            np.meshgrid(*(np.linspace(0, 1, n) for n in LASH_GRID), indexing="ij"), axis=-1
-        )
-        self._lash_uv = grid.reshape(-1, 2).astype(np.float32)
-        self._lash_triangles = _grid_triangles(*LASH_GRID)
+        self._gaze_labels, self._threads = gaze_labels, threads
+        self._lash_uv, self._lash_triangles = lash_mesh()
 
     def labels(self, rows: range, picture: Picture) -> Labels:
         """Return the labels of neighbouring rows, without rendering them."""
         return join([self._placed(first, picture, rows).labels for first in _blocks(rows)])
 
-    def render(
-        self, rows: range, picture: Picture, *, threads: int = 1, masks: bool = False
-    ) -> Rendered:
-        """Render neighbouring rows in that many threads; raises InputError without numba."""
+    def render(self, rows: range, picture: Picture, *, masks: bool = False) -> Rendered:
+        """Render neighbouring rows; raises InputError without numba."""
         kernels = _kernels()
 
         def block(first: int) -> Rendered:
             return self._render(self._placed(first, picture, rows), picture, kernels, masks)
 
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             return join(list(pool.map(block, _blocks(rows))))
 
     def _placed(self, first: int, picture: Picture, wanted: range) -> Placed:
@@ -147,10 +145,10 @@ class Renderer:
             skin, assets.triangles, assets.uv, assets.liner, assets.eyeshadow,
             skin[assets.upper], skin[assets.lower],
         )  # fmt: skip
-        texture = assets.skins[s.skin[row]][_level(_SKIN_TEXELS_PER_MM / samples_per_mm)]
+        texture = assets.skins[s.skin[row]][texture_level(SKIN_TEXELS_PER_MM / samples_per_mm)]
         skin_look = kernel_inputs.Skin(
             texture.colour, texture.look_down, texture.slope, texture.margin,
-            float(geometry.look_down[row]), float(_BUMP * s.bump[row]), float(s.shine[row]),
+            float(geometry.look_down[row]), float(BUMP * s.bump[row]), float(s.shine[row]),
             s.skin_tint[row], assets.caruncle[s.skin[row]] * s.skin_tint[row],
             float(s.liner[row]), s.eyeshadow[row],
             np.ascontiguousarray(rotation[:, 0]), np.ascontiguousarray(rotation[:, 1]),
@@ -158,14 +156,14 @@ class Renderer:
         eye_look = kernel_inputs.Eye(
             eye, np.ascontiguousarray(geometry.axes[row]),
             np.ascontiguousarray(geometry.temple[row]), float(s.lids.outer_corner_mm[row]),
-            assets.irises[s.iris[row]][_level(_SKIN_TEXELS_PER_MM * 1.6 / samples_per_mm)],
+            assets.irises[s.iris[row]][texture_level(SKIN_TEXELS_PER_MM * 1.6 / samples_per_mm)],
             float(s.iris_size[row] * eyeball.IRIS_RADIUS_MM),
             float(pupil_radius(s.pupil_size[row])),
             float(s.refractive_index[row]), s.iris_tint[row], s.sclera_tint[row],
             float(s.lash_shade[row]),
         )  # fmt: skip
         lashes = kernel_inputs.Lashes(
-            geometry.lashes[row], assets.lashes[_level(_LASH_TEXELS_PER_MM / samples_per_mm)],
+            geometry.lashes[row], assets.lashes[texture_level(LASH_TEXELS_PER_MM / samples_per_mm)],
             self._lash_triangles, self._lash_uv,
             s.lash_density[row] * np.array([1, 1, 0.7, 0.7]), float(s.lash_tone[row]),
         )  # fmt: skip
@@ -187,7 +185,7 @@ class Renderer:
         )
 
 
-def pupil_radius(pupil_size: Floats) -> Floats:
+def pupil_radius(pupil_size: Array) -> Array:
     """Return a pupil's radius in mm for UnityEyes' scale."""
     return 1.1 + 2.4 * pupil_size
 
@@ -211,9 +209,17 @@ def _kernels() -> ModuleType:
     return kernels
 
 
-def _level(texels: float) -> int:
+def texture_level(texels: Floats) -> NDArray[np.int64]:
     """Return which size of a texture to take where a sample is so many texels of the full one."""
-    return int(np.clip(np.floor(np.log2(max(texels / _TEXELS_PER_SAMPLE, 1)) + 0.99), 0, 2))
+    ratio = np.maximum(texels / _TEXELS_PER_SAMPLE, 1)
+    return np.asarray(np.clip(np.floor(np.log2(ratio) + 0.99), 0, 2), np.int64)
+
+
+def lash_mesh() -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Return texture coordinates [78, 2] and triangles of a strip of lashes."""
+    places = np.meshgrid(*(np.linspace(0, 1, n) for n in LASH_GRID), indexing="ij")
+    uv = np.stack(places, axis=-1).reshape(-1, 2).astype(np.float32)
+    return uv, _grid_triangles(*LASH_GRID)
 
 
 def _lights(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Lights:
@@ -228,7 +234,7 @@ def _lights(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Lights:
         half_size, lights.bars[row, :count], colour,
         np.minimum(colour * np.pi / area, BRIGHTEST_WINDOW),
         ambient[0] @ rotation.T, ambient_colour[0], lights.sky[row] * 0.9, lights.ground[row] * 0.5,
-        -rotation[:, 1], eye + rotation @ _MAP_CENTRE_MM,
+        -rotation[:, 1], eye + rotation @ MAP_CENTRE_MM,
     )  # fmt: skip
 
 
@@ -244,7 +250,7 @@ def _glasses(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Glasses:
     )
     centre = g.centre[row]
     hinge_y = centre[1] - 0.45 * g.half_size[row, 1]
-    temple = _TEMPLE_END_MM + np.array([0, hinge_y, 0])
+    temple = TEMPLE_END_MM + np.array([0, hinge_y, 0])
     return kernel_inputs.Glasses(
         bool(g.worn[row]), eye + rotation @ centre, turn @ rotation.T, g.half_size[row],
         float(g.exponent[row]), float(g.rim[row]), g.colour[row], float(g.gloss[row]),

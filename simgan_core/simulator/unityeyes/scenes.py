@@ -2,7 +2,8 @@
 
 Frames: the head's is x right, y down, z into the scene for a head that faces the camera, the origin
 at the eyeball's centre, millimetres; the camera's has the same axes as the camera sees them. Eyes
-are left ones: the nose is on the image's left.
+are left ones: the nose is on the image's left. Arrays are numpy's; `rows.convert` makes tensors of
+them.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgan_core.compute.array_api import Array, constant, library_of
 from simgan_core.simulator import scene_random
 from simgan_core.simulator.unityeyes.config import Range, UnityEyesConfig
 from simgan_core.simulator.unityeyes.eyelids import LidPose
@@ -34,25 +36,25 @@ BRIGHTEST_WINDOW = 25.0
 class Lights:
     """Lamps or windows, and a sky over a ground; directions in the head's frame."""
 
-    count: NDArray[np.int64]
+    count: Array
     """Lamps in use [N]."""
-    direction: Floats
+    direction: Array
     """Unit vectors towards them [N, 4, 3]."""
-    right: Floats
+    right: Array
     """Their horizontal edges' directions [N, 4, 3]."""
-    half_size: Floats
+    half_size: Array
     """Half of their width and height [N, 4, 2], at unit distance."""
-    bars: NDArray[np.bool_]
+    bars: Array
     """Windows with cross bars [N, 4]."""
-    colour: Floats
+    colour: Array
     """Irradiance [N, 4, 3]."""
-    sky: Floats
+    sky: Array
     """Radiance from above [N, 3]."""
-    ground: Floats
+    ground: Array
     """Radiance from below [N, 3]."""
-    side: Floats
+    side: Array
     """Gradient of the sky: how much brighter it is on the right than in the middle [N], −1 to 1."""
-    spin: Floats
+    spin: Array
     """Turn of the directions that stand for the sky, radians [N]."""
 
 
@@ -60,25 +62,25 @@ class Lights:
 class Glasses:
     """Spectacles in the head's frame; sizes in mm."""
 
-    worn: NDArray[np.bool_]
+    worn: Array
     """[N]."""
-    centre: Floats
+    centre: Array
     """Middle of the lens [N, 3]."""
-    half_size: Floats
+    half_size: Array
     """Half of the lens' width and height [N, 2]."""
-    exponent: Floats
+    exponent: Array
     """Shape of its outline, a superellipse [N]: 2 an ellipse, 5 nearly a rectangle."""
-    rim: Floats
+    rim: Array
     """Width of the rim [N]."""
-    tilt: Floats
+    tilt: Array
     """Turn about the vertical and the horizontal axis, radians [N, 2]."""
-    colour: Floats
+    colour: Array
     """Albedo of the frame [N, 3]."""
-    gloss: Floats
+    gloss: Array
     """Strength of the frame's highlight [N]."""
-    coating: Floats
+    coating: Array
     """Share of light that each lens reflects [N]."""
-    transmission: Floats
+    transmission: Array
     """Share of light that a lens lets through [N]."""
 
 
@@ -86,51 +88,51 @@ class Glasses:
 class Scenes:
     """N scenes: labels that need no camera, and everything that pictures are made from."""
 
-    rows: NDArray[np.int64]
+    rows: Array
     """[N]."""
-    rotation: Floats
+    rotation: Array
     """From the head's to the camera's frame [N, 3, 3]."""
-    gaze: Floats
+    gaze: Array
     """Optical axes in the camera's frame, unit vectors [N, 3]."""
-    gaze_in_head: Floats
+    gaze_in_head: Array
     """The same in the head's frame [N, 3]."""
-    visual_axis: Floats
+    visual_axis: Array
     """Visual axes in the camera's frame [N, 3]."""
-    coefficients: Floats
+    coefficients: Array
     """Of the shape model [N, C]."""
     lids: LidPose
-    distance_mm: Floats
-    skin: NDArray[np.int64]
+    distance_mm: Array
+    skin: Array
     """Number of the skin [N]."""
-    iris: NDArray[np.int64]
+    iris: Array
     """Number of the iris' texture [N]."""
-    iris_size: Floats
-    pupil_size: Floats
-    refractive_index: Floats
-    iris_tint: Floats
+    iris_size: Array
+    pupil_size: Array
+    refractive_index: Array
+    iris_tint: Array
     """Factor on the iris' colour [N, 3]."""
-    sclera_tint: Floats
+    sclera_tint: Array
     """[N, 3]."""
-    skin_tint: Floats
+    skin_tint: Array
     """[N, 3]."""
-    bump: Floats
+    bump: Array
     """Strength of the displacement [N]."""
-    shine: Floats
+    shine: Array
     """Strength of the skin's highlight [N]."""
-    lash_length: Floats
+    lash_length: Array
     """Above and below [N, 2]."""
-    lash_density: Floats
-    lash_tone: Floats
+    lash_density: Array
+    lash_tone: Array
     """Light that lashes reflect, of the skin's [N]."""
-    lash_shade: Floats
+    lash_shade: Array
     """Shadow that the lashes cast on the eye, 0 to 1 [N]."""
-    liner: Floats
+    liner: Array
     """Opacity of the eyeliner [N]; 0 for none."""
-    eyeshadow: Floats
+    eyeshadow: Array
     """Opacity and colour of the eyeshadow [N, 4]."""
-    brightness: Floats
+    brightness: Array
     """Grey level that the skin is exposed to [N]."""
-    background: Floats
+    background: Array
     """Light beyond the face, of the skin's [N]."""
     lights: Lights
     glasses: Glasses
@@ -408,16 +410,18 @@ def _glasses(config: UnityEyesConfig, draw: _Draw) -> Glasses:
     )  # fmt: skip
 
 
-def ambient_directions(lights: Lights) -> tuple[Floats, Floats]:
+def ambient_directions(lights: Lights) -> tuple[Array, Array]:
     """Return what stands for the sky: directions [N, A, 3] in the head's frame, colours [N, A, 3].
 
     They are even over the hemisphere in front of the face.
     """
-    place = (np.arange(NUM_AMBIENT) + 0.5) / NUM_AMBIENT
-    around = np.arange(NUM_AMBIENT) * 2.39996 + lights.spin[:, None]
-    flat = np.sqrt(1 - place**2)
-    depth = np.broadcast_to(-place, around.shape)
-    found = np.stack([flat * np.cos(around), flat * np.sin(around), depth], axis=-1)
+    xp = library_of(lights.spin)
+    place = constant((np.arange(NUM_AMBIENT) + 0.5) / NUM_AMBIENT, lights.spin)
+    turns = constant(np.arange(NUM_AMBIENT) * 2.39996, lights.spin)
+    around = turns + lights.spin[:, None]
+    flat = xp.sqrt(1 - place**2)
+    depth = xp.broadcast_to(-place, around.shape)
+    found = xp.stack([flat * xp.cos(around), flat * xp.sin(around), depth], axis=-1)
     upness = (0.5 - 0.5 * found[..., 1])[..., None]
     radiance = lights.ground[:, None] * (1 - upness) + lights.sky[:, None] * upness
     aside = (1 + lights.side[:, None] * found[..., 0])[..., None]

@@ -1,0 +1,1 @@
+"""UnityEyes' eyes in whole batches, in torch, on a GPU."""
