@@ -7,7 +7,8 @@
 # OUT/gpu.json has the results of all parts so far, OUT/log.txt what they printed, and
 # OUT/*.trace.json.gz the profiles. A part that fails or runs out of its seconds costs only itself;
 # what it measured before that is kept. PYTHON is the interpreter (.venv/bin/python or python3);
-# WHEELS a folder of wheels to use where packages are missing.
+# WHEELS a folder of wheels to use where packages are missing; ASSETS a folder of UnityEyes2's assets
+# to render eyes from, instead of the tests' tiny ones.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
@@ -38,15 +39,17 @@ cuda)
         echo "PyTorch sees no GPU; rehearse with DEVICE=cpu benchmarks/gpu.sh $out" >&2
         exit 2
     }
-    limits=([machine]=30 [tests]=110 [rates]=160 [waiting]=25 [train]=60 [estimators]=30
-        [trace_refinement]=35 [trace_training]=30)
+    limits=([machine]=30 [tests]=105 [rates]=150 [waiting]=25 [train]=60 [estimators]=30
+        [trace_refinement]=35 [trace_training]=30 [eyes]=15)
+    sizes_eyes=(--device cuda --count 1024)
     sizes_machine=() sizes_rates=() sizes_waiting=(--rounds 2) sizes_train=(--steps 10)
     sizes_estimators=(--rounds 1 --steps 60) sizes_refinement=() sizes_training=()
     ;;
 cpu)
     export CUDA_VISIBLE_DEVICES=
     limits=([machine]=120 [tests]=120 [rates]=180 [waiting]=120 [train]=120 [estimators]=120
-        [trace_refinement]=120 [trace_training]=120)
+        [trace_refinement]=120 [trace_training]=120 [eyes]=120)
+    sizes_eyes=(--device cpu --count 8)
     sizes_machine=(--size 64) sizes_rates=(--rows 16 --rounds 1 --processes 1)
     sizes_waiting=(--rows 64 --rounds 1) sizes_train=(--batch-size 4 --images 16 --rounds 1 --steps 1)
     sizes_estimators=(--rounds 1 --steps 2 --images 4) sizes_refinement=(--rows 4 --shards 2)
@@ -58,13 +61,14 @@ cpu)
     ;;
 esac
 # The most wanted first: what is left of the time is the limit of the last ones.
-parts=(machine tests rates train trace_refinement trace_training waiting estimators)
+parts=(machine tests rates train eyes trace_refinement trace_training waiting estimators)
 commands=(
     [machine]="benchmarks.gpu.machine ${sizes_machine[*]}"
     [tests]="benchmarks.gpu.tests"
     [rates]="benchmarks.refine rates ${sizes_rates[*]}"
     [waiting]="benchmarks.refine waiting ${sizes_waiting[*]}"
     [train]="benchmarks.train ${sizes_train[*]}"
+    [eyes]="benchmarks.simulate ${sizes_eyes[*]} ${ASSETS:+--assets $ASSETS}"
     [estimators]="benchmarks.evaluate speed ${sizes_estimators[*]}"
     [trace_refinement]="benchmarks.gpu.trace refinement ${sizes_refinement[*]}"
     [trace_training]="benchmarks.gpu.trace training ${sizes_training[*]}"

@@ -2,11 +2,14 @@
 
     python benchmarks/simulate.py                      # the built-in simulator
     python benchmarks/simulate.py --assets FOLDER      # UnityEyes' eyes, by 1 and 2 processes
+    python -m benchmarks.simulate --device cuda --json FILE [--assets FOLDER]      # and on a GPU
 
 Rendering is numpy without threads; the BLAS behind its matrix products is held to one by the
 environment variables set here, before numpy is loaded. The built-in simulator's rates are the best
 of five runs. UnityEyes' are stated by the clock and by processor time, which other work on the
-machine disturbs less, the best of three runs; memory is the process's peak after each.
+machine disturbs less, the best of three runs; memory is the process's peak after each. On a device
+they are rendered in whole batches; without a folder of assets, from the tests' own, whose mesh has
+fewer triangles.
 """
 
 import os
@@ -16,7 +19,9 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS
 import argparse
 import multiprocessing
 import resource
+import tempfile
 import time
+from pathlib import Path
 
 from simgan_core.simulator.eyes import Domain, Framing, render, sample_scenes
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
@@ -42,7 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--assets", help="folder of UnityEyes2's assets")
     parser.add_argument("--count", type=int, default=256, help="images of a run of UnityEyes'")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="render UnityEyes' in batches")
+    parser.add_argument("--json", type=Path, help="file for the results of a device")
     given = parser.parse_args()
+    if given.device is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            assets = given.assets or own_assets(Path(folder))
+            measure_device(assets, given.device, given.count, given.json)
+        return
     if given.assets is None:
         for domain, framing, height, width in CASES:
             rate = max(images_per_second(domain, framing, height, width) for _ in range(5))
@@ -59,6 +71,41 @@ def images_per_second(
     started = time.perf_counter()
     render(sample_scenes(domain, count, seed=0), framing, height, width)
     return count / (time.perf_counter() - started)
+
+
+def own_assets(folder: Path) -> str:
+    """Write the tests' tiny assets; returns their folder."""
+    from tests.unityeyes_folder import write_assets  # noqa: PLC0415  a checkout has them
+
+    return str(write_assets(folder))
+
+
+def measure_device(assets: str, device: str, count: int, json: Path | None) -> None:
+    """Print, and keep, images a second of the batched renderer, and its memory on a GPU."""
+    import torch  # noqa: PLC0415  the other benchmarks do without
+
+    from benchmarks.results_file import ResultsFile  # noqa: PLC0415
+    from simgan_core.simulator.unityeyes.batched.render import BatchRenderer  # noqa: PLC0415
+
+    results, on = ResultsFile(json), torch.device(device)
+    loaded = load_assets(assets)
+    rates: dict[str, float] = {}
+    for picture in PICTURES[:2]:
+        renderer = BatchRenderer(loaded, UnityEyesConfig(), 1, device=on)
+        renderer.render(range(count), picture)
+        best = 0.0
+        for run in range(1, 4):
+            started = time.perf_counter()
+            renderer.render(range(run * count, (run + 1) * count), picture)
+            best = max(best, count / (time.perf_counter() - started))
+        rates[f"{picture.height}x{picture.width}, {picture.samples} samples"] = best
+        peak = torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else None
+        results.update(
+            {"images_a_second": rates, "triangles": len(loaded.triangles), "peak_mb": peak}
+        )
+        print(
+            f"{device}, {loaded.triangles.shape[0]} triangles: {rates}, peak MB {peak}", flush=True
+        )
 
 
 def print_unityeyes(assets: str, count: int, picture: Picture) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 FLOP_OF_STEP = 3.47e9
 """Of a refiner step with the paper's networks, an image of 35×55, by PyTorch's counter."""
 END_TO_END = "end to end, zarr to zarr"
+EYES = "80x120, 2 samples"
 LOG_TAIL = 3000
 """Characters that are kept of the end of a part's log."""
 
@@ -56,8 +57,8 @@ def _part(status: Path) -> dict[str, Any]:
 
 def goals(results: dict[str, dict[str, Any]]) -> list[Goal]:
     """Return what was aimed at, from the results of the parts by name."""
-    machine, tests, rates, train = (
-        results.get(name, {}) for name in ("machine", "tests", "rates", "train")
+    machine, tests, rates, train, eyes = (
+        results.get(name, {}) for name in ("machine", "tests", "rates", "train", "eyes")
     )
     outcomes = tests.get("counts", {})
     end_to_end = rates.get("a_second", {}).get(END_TO_END)
@@ -82,6 +83,7 @@ def goals(results: dict[str, dict[str, Any]]) -> list[Goal]:
         ),
         Goal("training / plain loop", train.get("ratio"), 8),
         Goal("training / bf16 matrix rate", share, 0.35),
+        Goal("eyes rendered a second", eyes.get("images_a_second", {}).get(EYES), 10_000),
     ]
 
 

@@ -35,8 +35,8 @@ def test_every_part_ends_within_its_limit_and_gives_what_it_is_for(tmp_path: Pat
     done = gpu_sh(tmp_path)
     parts = parts_of(tmp_path)
     assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(
-        ("estimators", "machine", "rates", "tests", "trace_refinement", "trace_training", "train",
-         "waiting"), "done"
+        ("estimators", "eyes", "machine", "rates", "tests", "trace_refinement", "trace_training",
+         "train", "waiting"), "done"
     ), done.stdout  # fmt: skip
     assert done.returncode == 0
     assert all(part["seconds"] <= part["limit_s"] for part in parts.values())
@@ -48,6 +48,7 @@ def test_every_part_ends_within_its_limit_and_gives_what_it_is_for(tmp_path: Pat
     assert results["rates"]["a_second"]["end to end, by 1 processes"]
     assert results["waiting"]["ours"]["images_a_second"]
     assert results["train"]["ratio"] > 0
+    assert results["eyes"]["images_a_second"]["80x120, 2 samples"] > 0
     assert results["estimators"]["ratio"] > 0
     for name in ("trace_refinement", "trace_training"):
         assert 0 < results[name]["computing_share"] <= 1
@@ -109,11 +110,13 @@ def test_goals_are_judged_by_what_was_measured_and_else_are_not_met() -> None:
         "tests": {"counts": {"passed": 30, "failed": 10}},
         "rates": {"a_second": {"end to end, zarr to zarr": [1e5, 2e5]}},
         "train": {"batch_size": 512, "refiner_steps_a_second": {"ours": 180.0}, "ratio": 8.5},
+        "eyes": {"images_a_second": {"80x120, 2 samples": 9e3}},
     }
     found = {goal.name: goal.found for goal in goals(results)}
     assert found["share of GPU tests that pass"] == 0.75
     assert found["images a second, end to end"] == 2e5
     assert found["end to end / computing alone"] is None
+    assert found["eyes rendered a second"] == 9e3
     assert found["training / bf16 matrix rate"] == pytest.approx(0.3997, abs=1e-3)
     met = {goal.name for goal in goals(results) if goal.as_json()["met"]}
     assert met == {

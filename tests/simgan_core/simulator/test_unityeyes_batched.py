@@ -47,7 +47,7 @@ def test_a_row_has_the_same_bits_in_any_range(assets: Assets) -> None:
     np.testing.assert_array_equal(part.labels.iris_px, whole.labels.iris_px[6:11])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu("the same formulas by other kernels")
 def test_a_gpu_draws_what_a_cpu_draws(assets: Assets) -> None:
     picture = Picture("crop", 35, 55, 3)
     cpu = BatchRenderer(assets, DECORATED, 1, device=CPU).render(range(8), picture)
