@@ -46,9 +46,14 @@ def test_killed_and_run_again_or_by_two_processes_the_dataset_is_the_same(
     assert digest(simgan, assets, tmp_path / "two.zarr", "--workers", 2) == whole
 
 
+@pytest.mark.parametrize("real", [False, True])
 def test_its_files_go_the_whole_way_round_in_one_command(
-    simgan: Any, assets: Path, tmp_path: Path
+    simgan: Any, assets: Path, tmp_path: Path, real: bool
 ) -> None:
+    if real:
+        assets = Path(__file__).parents[3] / "shared" / "data" / "unityeyes2"
+        if not assets.is_dir():
+            pytest.skip("UnityEyes2's assets are not here")
     done = simgan("simulate", "unityeyes", "--assets", assets, "--out", tmp_path / "UnityEyes",
                   "--count", 20, "--size", "240x320")  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
@@ -119,6 +120,25 @@ def test_gazes_are_taken_from_a_dataset_to_match(simulation: Simulation, tmp_pat
         np.arcsin(-open_dataset(str(tmp_path / "m.zarr")).read(0, 32).labels["gaze"][:, 1])
     )
     assert -25 < pitch.min() < pitch.max() < -5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_made(
+    simulation: Simulation, tmp_path: Path
+) -> None:
+    on_gpu = simulation.model_copy(update={"device": "cuda"})
+    with pytest.raises(InputError, match="device cuda needs a GPU, and PyTorch sees none"):
+        plan_simulation.fn(str(tmp_path / "d.zarr"), 8, on_gpu, CROP)
+    assert not (tmp_path / "d.zarr").exists()
+
+
+@pytest.mark.gpu("a dataset rendered in batches")
+def test_a_dataset_of_a_gpu_is_another_than_a_cpus(simulation: Simulation, tmp_path: Path) -> None:
+    on_gpu = simulation.model_copy(update={"device": "cuda"})
+    there = simulated(tmp_path / "g.zarr", 20, on_gpu)
+    assert simulated(tmp_path / "again.zarr", 20, on_gpu) == there
+    with pytest.raises(DatasetExistsError, match="device"):
+        plan_simulation.fn(str(tmp_path / "g.zarr"), 20, simulation, CROP)
 
 
 def test_more_skins_than_there_are_are_refused(simulation: Simulation, tmp_path: Path) -> None:
