@@ -34,8 +34,10 @@ _COARSE = 4
 """Samples between the places at which the eye's ambient light is computed."""
 _NUM_COARSE = 6
 """Numbers kept at each: light, share of the sky, distances to the upper and lower lid."""
-_CLEAR_MM = 6.4
+_CLEAR_MM = 7.2
 """The conjunctiva lies over what is farther than this from the optical axis."""
+_BULGE_MM = 3.0
+"""The eye is in sight at most so far outside the outline of the lids' opening."""
 _FAR = 1e9
 
 compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -254,10 +256,11 @@ def _hit_conjunctiva(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
     return t
 
 
-@compiled
-def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
+@inlined
+def _hit_eye(dx, dy, dz, eye, limit, hit):  # type: ignore[no-untyped-def]
     """Follow a ray from the camera to the eyeball or the conjunctiva: its distance, or −1.
 
+    What lies farther than limit is left out, but for the iris, which is counted where lids hide it.
     hit: the point (3), the normal (3), and 1 where it is on the cornea, −1 on the conjunctiva.
     """
     cx, cy, cz = eye.centre[0], eye.centre[1], eye.centre[2]
@@ -278,17 +281,26 @@ def _hit_eye(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
             on_cornea = t
     t = min(on_sclera, on_cornea)
     if t > 1e8:
-        return _hit_conjunctiva(dx, dy, dz, eye, hit) if eye.conjunctiva > 0 else -1.0
+        # A ray that passes the eyeball on the nose's side passes the conjunctiva, too.
+        nearest = dx * cx + dy * cy + dz * cz
+        px, py, pz = dx * nearest - cx, dy * nearest - cy, dz * nearest - cz
+        to_temple = px * eye.temple[0] + py * eye.temple[1] + pz * eye.temple[2]
+        if eye.conjunctiva > 0 and to_temple > 0:
+            return _hit_conjunctiva(dx, dy, dz, eye, hit)
+        return -1.0
     px, py, pz = dx * t, dy * t, dz * t
     qx, qy, qz = px - cx, py - cy, pz - cz
     depth = qx * gx + qy * gy + qz * gz
     radius = np.sqrt(max(qx * qx + qy * qy + qz * qz - depth * depth, 0.0))
-    # It lies over the eyeball's side, but hides no iris that looks there.
+    outside = depth < 0 or radius > _CLEAR_MM
+    # The conjunctiva lies over the eyeball's side, but hides no iris that looks there.
     to_temple = qx * eye.temple[0] + qy * eye.temple[1] + qz * eye.temple[2]
-    if eye.conjunctiva > 0 and to_temple > 0 and (depth < 0 or radius > _CLEAR_MM):
+    if eye.conjunctiva > 0 and to_temple > 0 and outside:
         over = _hit_conjunctiva(dx, dy, dz, eye, hit)
         if over > 0:
             return over
+    if t > limit and outside:
+        return -1.0
     # The limbus is rounded: the normal goes over from one sphere's to the other's.
     k = min(max((CORNEA_EDGE_MM + 0.7 - radius) / 1.4, 0.0), 1.0)
     k = k * k * (3 - 2 * k) if depth > 0 else 0.0
@@ -384,46 +396,37 @@ def _vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _coarse_eye(camera, eye, mesh, lights, maps, bases, box):  # type: ignore[no-untyped-def]
-    """Ambient light on the eyeball and the distances to its lids, on a coarse grid over a box."""
-    top, left, bottom, right = box
-    rows, columns = (bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2
-    grid = np.zeros((rows, columns, _NUM_COARSE), np.float32)
-    hit = np.empty(7)
-    num = lights.ambient_direction.shape[0]
-    for row in range(rows):
-        for column in range(columns):
-            dx = (left + column * _COARSE + 0.5 - camera.cx) / camera.focal
-            dy = (top + row * _COARSE + 0.5 - camera.cy) / camera.focal
-            dz = 1 / np.sqrt(dx * dx + dy * dy + 1)
-            dx *= dz
-            dy *= dz
-            if _hit_eye(dx, dy, dz, eye, hit) < 0:
-                continue
-            px, py, pz = (
-                hit[0] - lights.origin[0],
-                hit[1] - lights.origin[1],
-                hit[2] - lights.origin[2],
-            )
-            seen, total = 0.0, 1e-6
-            for k in range(num):
-                cosine = (
-                    hit[3] * lights.ambient_direction[k, 0]
-                    + hit[4] * lights.ambient_direction[k, 1]
-                    + hit[5] * lights.ambient_direction[k, 2]
-                    + 0.1
-                ) / 1.1
-                if cosine <= 0:
-                    continue
-                total += cosine
-                share = _lit(maps, bases, k, px, py, pz, 0.5) * cosine
-                seen += share
-                for c in range(3):
-                    grid[row, column, c] += lights.ambient_colour[k, c] * share
-            grid[row, column, 3] = seen / total
-            grid[row, column, 4] = _distance(hit[0], hit[1], hit[2], mesh.upper)
-            grid[row, column, 5] = _distance(hit[0], hit[1], hit[2], mesh.lower)
-    return grid
+def _surroundings(camera, eye, mesh, lights, maps, bases, row, column, hit, out):  # type: ignore[no-untyped-def]
+    """Compute the ambient light on the eyeball and the distances to its lids at one sample."""
+    dx = (column + 0.5 - camera.cx) / camera.focal
+    dy = (row + 0.5 - camera.cy) / camera.focal
+    dz = 1 / np.sqrt(dx * dx + dy * dy + 1)
+    out[:] = 0
+    if _hit_eye(dx * dz, dy * dz, dz, eye, _FAR, hit) < 0:
+        return
+    px, py, pz = (
+        hit[0] - lights.origin[0],
+        hit[1] - lights.origin[1],
+        hit[2] - lights.origin[2],
+    )
+    seen, total = 0.0, 1e-6
+    for k in range(lights.ambient_direction.shape[0]):
+        cosine = (
+            hit[3] * lights.ambient_direction[k, 0]
+            + hit[4] * lights.ambient_direction[k, 1]
+            + hit[5] * lights.ambient_direction[k, 2]
+            + 0.1
+        ) / 1.1
+        if cosine <= 0:
+            continue
+        total += cosine
+        share = _lit(maps, bases, k, px, py, pz, 0.5) * cosine
+        seen += share
+        for c in range(3):
+            out[c] += lights.ambient_colour[k, c] * share
+    out[3] = seen / total
+    out[4] = _distance(hit[0], hit[1], hit[2], mesh.upper)
+    out[5] = _distance(hit[0], hit[1], hit[2], mesh.lower)
 
 
 @compiled
@@ -806,6 +809,29 @@ def _expose(picture, exposure, level):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _eye_bounds(camera, eye, mesh):  # type: ignore[no-untyped-def]
+    """Return the columns and rows in which the eye can be in sight, or its iris behind lids."""
+    # The cornea's sphere, its nearest point taken, with the limbus, which reaches beyond it.
+    cx = eye.centre[0] + CORNEA_CENTRE_MM * eye.axes[2, 0]
+    cy = eye.centre[1] + CORNEA_CENTRE_MM * eye.axes[2, 1]
+    cz = eye.centre[2] + CORNEA_CENTRE_MM * eye.axes[2, 2]
+    reach = camera.focal * (CORNEA_RADIUS_MM + 0.3) / (cz - CORNEA_RADIUS_MM)
+    mx, my = camera.cx + camera.focal * cx / cz, camera.cy + camera.focal * cy / cz
+    left, right, top, bottom = mx - reach, mx + reach, my - reach, my + reach
+    # The opening, with what bulges out of it.
+    margin = camera.focal * _BULGE_MM / (eye.centre[2] - SCLERA_RADIUS_MM)
+    for line in (mesh.upper, mesh.lower):
+        for i in range(line.shape[0]):
+            x = camera.cx + camera.focal * line[i, 0] / line[i, 2]
+            y = camera.cy + camera.focal * line[i, 1] / line[i, 2]
+            left, right = min(left, x - margin), max(right, x + margin)
+            top, bottom = min(top, y - margin), max(bottom, y + margin)
+    first, above = max(int(left), 0), max(int(top), 0)
+    last, below = min(int(right) + 1, camera.width), min(int(bottom) + 1, camera.height)
+    return first, max(last, first), above, max(below, above)
+
+
+@compiled
 def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: ignore[no-untyped-def]
     """Render one picture.
 
@@ -836,20 +862,12 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
         _light_map(mesh, lights.origin, direction, ambient_bases, k, _AMBIENT_PX, ambient_maps[k])
     ambient = _vertex_ambient(mesh, normals, lights, ambient_maps, ambient_bases)
 
-    # The eyeball's bounds in the picture, its nearest point taken.
-    reach = camera.focal * (SCLERA_RADIUS_MM + 2) / (eye.centre[2] - SCLERA_RADIUS_MM - 2)
-    mx = camera.cx + camera.focal * eye.centre[0] / eye.centre[2]
-    my = camera.cy + camera.focal * eye.centre[1] / eye.centre[2]
-    # The other end of the conjunctiva.
-    ez = eye.centre[2] + eye.conjunctiva * eye.temple[2]
-    ex = camera.cx + camera.focal * (eye.centre[0] + eye.conjunctiva * eye.temple[0]) / ez
-    ey = camera.cy + camera.focal * (eye.centre[1] + eye.conjunctiva * eye.temple[1]) / ez
-    left, right = max(int(min(mx, ex) - reach), 0), min(int(max(mx, ex) + reach) + 1, camera.width)
-    top, bottom = max(int(min(my, ey) - reach), 0), min(int(max(my, ey) + reach) + 1, camera.height)
-    right, bottom = max(right, left), max(bottom, top)
-    grid = _coarse_eye(
-        camera, eye, mesh, lights, ambient_maps, ambient_bases, (top, left, bottom, right)
+    left, right, top, bottom = _eye_bounds(camera, eye, mesh)
+    # Filled where the eye is in sight.
+    grid = np.full(
+        ((bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2, _NUM_COARSE), -1, np.float32
     )
+    aside = np.empty(7)
 
     picture = np.zeros((camera.height, camera.width, 3), np.float32)
     shown = np.full(size, 255, np.uint8)
@@ -867,7 +885,7 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
             dy *= dz
             t = -1.0
             if top <= row < bottom and left <= column < right:
-                t = _hit_eye(dx, dy, dz, eye, hit)
+                t = _hit_eye(dx, dy, dz, eye, depth[row, column] / dz, hit)
             eye_depth = t * dz if t > 0 else _FAR
             skin_first = owner[row, column] >= 0 and depth[row, column] <= eye_depth
             if t > 0:
@@ -891,6 +909,12 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                 iy, ix = int(gy), int(gx)
                 gy -= iy
                 gx -= ix
+                for cy in range(iy, iy + 2):
+                    for cx in range(ix, ix + 2):
+                        if grid[cy, cx, 0] < 0:
+                            _surroundings(camera, eye, mesh, lights, ambient_maps, ambient_bases,
+                                          top + cy * _COARSE, left + cx * _COARSE, aside,
+                                          grid[cy, cx])  # fmt: skip
                 for c in range(_NUM_COARSE):
                     above = grid[iy, ix, c] * (1 - gx) + grid[iy, ix + 1, c] * gx
                     below = grid[iy + 1, ix, c] * (1 - gx) + grid[iy + 1, ix + 1, c] * gx

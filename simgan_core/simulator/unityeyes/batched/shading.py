@@ -30,7 +30,7 @@ SHADOW_PX, AMBIENT_PX = 96, 48
 _SHADOW_MM = 32.0
 _COARSE = 4
 """Samples between the places at which the eye's ambient light is computed."""
-_CLEAR_MM = 6.4
+_CLEAR_MM = 7.2
 SKIN, SCLERA, IRIS, PUPIL, BACKGROUND = 0, 1, 2, 3, 255
 
 
