@@ -98,10 +98,14 @@ def choose_champion(criterion: str) -> str | None:
     if champion is not None and champion not in [version for _, version in measured]:
         chosen = _chosen(champion)
         if chosen is not None or champion.tags.get(SYNTHETIC_TAG) != least.synthetic_digest:
-            why = "was chosen" if chosen else "was trained"
+            why = (
+                "was trained on another synthetic dataset"
+                if chosen is None
+                else f"was chosen by other measurements (add --refined {chosen.refined} to these)"
+            )
             return (
-                f"{_named(champion)} stays, since it {why} on other data; least error on "
-                f"pseudo-labels here: {_named(best)}"
+                f"{_named(champion)} stays, since it {why}; the least error on pseudo-labels here "
+                f"has {_named(best)}"
             )
     client.set_model_version_tag(best.name, best.version, _CHOSEN_TAG, least.model_dump_json())
     client.set_registered_model_alias(best.name, _CHAMPION, best.version)
