@@ -110,7 +110,7 @@ def test_compare_measures_the_same_figure_and_says_what_it_is(
     error_deg = chosen["candidates"][0]["pseudo_label_error_deg"]
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("| refined |"))
     assert f"| {error_deg:.2f} ± " in row
-    assert "Pseudo-label error (no real label used)" in done.stdout
+    assert "error on pseudo-labels (no real label used)" in done.stdout
 
 
 def test_less_than_two_and_refined_from_another_dataset_are_refused(

@@ -9,7 +9,6 @@ from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.reporting.charts import Chart
 from tasks.comparison.reporting.results import ComparisonResult, Difference
 from tasks.comparison.reporting.tables import (
-    PSEUDO_LABEL_HEADING,
     is_judged,
     notes,
     pseudo_label_error,
@@ -42,7 +41,7 @@ def comparison_page(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
             "estimator seeds; other methods are trained once."
         ),
-        judged=f'<th scope="col">{PSEUDO_LABEL_HEADING}</th>' * is_judged(result),
+        judged='<th scope="col">pseudo-labels</th>' * is_judged(result),
         labels="\n".join(f"<p>{html.escape(each)}</p>" for each in notes(result)),
         differences="\n".join(
             _difference(name, each, measure) for name, each in result.differences.items()

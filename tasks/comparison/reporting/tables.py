@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.reporting.results import ArmResult, Results
 
-PSEUDO_LABEL_HEADING = "pseudo-label error"
-PSEUDO_LABEL_NOTE = (
-    "Pseudo-label error (no real label used): how far an arm's estimators are, on the unlabelled "
-    "real images, from what estimators of synthetic images predict there. It orders refiners of "
-    "one synthetic dataset (rank correlation with the true error 0.50 and 0.76, KID 0.07 and "
-    "−0.62: 18 refiners, two folds of people); it does not tell refined from synthetic images, "
-    "which taught it."
+_PSEUDO_LABEL_HEADING = "pseudo-labels"
+_PSEUDO_LABEL_NOTE = (
+    "Column pseudo-labels, error on pseudo-labels (no real label used): how far an arm's "
+    "estimators are, on the unlabelled real images, from what estimators of synthetic images "
+    "predict there. It orders refiners of one synthetic dataset (rank correlation with the true "
+    "error 0.50 and 0.76, KID 0.07 and −0.62: 18 refiners, two folds of people); it does not tell "
+    "refined from synthetic images, which taught it."
 )
 
 
@@ -21,7 +21,7 @@ def table(results: Results) -> str:
     judged = is_judged(results)
     lines = [
         f"| trained on | {measure.noun} | 95% interval | {measure.within} |"
-        + f" {PSEUDO_LABEL_HEADING} |" * judged,
+        + f" {_PSEUDO_LABEL_HEADING} |" * judged,
         "|---|---:|---:|---:|" + "---:|" * judged,
     ]
     for arm in results.arms.values():
@@ -38,7 +38,7 @@ def table(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """Return what was done with unlabelled real images: a line for each use of them."""
     matched = [] if results.label_matching is None else [str(results.label_matching)]
-    judged = [PSEUDO_LABEL_NOTE] if is_judged(results) else []
+    judged = [_PSEUDO_LABEL_NOTE] if is_judged(results) else []
     return [*matched, *adaptation(results), *judged]
 
 

@@ -16,7 +16,15 @@ ARMS = ("synthetic", "synthetic_unmatched", "tone_matched", "refined", "adapted"
 
 def result(report: Path) -> ComparisonResult:
     arm = ArmResult(
-        title="Synthetic", measure="gaze", error=4.5, ci95=(4.0, 5.0), within=0.9, median=4, seeds=3
+        title="Synthetic",
+        measure="gaze",
+        error=4.5,
+        ci95=(4.0, 5.0),
+        within=0.9,
+        median=4,
+        seeds=3,
+        pseudo_label_error_deg=8.1,
+        pseudo_label_error_sd_deg=0.2,
     )
     better = Difference(measure="gaze", error=-0.5, ci95=(-0.9, -0.1))
     return ComparisonResult(
@@ -43,8 +51,9 @@ def result(report: Path) -> ComparisonResult:
 
 def test_headline_metrics_are_a_dozen_and_the_answer_is_among_them(tmp_path: Path) -> None:
     found = headline_metrics(result(tmp_path))
-    assert len(found) == 12
+    assert len(found) == 13
     assert found["refined.error_deg"] == 4.5
+    assert found["refined.pseudo_label_error_deg"] == 8.1
     assert found["refined_minus_synthetic.ci95_high"] == -0.1
 
 
@@ -63,6 +72,7 @@ def test_a_recorded_comparison_has_tables_of_all_arms_once_and_its_pupils_are_re
     }
     assert list(tables["arms"]["arm"]) == list(ARMS)
     assert tables["differences"].loc[0, "ci95_low"] == -0.9
+    assert list(tables["arms"]["pseudo_label_error_deg"]) == [8.1] * len(ARMS)
     (kept,) = runs_with("comparisons", {"stage": "comparison"})
-    assert len(kept.metrics) == 12
+    assert len(kept.metrics) == 13
     assert pupil_shift(kept) == PupilShift(mean=0.8, sd=0.4, median=0.7)
