@@ -260,7 +260,7 @@ def conclude_choice(plan: EstimatorPlan, errors_deg: list[float]) -> ChoiceResul
         run.tags(
             {
                 "verdict": result.verdict,
-                "champion": champion or "not decided",
+                "champion": champion or "stays",
                 "mlflow.note.content": choice_table(result),
             }
         )

@@ -82,8 +82,9 @@ class Reader:
                 kept.append(priors[-1])
             else:
                 kept.append(word.replace("s3://datasets/", f"s3://datasets/{self.folder.name}/"))
-        few = FEW_ARMS if words[0] == "compare" and "--from-mlflow" not in words else ()
-        if few and "--teachers" in words:
+        compares = words[0] == "compare" and "--from-mlflow" not in words
+        few: tuple[str, ...] = FEW_ARMS if compares else ()
+        if compares and "--teachers" in words:
             few = (*few, "--arms", "adapted")
         return [*kept, *(part for pair in smaller.items() for part in pair), *few]
 

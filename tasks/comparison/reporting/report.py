@@ -331,8 +331,7 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
         if result.label_matching is None
         else f"{result.label_matching.prior.id}, {result.label_matching.prior}",
         "registered estimator": result.registered_model or "none",
-        "champion among refiners": result.champion or "not decided here",
-    }
+    } | ({} if result.champion is None else {"champion": result.champion})
 
 
 def record(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
@@ -343,7 +342,6 @@ def record(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
     run.tags(
         {
             "verdict": result.verdict,
-            "champion": result.champion or "not decided",
             "test_evaluations": str(result.test_evaluations),
             "mlflow.note.content": table(result),
         }

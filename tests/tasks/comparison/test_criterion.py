@@ -13,7 +13,7 @@ from simgan_core.simulator.eyes import render, sample_scenes
 from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.comparison.arms import ARMS, ComparisonConfig
-from tasks.comparison.choice import find_judged, judge, plan_choice
+from tasks.comparison.choice import Candidate, _verdict, find_judged, judge, plan_choice
 from tasks.comparison.estimate import estimate, find_estimates
 from tasks.comparison.kept_files import pseudo_labels_file, weights_file
 from tasks.comparison.label_prior import match_labels
@@ -137,3 +137,19 @@ def test_a_refiner_that_moves_labels_comes_after_one_that_does_not(
     assert errors[job.name] == pytest.approx(by_hand(str(model), plan, refiners["real"]), rel=1e-6)
     model.unlink()
     assert judge.fn(job, plan, datasets) == errors[job.name]
+
+
+@pytest.mark.parametrize(
+    ("spread_deg", "words"),
+    [
+        (0.3, "0.50° less than the next: more than estimators of one dataset differ by (±0.30°)"),
+        (0.6, "so that b.zarr may be as good"),
+        (None, "With one estimator seed nothing tells that from chance"),
+    ],
+)
+def test_a_lead_is_set_against_what_seeds_differ_by(spread_deg: float | None, words: str) -> None:
+    best, second = (
+        Candidate(refined=name, refiner=None, pseudo_label_error_deg=error_deg, by_seed_deg=())
+        for name, error_deg in (("a.zarr", 8.0), ("b.zarr", 8.5))
+    )
+    assert words in _verdict(best, second, spread_deg)
