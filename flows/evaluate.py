@@ -84,7 +84,7 @@ def compare(
         unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
             test set; where not given `real`, else the real images of the refiner's training.
         teachers: Labelled datasets of other simulators: estimators of theirs label the unlabelled
-            images too, for the adapted arms.
+            images too, for the adapted arms and the error on pseudo-labels.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
