@@ -92,5 +92,5 @@ DEMO = ComparisonConfig(
     pseudo_label_error=False,
 )
 """What fits in the few minutes of a demo. Its shaded eyes shrink the angles that estimators predict
-on "real" images, so that matched labels would be too narrow (docs/decisions.md), and pseudo-labels
-as well."""
+on "real" images, so that matched labels would be too narrow, and errors on pseudo-labels order
+refiners wrongly (docs/decisions.md)."""

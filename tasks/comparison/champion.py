@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tasks.comparison.criterion import criterion_id
+from tasks.comparison.criterion import criterion_id, doubt_of_teachers
 from tasks.comparison.plan import Arm, EstimatorPlan
 from tasks.runtime.tracking.champion import Measurement, choose_champion, remember_measurement
 
@@ -14,8 +14,10 @@ def decide_champion(
 
     `errors_deg` holds mean and deviation between seeds by arm. Refiners that MLflow does not know,
     and images that were not refined from the plan's synthetic dataset, are left out. None where
-    nothing follows.
+    nothing follows, as where the teachers are in doubt.
     """
+    if doubt_of_teachers(plan):
+        return None
     criterion = None
     for arm in plan.arms:
         if arm.name in errors_deg and _is_a_refiners(arm, plan):

@@ -13,7 +13,11 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.schema import DatasetInfo
 from tasks.comparison.champion import decide_champion
-from tasks.comparison.criterion import PSEUDO_LABEL_ERROR, error_on_pseudo_labels_deg
+from tasks.comparison.criterion import (
+    PSEUDO_LABEL_ERROR,
+    doubt_of_teachers,
+    error_on_pseudo_labels_deg,
+)
 from tasks.comparison.estimators import content_of, with_number_format
 from tasks.comparison.networks import network_id, trained_network
 from tasks.comparison.plan import Arm, EstimatorPlan, Job
@@ -248,7 +252,7 @@ def conclude_choice(plan: EstimatorPlan, errors_deg: list[float]) -> ChoiceResul
             candidates=tuple(ordered),
             lead_deg=lead_deg,
             seed_spread_deg=spread_deg,
-            verdict=_verdict(best, others[0], spread_deg),
+            verdict=_verdict(best, others[0], spread_deg, doubt_of_teachers(plan)),
             champion=champion,
             labels_matched=any(arm.matched for arm in plan.arms),
             mlflow_run_id=plan.mlflow_run_id,
@@ -285,7 +289,12 @@ def _spread_deg(errors_deg: Iterable[tuple[float, ...]]) -> float | None:
     return fmean(variance(each) for each in several) ** 0.5 if several else None
 
 
-def _verdict(best: Candidate, second: Candidate, spread_deg: float | None) -> str:
+def _verdict(best: Candidate, second: Candidate, spread_deg: float | None, doubt: str) -> str:
+    lead = _lead(best, second, spread_deg)
+    return f"{lead} NOT to be trusted, and no champion is chosen: {doubt}." if doubt else lead
+
+
+def _lead(best: Candidate, second: Candidate, spread_deg: float | None) -> str:
     lead_deg = second.pseudo_label_error_deg - best.pseudo_label_error_deg
     lead = (
         f"{best.refined} has the least error on pseudo-labels, {lead_deg:.2f}° less than the next"

@@ -18,6 +18,8 @@ PSEUDO_LABEL_ERROR = "pseudo_label_error_deg"
 """Name of the figure in MLflow and in JSON."""
 MAX_IMAGES = 4000
 """Unlabelled images that are predicted on; chosen at random where there are more."""
+UNCHECKED = "without label matching nothing tells whether the teachers' predictions are any good"
+"""Doubt of teachers where no label prior was estimated."""
 _SEED = 0
 _TEACHING = {"synthetic", "synthetic_unmatched"}
 
@@ -48,6 +50,15 @@ def error_on_pseudo_labels_deg(
     rows = np.sort(np.random.default_rng(_SEED).permutation(len(images))[:MAX_IMAGES])
     away_deg = predictions_deg(estimator, images[rows]) - labels_deg[rows]
     return float(np.linalg.norm(away_deg, axis=1).mean())
+
+
+def doubt_of_teachers(plan: EstimatorPlan) -> str:
+    """Return why errors on pseudo-labels may order refiners wrongly; empty where nothing says so.
+
+    Teachers whose predictions spread hardly wider than their error favour refiners that change
+    nothing: the condition under which labels are not matched, either.
+    """
+    return UNCHECKED if plan.label_prior is None else plan.label_prior.doubt
 
 
 def criterion_id(plan: EstimatorPlan, arm: Arm) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tasks.comparison.criterion import UNCHECKED
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.reporting.results import ArmResult, Results
 
@@ -38,8 +39,14 @@ def table(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """Return what was done with unlabelled real images: a line for each use of them."""
     matched = [] if results.label_matching is None else [str(results.label_matching)]
-    judged = [_PSEUDO_LABEL_NOTE] if is_judged(results) else []
+    judged = [_note_on_pseudo_labels(results)] if is_judged(results) else []
     return [*matched, *adaptation(results), *judged]
+
+
+def _note_on_pseudo_labels(results: Results) -> str:
+    matching = results.label_matching
+    doubt = UNCHECKED if matching is None else matching.prior.doubt
+    return f"{_PSEUDO_LABEL_NOTE} NOT to be trusted here: {doubt}." if doubt else _PSEUDO_LABEL_NOTE
 
 
 def is_judged(results: Results) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.estimation.gaze_training import predict_gaze
@@ -13,6 +14,7 @@ from simgan_core.simulator.eyes import render, sample_scenes
 from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.comparison.arms import ARMS, ComparisonConfig
+from tasks.comparison.champion import decide_champion
 from tasks.comparison.choice import Candidate, _verdict, find_judged, judge, plan_choice
 from tasks.comparison.estimate import estimate, find_estimates
 from tasks.comparison.kept_files import pseudo_labels_file, weights_file
@@ -22,6 +24,8 @@ from tasks.comparison.plan import Comparison, Estimate, EstimatorPlan
 from tasks.comparison.planning import plan_comparison
 from tasks.comparison.pseudo_labels import teach_students
 from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.tracking.champion import MAY_LEAD_TAG, SYNTHETIC_TAG
+from tasks.runtime.tracking.runs import REFINER_TAG, begin_run
 from tests.tasks.comparison.conftest import write_dataset
 
 QUICK = EstimatorConfig(steps=6, batch_size=8)
@@ -152,4 +156,33 @@ def test_a_lead_is_set_against_what_seeds_differ_by(spread_deg: float | None, wo
         Candidate(refined=name, refiner=None, pseudo_label_error_deg=error_deg, by_seed_deg=())
         for name, error_deg in (("a.zarr", 8.0), ("b.zarr", 8.5))
     )
-    assert words in _verdict(best, second, spread_deg)
+    assert words in _verdict(best, second, spread_deg, "")
+
+
+@pytest.mark.parametrize("doubt", ["", "predicted yaw spreads by 3°, hardly more than its error"])
+def test_the_least_error_makes_the_champion_where_the_teachers_are_trusted(
+    refiners: dict[str, str], home: Path, tmp_path: Path, doubt: str
+) -> None:
+    parent = open_dataset(refiners["synthetic"])
+    refined = []
+    for number, name in enumerate(("harmful", "harmless")):
+        block = open_dataset(refiners[name]).load()
+        made = {"parent_digest": parent.info.digest, "refiner": f"refiner-{name}"}
+        labels = {"gaze": (GAZE, block.labels["gaze"])}
+        place = tmp_path / f"{name}-made.zarr"
+        refined.append(write_dataset(place, "refined", block.images, block.ids, labels, made))
+        tags = {REFINER_TAG: made["refiner"], MAY_LEAD_TAG: "true", SYNTHETIC_TAG: "s"}
+        run = begin_run("refiners", name, name)
+        run.register_model("refiner", "model", tags, ("champion", "candidate")[number])
+    datasets = DatasetCache()
+    places = refiners["synthetic"], tuple(refined), refiners["real"]
+    plan = plan_choice.fn(datasets, *places, 2, QUICK, "always", ())
+    plan = teach_students.fn(match_labels.fn(plan, datasets), datasets)
+    assert plan.label_prior is not None
+    prior = plan.label_prior.model_copy(update={"doubt": doubt})
+    trusted = plan.model_copy(update={"label_prior": prior})
+    said = decide_champion(trusted, {"refined_1": (9.0, 0.1), "refined_2": (8.0, 0.2)})
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    champion = client.get_model_version_by_alias("refiner", "champion").tags[REFINER_TAG]
+    assert champion == ("refiner-harmful" if doubt else "refiner-harmless")
+    assert (said is None) == bool(doubt)
