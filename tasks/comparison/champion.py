@@ -16,7 +16,7 @@ def decide_champion(
     and images that were not refined from the plan's synthetic dataset, are left out. None where
     nothing follows, as where the teachers are in doubt.
     """
-    if doubt_of_teachers(plan):
+    if plan.pseudo_labels is None or doubt_of_teachers(plan.pseudo_labels, plan.label_prior):
         return None
     criterion = None
     for arm in plan.arms:

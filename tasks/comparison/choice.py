@@ -246,13 +246,15 @@ def conclude_choice(plan: EstimatorPlan, errors_deg: list[float]) -> ChoiceResul
             for name, each in by_arm.items()
         },
     )
+    assert plan.pseudo_labels is not None, "teach_students comes before"
+    doubt = doubt_of_teachers(plan.pseudo_labels, plan.label_prior)
     with tracked_run(COMPARISONS, plan.id, plan.id) as run:
         result = ChoiceResult(
             choice=plan.id,
             candidates=tuple(ordered),
             lead_deg=lead_deg,
             seed_spread_deg=spread_deg,
-            verdict=_verdict(best, others[0], spread_deg, doubt_of_teachers(plan)),
+            verdict=_verdict(best, others[0], spread_deg, doubt),
             champion=champion,
             labels_matched=any(arm.matched for arm in plan.arms),
             mlflow_run_id=plan.mlflow_run_id,

@@ -9,7 +9,7 @@ import numpy as np
 from simgan_core.models.estimator import Estimator
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import predictions_deg
-from tasks.comparison.plan import Arm, EstimatorPlan
+from tasks.comparison.plan import Arm, EstimatorPlan, LabelPriorRef, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.recipes import recipe_version
@@ -18,8 +18,6 @@ PSEUDO_LABEL_ERROR = "pseudo_label_error_deg"
 """Name of the figure in MLflow and in JSON."""
 MAX_IMAGES = 4000
 """Unlabelled images that are predicted on; chosen at random where there are more."""
-UNCHECKED = "without label matching nothing tells whether the teachers' predictions are any good"
-"""Doubt of teachers where no label prior was estimated."""
 _SEED = 0
 _TEACHING = {"synthetic", "synthetic_unmatched"}
 
@@ -52,13 +50,20 @@ def error_on_pseudo_labels_deg(
     return float(np.linalg.norm(away_deg, axis=1).mean())
 
 
-def doubt_of_teachers(plan: EstimatorPlan) -> str:
+def doubt_of_teachers(labels: PseudoLabelsRef, prior: LabelPriorRef | None) -> str:
     """Return why errors on pseudo-labels may order refiners wrongly; empty where nothing says so.
 
-    Teachers whose predictions spread hardly wider than their error favour refiners that change
-    nothing: the condition under which labels are not matched, either.
+    Teachers of one simulator, or with predictions that spread hardly wider than their error, favour
+    refiners that change nothing.
     """
-    return UNCHECKED if plan.label_prior is None else plan.label_prior.doubt
+    if labels.num_sources < 2:
+        return (
+            "teachers of one simulator alone favour refiners that change nothing; --teachers adds "
+            "another simulator's"
+        )
+    if prior is None:
+        return "without label matching nothing tells whether the teachers' predictions are any good"
+    return prior.doubt
 
 
 def criterion_id(plan: EstimatorPlan, arm: Arm) -> str:

@@ -81,8 +81,7 @@ def test_the_harmless_refiner_comes_first_and_leads_only_by_teachers_that_are_tr
     assert (best["refined"], second["refined"]) == ("harmless.zarr", "harmful.zarr")
     assert chosen["lead_deg"] > chosen["seed_spread_deg"]
     assert "more than estimators of one dataset differ by" in chosen["verdict"]
-    # Estimators of so few images and steps predict little.
-    assert "NOT to be trusted, and no champion is chosen: predicted" in chosen["verdict"]
+    assert "NOT to be trusted, and no champion is chosen: teachers of one" in chosen["verdict"]
     assert chosen["champion"] is None
     client = MlflowClient(f"sqlite:///{place}/home/mlflow.db")
     version = client.get_model_version_by_alias("refiner", "champion")
@@ -113,7 +112,7 @@ def test_compare_measures_the_same_figure_and_says_what_it_is(
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("| refined |"))
     assert f"| {error_deg:.2f} ± " in row
     assert "error on pseudo-labels (no real label used)" in done.stdout
-    assert "NOT to be trusted here: predicted" in done.stdout
+    assert "NOT to be trusted here: teachers of one simulator alone" in done.stdout
 
 
 def test_less_than_two_and_refined_from_another_dataset_are_refused(

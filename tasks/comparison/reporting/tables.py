@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tasks.comparison.criterion import UNCHECKED
+from tasks.comparison.criterion import doubt_of_teachers
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.reporting.results import ArmResult, Results
 
@@ -45,7 +45,8 @@ def notes(results: Results) -> list[str]:
 
 def _note_on_pseudo_labels(results: Results) -> str:
     matching = results.label_matching
-    doubt = UNCHECKED if matching is None else matching.prior.doubt
+    assert results.judged_by is not None, "arms are judged"
+    doubt = doubt_of_teachers(results.judged_by, None if matching is None else matching.prior)
     return f"{_PSEUDO_LABEL_NOTE} NOT to be trusted here: {doubt}." if doubt else _PSEUDO_LABEL_NOTE
 
 

@@ -21,9 +21,9 @@ from tasks.runtime.tracking.runs import (
 CHAMPION_RULE = (
     "champion: of all refiners whose labels pass the gate of their training, the one of least "
     "realism/kid, the present champion being measured on the same images, until simgan compare or "
-    "choose has measured two or more of one synthetic dataset on the same unlabelled images: then "
-    "the one of least error on pseudo-labels, which KID alone does not displace; variants of an "
-    "ablation take no part"
+    "choose has measured two or more of one synthetic dataset on the same unlabelled images, by "
+    "teachers of two simulators that label matching trusts: then the one of least error on "
+    "pseudo-labels, which KID alone does not displace; variants of an ablation take no part"
 )
 MAY_LEAD_TAG = "simgan.may_lead"
 """Tag of a model version: whether its labels passed the gate, and it is no ablation's variant."""

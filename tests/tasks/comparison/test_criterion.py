@@ -159,9 +159,12 @@ def test_a_lead_is_set_against_what_seeds_differ_by(spread_deg: float | None, wo
     assert words in _verdict(best, second, spread_deg, "")
 
 
-@pytest.mark.parametrize("doubt", ["", "predicted yaw spreads by 3°, hardly more than its error"])
+@pytest.mark.parametrize(
+    ("doubt", "num_simulators"),
+    [("", 2), ("", 1), ("predicted yaw spreads by 3°, hardly more than its error", 2)],
+)
 def test_the_least_error_makes_the_champion_where_the_teachers_are_trusted(
-    refiners: dict[str, str], home: Path, tmp_path: Path, doubt: str
+    refiners: dict[str, str], home: Path, tmp_path: Path, doubt: str, num_simulators: int
 ) -> None:
     parent = open_dataset(refiners["synthetic"])
     refined = []
@@ -180,9 +183,12 @@ def test_the_least_error_makes_the_champion_where_the_teachers_are_trusted(
     plan = teach_students.fn(match_labels.fn(plan, datasets), datasets)
     assert plan.label_prior is not None
     prior = plan.label_prior.model_copy(update={"doubt": doubt})
-    trusted = plan.model_copy(update={"label_prior": prior})
-    said = decide_champion(trusted, {"refined_1": (9.0, 0.1), "refined_2": (8.0, 0.2)})
+    assert plan.pseudo_labels is not None
+    taught = plan.pseudo_labels.model_copy(update={"num_sources": num_simulators})
+    plan = plan.model_copy(update={"label_prior": prior, "pseudo_labels": taught})
+    said = decide_champion(plan, {"refined_1": (9.0, 0.1), "refined_2": (8.0, 0.2)})
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     champion = client.get_model_version_by_alias("refiner", "champion").tags[REFINER_TAG]
-    assert champion == ("refiner-harmful" if doubt else "refiner-harmless")
-    assert (said is None) == bool(doubt)
+    trusted = not doubt and num_simulators > 1
+    assert champion == ("refiner-harmless" if trusted else "refiner-harmful")
+    assert (said is not None) == trusted

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.comparison.arms import Protocol
+from tasks.comparison.plan import LabelSpread, PseudoLabelsRef
 from tasks.comparison.reporting.report import headline_metrics, record
 from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference, PupilShift
 from tasks.comparison.reporting.tracked_results import pupil_shift
@@ -40,6 +41,15 @@ def result(report: Path) -> ComparisonResult:
         pupil_shift_px=PupilShift(mean=0.8, sd=0.4, median=0.7),
         label_matching=None,
         pseudo_labels={},
+        judged_by=PseudoLabelsRef(
+            id="pseudo-labels-1",
+            num_sources=2,
+            num_neighbours=20,
+            num_steps=10,
+            agreement=0.5,
+            agreement_uncentred=0.4,
+            spread=LabelSpread(mean_deg=(0, 0), sd_deg=(5, 5)),
+        ),
         verdict="Refined is better.",
         test_evaluations=7,
         registered_model=None,

@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 
 from tasks.comparison.arms import Protocol
+from tasks.comparison.plan import LabelSpread, PseudoLabelsRef
 from tasks.comparison.reporting.charts import Chart
 from tasks.comparison.reporting.page import comparison_page
 from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference
@@ -44,6 +45,15 @@ def page(pseudo_label_error_deg: float | None = None) -> Page:
         pupil_shift_px=None,
         label_matching=None,
         pseudo_labels={},
+        judged_by=PseudoLabelsRef(
+            id="pseudo-labels-1",
+            num_sources=2,
+            num_neighbours=20,
+            num_steps=10,
+            agreement=0.5,
+            agreement_uncentred=0.4,
+            spread=LabelSpread(mean_deg=(0, 0), sd_deg=(5, 5)),
+        ),
         verdict="Refined is WORSE. It is not worth it.",
         test_evaluations=7,
         registered_model=None,
