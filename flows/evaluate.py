@@ -1,8 +1,8 @@
 """Train estimators and test them on real images: one training set, or a comparison of several."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from prefect import flow
+from prefect import Task, flow
 from pydantic import Field
 
 from flows.run_names import named
@@ -10,7 +10,7 @@ from simgan_core.config import EstimatorConfig
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimate import estimate, find_estimates
 from tasks.comparison.label_prior import match_labels
-from tasks.comparison.plan import Comparison, Estimate
+from tasks.comparison.plan import EstimatorPlan
 from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.pseudo_labels import teach_students
 from tasks.comparison.reporting.report import EvaluationResult, conclude, summarize
@@ -26,6 +26,7 @@ from tasks.runtime.policies import (
 )
 
 Seeds = Annotated[int, Field(ge=1, le=100)]
+T = TypeVar("T")
 
 
 @flow(name="evaluate", flow_run_name=named("train on {train}, test on {test}"))
@@ -53,7 +54,8 @@ def evaluate(
     plan = plan_evaluation(datasets, train, test, seeds, estimator, unlabelled)
     with gpu_slot():
         plan = match_labels(plan, datasets)
-    return summarize(plan, _estimates(plan, datasets, runner))
+    estimates = trained_estimators(plan, find_estimates(plan), estimate, datasets, runner)
+    return summarize(plan, estimates)
 
 
 @flow(name="compare", flow_run_name=named("compare {refined} with {synthetic} on {test}"))
@@ -82,7 +84,7 @@ def compare(
         unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
             test set; where not given `real`, else the real images of the refiner's training.
         teachers: Labelled datasets of other simulators: estimators of theirs label the unlabelled
-            images too, for the adapted arms.
+            images too, for the adapted arms and the error on pseudo-labels.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
@@ -94,20 +96,27 @@ def compare(
     with gpu_slot():
         plan = match_labels(plan, datasets)
         plan = teach_students(plan, datasets)
-    return conclude(plan, _estimates(plan, datasets, runner), datasets)
+    estimates = trained_estimators(plan, find_estimates(plan), estimate, datasets, runner)
+    return conclude(plan, estimates, datasets)
 
 
-def _estimates(plan: Comparison, datasets: DatasetCache, runner: Runner) -> list[Estimate]:
-    """Train every estimator of a comparison, or find it where an earlier run left it."""
-    found = find_estimates(plan)
+def trained_estimators(
+    plan: EstimatorPlan,
+    known: dict[str, T],
+    step: Task[..., T],
+    datasets: DatasetCache,
+    runner: Runner,
+) -> list[T]:
+    """Train the estimators of a plan that are not known; returns what `step` does, job by job."""
+    found = dict(known)
     missing = [job for job in plan.jobs if job.name not in found]
     # Where nothing is to be computed, no slot is waited for that another run may hold.
     if missing:
         # Tasks are told to stop before their runner waits for them.
         with gpu_slot(), task_runner(runner) as tasks, tasks_stop_too(), placed(tasks, "gpu"):
-            shared = {"comparison": plan, "datasets": datasets}
             trainings = {
-                job.name: tasks.submit(estimate, {"job": job, **shared}) for job in missing
+                job.name: tasks.submit(step, {"job": job, "plan": plan, "datasets": datasets})
+                for job in missing
             }
             found |= {name: training.result() for name, training in trainings.items()}
     return [found[job.name] for job in plan.jobs]

@@ -57,6 +57,7 @@ FLOW_MODULES = {
     "refine": "flows.refine",
     "evaluate": "flows.evaluate",
     "compare": "flows.evaluate",
+    "choose": "flows.choose",
     "pipeline": "flows.pipeline",
     "ablate": "flows.ablate",
     "demo": "flows.demo",
@@ -316,6 +317,41 @@ def compare(
         runner=where,
     )
     return _comparison_outcome(result, gallery_of(refined, synthetic, test))
+
+
+@app.command
+@described_by("choose", "choose")
+def choose(
+    *,
+    synthetic: str,
+    refined: tuple[str, ...],
+    unlabelled: str,
+    teachers: tuple[str, ...] = (),
+    seeds: Seeds = 3,
+    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    match_labels: Literal["auto", "always", "never"] = "auto",
+    runner: RunnerKind = "local",
+    workers: Workers = None,
+    dask_address: DaskAddress = None,
+) -> Outcome:
+    """Choose among refiners by unlabelled real images alone, --refined repeated."""
+    from flows.choose import choose as choose_flow
+    from tasks.comparison.choice import choice_table
+    from tasks.runtime.policies import Runner
+
+    where = Runner(kind=runner, workers=workers, dask_address=dask_address)
+    result = choose_flow(
+        *(synthetic, refined, unlabelled, seeds, estimator, match_labels, teachers), runner=where
+    )
+    text = choice_table(result)
+    if result.champion is not None:
+        text += f"\n\nchampion  {result.champion}"
+    best = result.candidates[0].refined
+    return Outcome(
+        result.model_dump(mode="json"),
+        f"{text}\nnext      simgan compare --synthetic {synthetic} --refined {best} "
+        f"--unlabelled {unlabelled} --test DATASET   (on labelled real images)",
+    )
 
 
 @app.command

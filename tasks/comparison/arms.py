@@ -76,6 +76,9 @@ class ComparisonConfig(Config):
     methods: tuple[MethodName, ...] = METHODS
     """Other methods than networks, on the pixels of synthetic and of refined images (cross-domain
     alone): k nearest neighbours, random forest, support vector and ridge regression."""
+    pseudo_label_error: bool = True
+    """Measure how far estimators of synthetic and refined images are from pseudo-labels of the
+    unlabelled real images: what orders refiners without real labels."""
     shares: tuple[float, ...] = (0.25,)
     """Shares of the synthetic and refined rows to train on, beside all of them (cross-domain
     alone): the points of the learning curve. 0.25 makes all rows the article's "4×"."""
@@ -86,6 +89,8 @@ DEMO = ComparisonConfig(
     methods=(),
     shares=(),
     match_labels="never",
+    pseudo_label_error=False,
 )
 """What fits in the few minutes of a demo. Its shaded eyes shrink the angles that estimators predict
-on "real" images, so that matched labels would be too narrow (docs/decisions.md)."""
+on "real" images, so that matched labels would be too narrow, and errors on pseudo-labels order
+refiners wrongly (docs/decisions.md)."""

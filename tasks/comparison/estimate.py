@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.data.label_matching import resampled_rows
-from simgan_core.estimation.adaptation import student_config
 from simgan_core.estimation.gaze_training import fine_tune_estimator, predict_gaze
 from simgan_core.estimation.joint_training import predict_joints, train_joint_estimator
 from simgan_core.models.estimator import Estimator, load_estimator
-from storage.samples import SampleBlock
 from tasks.comparison.classical_baselines import predict_by
+from tasks.comparison.criterion import (
+    PSEUDO_LABEL_ERROR,
+    error_on_pseudo_labels_deg,
+    is_judged,
+)
 from tasks.comparison.error_metrics import ERROR_METRICS, errors_of
 from tasks.comparison.estimators import (
     TrainingSamples,
-    estimator_id,
     log_progress,
     poses,
-    trained_estimator,
     write_atomically,
 )
 from tasks.comparison.kept_files import (
@@ -33,6 +34,7 @@ from tasks.comparison.kept_files import (
     find_estimate,
     weights_file,
 )
+from tasks.comparison.networks import network_id, trained_network
 from tasks.comparison.people import person_of
 from tasks.comparison.plan import Comparison, Estimate, Job
 from tasks.comparison.tested_rows import calibration_rows, tested_rows
@@ -62,15 +64,16 @@ def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
     }
     found = {}
     for job in comparison.jobs:
-        trained = _estimator_id(job, comparison)
+        trained = network_id(job, comparison, comparison.test_digest)
         estimate_id = _estimate_id(trained, comparison)
         path, weights = estimate_file(estimate_id), weights_file(trained)
         if estimate_id in finished and path.exists():
             run = finished[estimate_id]
             model = str(weights) if weights.exists() else None
             error = run.metrics.get("validation_error_deg", float("nan"))
+            judged = run.metrics.get(PSEUDO_LABEL_ERROR)
             found[job.name] = Estimate(
-                job.arm.name, job.seed, job.person, str(path), model, error, run.run_id
+                job.arm.name, job.seed, job.person, str(path), model, error, run.run_id, judged
             )
     if found:
         logger.info("%d of %d estimators are there already", len(found), len(comparison.jobs))
@@ -85,32 +88,35 @@ def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
     retry_delay_seconds=IO_RETRY_DELAYS_S,
     retry_condition_fn=retry_on_io,
 )
-def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estimate:
+def estimate(job: Job, plan: Comparison, datasets: DatasetCache) -> Estimate:
     """Train one estimator and keep its predictions on the test set; found if kept already."""
     take_device_of_worker()
     arm, seed, person = job
-    trained = _estimator_id(job, comparison)
-    estimate_id = _estimate_id(trained, comparison)
+    trained = network_id(job, plan, plan.test_digest)
+    estimate_id = _estimate_id(trained, plan)
     path = estimate_file(estimate_id)
     weights = weights_file(trained)
-    key = f"{comparison.id}/{estimate_id}"
-    tags = _tags(job, comparison) | {"simgan.estimate": estimate_id}
-    with tracked_run(COMPARISONS, job.name, key, tags, comparison.mlflow_run_id) as run:
-        _log_inputs(run, job, comparison)
+    key = f"{plan.id}/{estimate_id}"
+    tags = _tags(job, plan) | {"simgan.estimate": estimate_id}
+    with tracked_run(COMPARISONS, job.name, key, tags, plan.mlflow_run_id) as run:
+        _log_inputs(run, job, plan)
         if not find_estimate(path, weights, run.run_id):
-            compute = describe_compute(comparison.estimator.precision)
-            predictions = _predictions(job, comparison, trained, datasets)
+            compute = describe_compute(plan.estimator.precision)
+            predictions = _predictions(job, plan, trained, datasets)
             write_atomically(path, predictions | {"compute": np.array(json.dumps(compute))})
         run.artifact(path, PREDICTIONS)
         if weights.exists():
             run.artifact(weights, WEIGHTS)
         run.computed_by(_compute_of(path))
-        errors = _log_errors(run, path, comparison)
+        errors = _log_errors(run, path, plan)
         error_on_validation = _validation_error(weights)
         if not np.isnan(error_on_validation):
             run.metrics({"validation_error_deg": error_on_validation})
-    measure = ERROR_METRICS[comparison.measure]
-    done, total = comparison.jobs.index(job) + 1, len(comparison.jobs)
+        judged = _judged_deg(job, plan, trained, datasets)
+        if judged is not None:
+            run.metrics({PSEUDO_LABEL_ERROR: judged})
+    measure = ERROR_METRICS[plan.measure]
+    done, total = plan.jobs.index(job) + 1, len(plan.jobs)
     logger.info(
         "estimator %d of %d, %s: %.2f%s on %d test images",
         done,
@@ -122,20 +128,17 @@ def estimate(job: Job, comparison: Comparison, datasets: DatasetCache) -> Estima
         extra=position("training and testing estimators", done, total),
     )
     model = str(weights) if weights.exists() else None
-    return Estimate(arm.name, seed, person, str(path), model, error_on_validation, run.run_id)
-
-
-def _estimator_id(job: Job, comparison: Comparison) -> str:
-    """Return the content id of the estimator that a job trains; protocols share estimators."""
-    prior = comparison.label_prior
-    return estimator_id(
-        job.arm,
-        comparison.datasets,
-        comparison.estimator,
-        job.seed,
-        prior.id if job.arm.matched and prior is not None else None,
-        [comparison.test_digest, job.person] if job.person else None,
+    return Estimate(
+        arm.name, seed, person, str(path), model, error_on_validation, run.run_id, judged
     )
+
+
+def _judged_deg(job: Job, plan: Comparison, trained: str, datasets: DatasetCache) -> float | None:
+    """Return the network's error on pseudo-labels, None where it is not judged."""
+    if plan.pseudo_labels is None or not is_judged(job.arm):
+        return None
+    network = trained_network(job, plan, None, trained, datasets)
+    return error_on_pseudo_labels_deg(network, plan, datasets)
 
 
 def _estimate_id(trained: str, comparison: Comparison) -> str:
@@ -215,7 +218,7 @@ def _predictions(
         predicted = _joints(samples, images[tested], job, comparison)
     else:
         test = TrainingSamples(images, block.labels)
-        estimator = _trained(job, comparison, block, trained, datasets)
+        estimator = trained_network(job, comparison, block, trained, datasets)
         if comparison.protocol.name == "fine-tuning":
             predicted = _fine_tuned_predictions(
                 estimator, test, block.ids, tested, comparison, job.seed
@@ -223,20 +226,6 @@ def _predictions(
         else:
             predicted = _predict(estimator, test.of_rows(tested))
     return {"id": ids[tested], label: block.labels[label][tested], "predicted": predicted}
-
-
-def _trained(
-    job: Job, comparison: Comparison, test: SampleBlock, name: str, datasets: DatasetCache
-) -> Estimator:
-    """Train the network, or find it where another protocol, or a killed run, left it."""
-    if weights_file(name).exists():
-        return load_estimator(weights_file(name)).to(default_device())
-    config = comparison.estimator
-    config = config.model_copy(update={"degrade": config.degrade or job.arm.augmented})
-    if job.arm.teachers_of is not None:
-        config = student_config(config)
-    samples = training_samples(job, comparison, test, datasets)
-    return trained_estimator(name, config, samples, job.seed)
 
 
 def _joints(

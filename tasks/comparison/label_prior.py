@@ -26,7 +26,7 @@ from tasks.comparison.estimators import (
     trained_estimator,
     with_number_format,
 )
-from tasks.comparison.plan import Arm, Comparison, LabelPriorRef, LabelSpread
+from tasks.comparison.plan import Arm, LabelPriorRef, LabelSpread, Plan
 from tasks.runtime.compatibility import require_gaze, require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -60,8 +60,8 @@ def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) 
 
 
 @task(name="match-labels", cache_policy=CACHE)
-def match_labels(comparison: Comparison, datasets: DatasetCache) -> Comparison:
-    """Estimate the label prior that a comparison's arms share, where it matches labels."""
+def match_labels(comparison: Plan, datasets: DatasetCache) -> Plan:
+    """Estimate the label prior that a plan's arms share, where it matches labels."""
     if comparison.unlabelled is None or comparison.prior_source is None:
         return comparison
     prior = _estimated(

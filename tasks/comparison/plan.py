@@ -1,6 +1,6 @@
 """Plan of a comparison: its arms, its jobs, and the estimates that come out of them."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -163,17 +163,11 @@ class LabelPriorRef(_Model):
         }
 
 
-class Comparison(_Model):
-    """Plan of a comparison; its id follows from the content of all that takes part."""
+class EstimatorPlan(_Model):
+    """Estimators to train; its id follows from the content of all that takes part."""
 
     id: str
-    measure: MeasureName
-    protocol: Protocol
     arms: tuple[Arm, ...]
-    test: str
-    test_digest: str
-    people: tuple[str, ...]
-    """People in the test set, where its ids name them."""
     seeds: int
     estimator: EstimatorConfig
     mlflow_run_id: str
@@ -185,6 +179,12 @@ class Comparison(_Model):
     """Match labels even where that distribution is doubtful."""
     label_prior: LabelPriorRef | None = None
     """That distribution, once it is estimated."""
+    judged_on: str | None = None
+    """Unlabelled real images on whose pseudo-labels estimators are judged; None: they are not."""
+    judged_by: tuple[str, ...] = ()
+    """Places of the simulators' datasets whose estimators predict those pseudo-labels."""
+    pseudo_labels: PseudoLabelsRef | None = None
+    """Those pseudo-labels, once they are made."""
     datasets: dict[str, DatasetInfo] = {}
     """Every dataset that takes part, by its place as arms name it, as it was when this was
     planned."""
@@ -192,13 +192,36 @@ class Comparison(_Model):
     @property
     def jobs(self) -> list[Job]:
         """All trainings, in order. Methods that draw nothing at random are trained once."""
-        left_out = self.people if self.protocol.name == "leave-one-person-out" else ("",)
         return [
             Job(arm, seed, person)
             for arm in self.arms
             for seed in range(1 if arm.method else self.seeds)
-            for person in left_out
+            for person in self.left_out
         ]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """People without whom each training is repeated; one empty name where nobody is."""
+        return ("",)
+
+
+Plan = TypeVar("Plan", bound=EstimatorPlan)
+
+
+class Comparison(EstimatorPlan):
+    """Plan of a comparison or an evaluation on labelled test images."""
+
+    measure: MeasureName
+    protocol: Protocol
+    test: str
+    test_digest: str
+    people: tuple[str, ...]
+    """People in the test set, where its ids name them."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """People without whom each training is repeated; one empty name where nobody is."""
+        return self.people if self.protocol.name == "leave-one-person-out" else ("",)
 
     @property
     def synthetic(self) -> str | None:
@@ -232,3 +255,5 @@ class Estimate(NamedTuple):
     """Its error on the part of its own training set that was kept out; NaN where none was."""
     run_id: str = ""
     """MLflow run that holds these files too; empty where they are on this machine for sure."""
+    pseudo_label_error_deg: float | None = None
+    """Its error on the pseudo-labels of unlabelled images; None where it is not judged."""

@@ -12,6 +12,7 @@ from storage.errors import StorageError
 from storage.schema import DatasetInfo
 from tasks.comparison.arm_choice import choose_arms
 from tasks.comparison.arms import ArmName, ComparisonConfig, Protocol
+from tasks.comparison.criterion import is_judged
 from tasks.comparison.error_metrics import error_metric_of
 from tasks.comparison.estimators import (
     content_of,
@@ -83,16 +84,19 @@ def plan_comparison(
         matched=matched,
         teachers=teachers,
     )
-    if teachers and not any(arm.teachers for arm in arms):
+    judging = None
+    if reference is not None and _can_be_judged(config, arms, info, estimator):
+        judging = _Judging(reference, (synthetic, *teachers))
+    if teachers and judging is None and not any(arm.teachers for arm in arms):
         raise InputError(
-            "teachers label unlabelled real images for the arms adapted and adapted_refined, and "
-            "neither takes part: give --unlabelled and one of these --arms, no protocol "
-            "leave-one-person-out, no --head-pose; or leave --teachers out"
+            "teachers label unlabelled real images, from which no arm learns and on which none is "
+            "judged: give --unlabelled and images with gaze, no protocol leave-one-person-out, no "
+            "--head-pose; or leave --teachers out"
         )
     matching = (synthetic, reference) if matched and reference is not None else None
     return _begin(
         "comparison",
-        *(arms, inputs, seeds, estimator, config.protocol, matching),
+        *(arms, inputs, seeds, estimator, config.protocol, matching, judging),
         match_doubtful=config.match_labels == "always",
     )
 
@@ -114,6 +118,32 @@ class _Inputs(NamedTuple):
         for info in infos.values():
             require_valid_rows(info)
         return cls(test, infos, HeldOutImages(infos[test], datasets), datasets)
+
+
+class _Judging(NamedTuple):
+    """Places of the datasets of an error on pseudo-labels."""
+
+    unlabelled: str
+    simulators: tuple[str, ...]
+
+    def digests(self, infos: Mapping[str, DatasetInfo]) -> list[str]:
+        """Return what these datasets hold, as ids take it."""
+        return [infos[url].digest for url in (self.unlabelled, *self.simulators)]
+
+
+def _can_be_judged(
+    config: ComparisonConfig,
+    arms: tuple[Arm, ...],
+    synthetic: DatasetInfo,
+    estimator: EstimatorConfig,
+) -> bool:
+    """Return whether unlabelled images say anything about an arm; they have no head poses."""
+    return (
+        config.pseudo_label_error
+        and any(is_judged(arm) for arm in arms)
+        and "gaze" in {label.name for label in synthetic.spec.labels}
+        and not estimator.head_pose
+    )
 
 
 def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
@@ -184,6 +214,7 @@ def _begin(
     estimator: EstimatorConfig,
     protocol: Protocol,
     matching: tuple[str, str] | None = None,
+    judging: _Judging | None = None,
     *,
     match_doubtful: bool = False,
 ) -> Comparison:
@@ -191,6 +222,7 @@ def _begin(
     estimator = with_number_format(estimator)
     test = inputs.infos[inputs.test]
     infos = {"test": test} | _training_sets(arms, inputs.infos)
+    infos |= _other_simulators(judging, infos, inputs)
     measure = error_metric_of(infos)
     _require_fitting_network(estimator, measure.name)
     for role, info in infos.items():
@@ -199,7 +231,8 @@ def _begin(
             inputs.held_out.require_none_in(info)
     if not arms:
         raise InputError("no arm of the comparison can take part with the datasets that were given")
-    unlabelled = None if matching is None else inputs.infos[matching[1]]
+    place = matching[1] if matching else judging.unlabelled if judging else None
+    unlabelled = None if place is None else inputs.infos[place]
     if unlabelled is not None:
         require_same_images(unlabelled, test, "unlabelled real", "test")
         inputs.held_out.require_none_in(unlabelled)
@@ -219,7 +252,8 @@ def _begin(
             "seeds": seeds,
             "estimator": estimator.model_dump(mode="json"),
             "recipes": [recipe_version("estimate"), recipe_version("compare")],
-        },
+        }
+        | ({} if judging is None else {"judged": judging.digests(inputs.infos)}),
     )
     tags = {"stage": kind, "protocol": protocol.title, "simgan.test_digest": test.digest}
     run = begin_run(COMPARISONS, key, key, tags)
@@ -239,6 +273,8 @@ def _begin(
         unlabelled=matching and matching[1],
         prior_source=matching and matching[0],
         match_doubtful_labels=match_doubtful,
+        judged_on=judging and judging.unlabelled,
+        judged_by=() if judging is None else judging.simulators,
         datasets=inputs.infos,
     )
     run.text("comparison.json", comparison.model_dump_json(indent=2))
@@ -255,6 +291,17 @@ def _training_sets(
             if info.url not in {known.url for known in found.values()}:
                 found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
     return found
+
+
+def _other_simulators(
+    judging: _Judging | None, known: Mapping[str, DatasetInfo], inputs: _Inputs
+) -> dict[str, DatasetInfo]:
+    """Return the datasets that teach for the error on pseudo-labels alone, by role."""
+    if judging is None:
+        return {}
+    urls = {info.url for info in known.values()}
+    teaching = enumerate(inputs.infos[url] for url in judging.simulators)
+    return {f"teachers {number}": info for number, info in teaching if info.url not in urls}
 
 
 def _require_fitting_network(estimator: EstimatorConfig, measure: str) -> None:

@@ -27,6 +27,8 @@ class ArmPredictions:
     """[S, N] in the measure's unit."""
     within: NDArray[np.float64]
     """[S, N], share of an image's predictions that are right."""
+    pseudo_label_errors_deg: tuple[float, ...] = ()
+    """Of each seed's estimator, on unlabelled images; empty where the arm is not judged."""
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -47,11 +49,9 @@ def read_predictions(
     compared.
     """
     measure = ERROR_METRICS[measure_name]
-    by_arm: dict[str, dict[int, list[Path]]] = {}
+    by_arm: dict[str, dict[int, list[Estimate]]] = {}
     for estimate in estimates:
-        by_arm.setdefault(estimate.arm, {}).setdefault(estimate.seed, []).append(
-            Path(estimate.path)
-        )
+        by_arm.setdefault(estimate.arm, {}).setdefault(estimate.seed, []).append(estimate)
     predictions = {name: _joined(seeds, measure) for name, seeds in by_arm.items()}
     first = next(iter(predictions))
     for name, found in predictions.items():
@@ -63,18 +63,20 @@ def read_predictions(
     return predictions
 
 
-def _joined(seeds: dict[int, list[Path]], measure: ErrorMetric) -> ArmPredictions:
+def _joined(seeds: dict[int, list[Estimate]], measure: ErrorMetric) -> ArmPredictions:
     """Join the people of every seed, and stack the seeds."""
     parts = [_of_seed(seeds[seed], measure) for seed in sorted(seeds)]
+    judged = [each.pseudo_label_error_deg for seed in sorted(seeds) for each in seeds[seed]]
     ids, truth, _ = parts[0]
     predicted = np.stack([each for _, _, each in parts])
     pairs = [errors_of(measure, truth, each) for each in predicted]
     errors, within = (np.stack(values) for values in zip(*pairs, strict=True))
-    return ArmPredictions(ids, truth, predicted, errors, within)
+    errors_deg = tuple(each for each in judged if each is not None)
+    return ArmPredictions(ids, truth, predicted, errors, within, errors_deg)
 
 
-def _of_seed(paths: list[Path], measure: ErrorMetric) -> tuple[list[str], Any, Any]:
-    kept = [_read(path, measure) for path in paths]
+def _of_seed(estimates: list[Estimate], measure: ErrorMetric) -> tuple[list[str], Any, Any]:
+    kept = [_read(Path(each.path), measure) for each in estimates]
     ids, truth, predicted = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
     order = np.argsort(ids, kind="stable")
     return ids[order].tolist(), truth[order], predicted[order]

@@ -1,6 +1,7 @@
 """Pseudo-labels of unlabelled real images: predictions of estimators of one or more simulators."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from tasks.comparison.estimators import (
 )
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_of
-from tasks.comparison.plan import Arm, Comparison, PseudoLabelsRef
+from tasks.comparison.plan import Arm, EstimatorPlan, Plan, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import home
@@ -35,17 +36,17 @@ _SEED = 0
 
 
 @task(name="teach-students", cache_policy=CACHE)
-def teach_students(comparison: Comparison, datasets: DatasetCache) -> Comparison:
-    """Label the unlabelled images that the adapted arms learn from; found if that is done."""
-    if not any(arm.teachers_of for arm in comparison.arms):
+def teach_students(comparison: Plan, datasets: DatasetCache) -> Plan:
+    """Label the unlabelled images that arms learn from or are judged on; found if that is done."""
+    if comparison.judged_on is None and not any(arm.teachers_of for arm in comparison.arms):
         return comparison
-    arms = tuple(
-        arm.model_copy(update={"pseudo_labels": _pseudo_labels(arm, comparison, datasets)})
-        if arm.teachers_of
-        else arm
-        for arm in comparison.arms
-    )
+    arms = tuple(_taught(arm, comparison, datasets) for arm in comparison.arms)
     taught = comparison.model_copy(update={"arms": arms})
+    if comparison.judged_on is not None:
+        labels = _pseudo_labels(
+            "pseudo-labels", comparison.judged_by, comparison.judged_on, comparison, datasets
+        )
+        taught = taught.model_copy(update={"pseudo_labels": labels})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
     # What tables are rebuilt from, now with the figures of the pseudo-labels.
     run.text("comparison.json", taught.model_dump_json(indent=2))
@@ -56,7 +57,7 @@ def teach_students(comparison: Comparison, datasets: DatasetCache) -> Comparison
     return taught
 
 
-def pseudo_labelled(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> TrainingSamples:
+def pseudo_labelled(arm: Arm, comparison: EstimatorPlan, datasets: DatasetCache) -> TrainingSamples:
     """Return the unlabelled images of an arm with its pseudo-labels."""
     assert arm.teachers_of is not None, "an adapted arm"
     assert arm.pseudo_labels is not None, "teach_students comes before estimate"
@@ -66,11 +67,24 @@ def pseudo_labelled(arm: Arm, comparison: Comparison, datasets: DatasetCache) ->
     return TrainingSamples(images, {"gaze": gaze})
 
 
-def _pseudo_labels(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> PseudoLabelsRef:
-    """Average the predictions of two estimators a simulator, centred alike."""
-    config = comparison.estimator
-    sources = [comparison.datasets[url] for url in (arm.datasets[0], *arm.teachers)]
-    unlabelled = comparison.datasets[str(arm.teachers_of)]
+def _taught(arm: Arm, plan: EstimatorPlan, datasets: DatasetCache) -> Arm:
+    if arm.teachers_of is None:
+        return arm
+    sources = (arm.datasets[0], *arm.teachers)
+    labels = _pseudo_labels(arm.title, sources, arm.teachers_of, plan, datasets)
+    return arm.model_copy(update={"pseudo_labels": labels})
+
+
+def _pseudo_labels(
+    title: str, places: Sequence[str], place: str, plan: EstimatorPlan, datasets: DatasetCache
+) -> PseudoLabelsRef:
+    """Average the predictions of two estimators a simulator, centred alike.
+
+    `places` are the simulators' datasets, `place` that of the unlabelled images.
+    """
+    config = plan.estimator
+    sources = [plan.datasets[url] for url in places]
+    unlabelled = plan.datasets[place]
     name = content_id(
         "pseudo-labels",
         {
@@ -82,7 +96,8 @@ def _pseudo_labels(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> 
     )
     path = home() / "pseudo_labels" / f"{name}.npz"
     with tracked_run(COMPARISONS, name, name, {"stage": "pseudo-labels"}) as run:
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new:
             write_atomically(path, _predicted(sources, unlabelled, config, datasets))
             run.artifact(path)
         with np.load(path) as kept:
@@ -99,8 +114,8 @@ def _pseudo_labels(arm: Arm, comparison: Comparison, datasets: DatasetCache) -> 
             agreement_uncentred=None if alone else uncentred,
             spread=spread,
         )
-        run.metrics(found.metrics(arm.name))
-    logger.info("%s: %s", arm.title, found)
+        run.metrics(found.metrics("pseudo_labels"))
+    logger.log(logging.INFO if is_new else logging.DEBUG, "%s: %s", title, found)
     return found
 
 

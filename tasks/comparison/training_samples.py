@@ -17,19 +17,23 @@ from tasks.comparison.kept_files import (
 )
 from tasks.comparison.label_prior import angles_deg
 from tasks.comparison.people import person_of
-from tasks.comparison.plan import Comparison, Job
+from tasks.comparison.plan import EstimatorPlan, Job
 from tasks.comparison.pseudo_labels import pseudo_labelled
 from tasks.runtime.dataset_cache import DatasetCache
 
 
 def training_samples(
-    job: Job, comparison: Comparison, test: SampleBlock, datasets: DatasetCache
+    job: Job, comparison: EstimatorPlan, test: SampleBlock | None, datasets: DatasetCache
 ) -> TrainingSamples:
-    """Join the images and labels that one training learns from."""
+    """Join the images and labels that one training learns from.
+
+    `test` is the test set, of which a job that leaves a person out learns the others.
+    """
     if job.arm.teachers_of is not None:
         return pseudo_labelled(job.arm, comparison, datasets)
     parts = [_part(comparison.datasets[url], job, comparison, datasets) for url in job.arm.datasets]
     if job.person:
+        assert test is not None, "the person is of a test set"
         others = [row for row, each in enumerate(test.ids) if person_of(each) != job.person]
         parts.append(TrainingSamples(test.images, test.labels).of_rows(np.array(others)))
     shared = set.intersection(*(set(part.labels) for part in parts))
@@ -46,7 +50,7 @@ def training_samples(
 
 
 def _part(
-    info: DatasetInfo, job: Job, comparison: Comparison, datasets: DatasetCache
+    info: DatasetInfo, job: Job, comparison: EstimatorPlan, datasets: DatasetCache
 ) -> TrainingSamples:
     """Load the arm's number of valid rows; matches histograms or Fourier amplitudes if it does.
 

@@ -52,9 +52,11 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
     "estimate": (
         "tasks.comparison.estimate:_predictions",
         "tasks.comparison.label_prior:_estimated",
+        "tasks.comparison.pseudo_labels:_predicted",
     ),
     "compare": (
         "tasks.comparison.arm_choice:choose_arms",
+        "tasks.comparison.criterion:error_on_pseudo_labels_deg",
         "tasks.comparison.predictions:read_predictions",
         "tasks.comparison.reporting.analysis:results_from_predictions",
         "simgan_core.quality.label_drift:pupil_shift_px",

@@ -17,18 +17,13 @@ from tasks.runtime.devices import default_device, describe_compute
 from tasks.runtime.processes.cancellation import EXIT_CODE, termination_noticed
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.tracking.champion import CHAMPION_RULE, chosen_champion
 from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun
 from tasks.training.data import open_training_data
 from tasks.training.domain_report import report_domains
 from tasks.training.sink import TrackedSink
 
 logger = logging.getLogger(__name__)
-
-CHAMPION_RULE = (
-    "champion: of all refiners whose labels pass the gate of their training, the one of least "
-    "realism/kid, the present champion being measured on the same images; variants of an ablation "
-    "take no part"
-)
 
 
 def fit(
@@ -78,7 +73,13 @@ def fit(
     run.computed_by(describe_compute(trainer.precision))
     run.metrics({f"best/{name}": value for name, value in trained.metrics.items()}, trained.step)
     run.image("refined_while_training", sink.progress_picture())
-    outcome = {"verdict": trained.verdict, "figures": trained.metrics, "alias": alias}
+    logger.info("in MLflow it is %s: %s", alias, reason)
+    outcome = {
+        "verdict": trained.verdict,
+        "figures": trained.metrics,
+        "alias": alias,
+        "may_lead": may_lead and trained.best_step is not None,
+    }
     save_refiner(weights, trained.refiner, config, _metadata(weights, synthetic, real) | outcome)
 
 
@@ -91,11 +92,23 @@ def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tup
         return "champion", "there was none, and labels hold"
     if not _takes(champion, synthetic):
         return "candidate", "the champion is of another kind of images: not to be compared"
+    return _against(champion, trainer, trained)
+
+
+def _against(champion: LoadedRefiner, trainer: Trainer, trained: TrainedRefiner) -> tuple[str, str]:
+    """Return the alias of a refiner that may lead, by the champion's metrics on its images."""
     theirs, ours = trainer.validate(champion.refiner), trained.metrics
     kids = f"KID {ours['realism/kid']:.4f}, the champion's on the same images "
     kids += f"{theirs['realism/kid']:.4f}"
     if refusal := trainer.refusal(theirs):
         return "champion", f"with the former one's refinement {refusal}"
+    if chosen := chosen_champion():
+        return "candidate", (
+            f"{kids}; the champion was chosen by its error on pseudo-labels "
+            f"({chosen.error_deg:.2f}°, {chosen.measured_by}), which KID does not outweigh; refine "
+            f"{chosen.synthetic} with this one to NEW.zarr, then compare them: "
+            f"{chosen.compared_with}"
+        )
     if ours["realism/kid"] < theirs["realism/kid"]:
         return "champion", kids
     return "candidate", kids

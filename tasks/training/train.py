@@ -21,8 +21,14 @@ from tasks.runtime.devices import take_device_of_worker
 from tasks.runtime.paths import refiner_folder
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.tracking.champion import MAY_LEAD_TAG, SYNTHETIC_TAG
 from tasks.runtime.tracking.experiments import REFINERS
-from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun, tracked_run
+from tasks.runtime.tracking.runs import (
+    REFINER_TAG,
+    REGISTERED_REFINER,
+    TrackedRun,
+    tracked_run,
+)
 from tasks.training.distributed import num_processes, train_in_processes
 from tasks.training.fit import fit
 from tasks.training.named_files import identity_of, with_received
@@ -111,7 +117,7 @@ def _train(
     config: TrainingConfig,
     may_lead: bool,
 ) -> RefinerRef:
-    tags = {"simgan.refiner": refiner_id, "stage": "train"}
+    tags = {REFINER_TAG: refiner_id, "stage": "train"}
     with tracked_run(REFINERS, refiner_id, refiner_id, tags) as run:
         weights = folder / "refiner.pt"
         if not weights.exists():
@@ -143,5 +149,11 @@ def _register(run: TrackedRun, loaded: LoadedRefiner, weights: Path) -> str:
         save_onnx(graph, loaded)
         run.artifact(graph, "onnx")
     run.tags({"simgan.weights_digest": loaded.weights_digest})
-    tags = {"simgan.refiner": loaded.metadata["refiner"], "weights_digest": loaded.weights_digest}
+    may_lead = loaded.metadata.get("may_lead", loaded.metadata["alias"] == "champion")
+    tags = {
+        REFINER_TAG: loaded.metadata["refiner"],
+        "weights_digest": loaded.weights_digest,
+        SYNTHETIC_TAG: loaded.metadata["synthetic_digest"],
+        MAY_LEAD_TAG: "true" if may_lead else "false",
+    }
     return run.register_model(REGISTERED_REFINER, "model", tags, alias=loaded.metadata["alias"])

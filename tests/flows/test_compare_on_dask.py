@@ -31,6 +31,7 @@ class Place:
         write_eyes(folder / "synthetic.zarr", "synthetic", scenes)
         write_eyes(folder / "refined.zarr", "refined", sample_scenes("real", 64, seed=12))
         write_eyes(folder / "test.zarr", "real", sample_scenes("real", 40, seed=13))
+        write_eyes(folder / "unlabelled.zarr", "real", sample_scenes("real", 40, seed=14))
         MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
 
     def command(self, home: str) -> Simgan:
@@ -44,7 +45,8 @@ class Place:
         return ("compare", "--synthetic", "synthetic.zarr", "--refined", "refined.zarr", "--test",
                 "test.zarr", "--seeds", 3, "--steps", 30, "--batch-size", 16, "--arms", "synthetic",
                 "--arms", "refined", "--empty-shares", "--methods", "knn", "--methods", "ridge",
-                "--json", *more)  # fmt: skip
+                "--unlabelled", "unlabelled.zarr", "--match-labels", "never", "--json",
+                *more)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,7 @@ def undisturbed(place: Place) -> dict[str, Any]:
 def require_same_results(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for what in ("comparison", "arms", "differences", "verdict", "num_test"):
         assert found[what] == expected[what]
+    assert found["arms"]["refined"]["pseudo_label_error_deg"] is not None
 
 
 def test_a_killed_worker_costs_its_unfinished_trainings_only(

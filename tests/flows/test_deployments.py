@@ -12,6 +12,7 @@ from tasks.ops.prefect_setup import code_digest, connect, prepare_server
 
 DEPLOYMENTS = {
     "bulk-refine",
+    "choose-refiner",
     "compare",
     "demo",
     "evaluate",

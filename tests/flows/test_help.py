@@ -17,6 +17,7 @@ COMMANDS = [
     "refine",
     "evaluate",
     "compare",
+    "choose",
     "pipeline",
     "demo",
     "doctor",

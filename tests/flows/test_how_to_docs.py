@@ -31,6 +31,7 @@ LESS: dict[str, dict[str, object]] = {
     "train": TRAINING,
     "compare": ESTIMATOR,
     "evaluate": ESTIMATOR,
+    "choose": ESTIMATOR,
     "label-prior": {"--steps": 2, "--batch-size": 8},
     "ablate": {"--seeds": 1, "--estimator-seeds": 1, "--estimator.steps": 2,
                **{f"--training.{name[2:]}": value for name, value in TRAINING.items()}},
@@ -81,9 +82,10 @@ class Reader:
                 kept.append(priors[-1])
             else:
                 kept.append(word.replace("s3://datasets/", f"s3://datasets/{self.folder.name}/"))
-        few = FEW_ARMS if words[0] == "compare" and "--from-mlflow" not in words else ()
-        if "--teachers" in words:
-            few = (*few, "--arms", "adapted")  # which alone have teachers
+        compares = words[0] == "compare" and "--from-mlflow" not in words
+        few: tuple[str, ...] = FEW_ARMS if compares else ()
+        if compares and "--teachers" in words:
+            few = (*few, "--arms", "adapted")
         return [*kept, *(part for pair in smaller.items() for part in pair), *few]
 
 
@@ -150,6 +152,13 @@ def test_label_matching_leads_from_an_estimate_to_a_training(reader: Reader) -> 
     (trained,) = (each for each in found if "refiner" in each)
     assert trained["refiner"].startswith("refiner-")
     assert found[-1]["pseudo_labels"]["adapted"]["num_sources"] == 2
+
+
+def test_choose_refiner_leads_from_two_trainings_to_a_choice(reader: Reader) -> None:
+    found = reader.follow("docs/how-to/choose-refiner.md")
+    assert len(found[-1]["candidates"]) == 2
+    refiners = {each["refiner"] for each in found[-1]["candidates"]}
+    assert refiners == {each["refiner"] for each in found if "weights_digest" in each}
 
 
 def test_own_refiner_trains_variants_and_compares_other_programs(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def results_from_predictions(
         pseudo_labels={
             arm.name: arm.pseudo_labels for arm in comparison.arms if arm.pseudo_labels is not None
         },
+        judged_by=comparison.pseudo_labels,
         verdict=verdict(comparison, arms, differences, shift, groups),
     )
 
@@ -89,6 +91,7 @@ def label_matching(comparison: Comparison, predictions: ArmPredictions) -> Label
 def arm_result(arm: Arm, predictions: ArmPredictions, comparison: Comparison) -> ArmResult:
     """Compute the mean error of an arm with its confidence interval."""
     interval = bootstrap_mean(predictions.errors, predictions.groups, BOOTSTRAP_SEED)
+    judged = predictions.pseudo_label_errors_deg
     return ArmResult(
         title=arm.title,
         measure=comparison.measure,
@@ -97,6 +100,8 @@ def arm_result(arm: Arm, predictions: ArmPredictions, comparison: Comparison) ->
         within=float(predictions.within.mean()),
         median=float(np.median(predictions.errors)),
         seeds=predictions.errors.shape[0],
+        pseudo_label_error_deg=fmean(judged) if judged else None,
+        pseudo_label_error_sd_deg=stdev(judged) if len(judged) > 1 else None,
     )
 
 

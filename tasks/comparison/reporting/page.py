@@ -8,7 +8,11 @@ from string import Template
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
 from tasks.comparison.reporting.charts import Chart
 from tasks.comparison.reporting.results import ComparisonResult, Difference
-from tasks.comparison.reporting.tables import adaptation
+from tasks.comparison.reporting.tables import (
+    is_judged,
+    notes,
+    pseudo_label_error,
+)
 from tasks.runtime.pictures import data_uri
 
 BEFORE_AFTER_CAPTION = (
@@ -37,7 +41,8 @@ def comparison_page(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
             "estimator seeds; other methods are trained once."
         ),
-        labels="\n".join(f"<p>{html.escape(each)}</p>" for each in _labels(result)),
+        judged='<th scope="col">pseudo-labels</th>' * is_judged(result),
+        labels="\n".join(f"<p>{html.escape(each)}</p>" for each in notes(result)),
         differences="\n".join(
             _difference(name, each, measure) for name, each in result.differences.items()
         ),
@@ -52,16 +57,14 @@ def comparison_page(
     )
 
 
-def _labels(result: ComparisonResult) -> list[str]:
-    matched = [] if result.label_matching is None else [str(result.label_matching)]
-    return [*matched, *adaptation(result)]
-
-
 def _arms(result: ComparisonResult, measure: ErrorMetric) -> str:
+    judged = is_judged(result)
     return "\n".join(
         f'<tr><th scope="row">{html.escape(arm.title)}</th><td>{arm.error:.2f}{measure.unit}</td>'
         f"<td>{arm.ci95[0]:.2f}–{arm.ci95[1]:.2f}{measure.unit}</td>"
-        f"<td>{arm.median:.2f}{measure.unit}</td><td>{arm.within:.1%}</td></tr>"
+        f"<td>{arm.median:.2f}{measure.unit}</td><td>{arm.within:.1%}</td>"
+        + f"<td>{pseudo_label_error(arm)}</td>" * judged
+        + "</tr>"
         for arm in result.arms.values()
     )
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, model_serializer
 
 from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
+from tasks.comparison.champion import decide_champion
+from tasks.comparison.criterion import PSEUDO_LABEL_ERROR
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
 from tasks.comparison.plan import Comparison, Estimate
@@ -153,6 +155,7 @@ def conclude(
             **dict(results),
             test_evaluations=_count_evaluations(comparison),
             registered_model=_register_winner(comparison, results, estimates),
+            champion=_champion(comparison, results),
             mlflow_run_id=comparison.mlflow_run_id,
             flow_run=runtime.flow_run.root_flow_run_id,
             report=str(folder / "report.html"),
@@ -328,7 +331,7 @@ def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str
         if result.label_matching is None
         else f"{result.label_matching.prior.id}, {result.label_matching.prior}",
         "registered estimator": result.registered_model or "none",
-    }
+    } | ({} if result.champion is None else {"champion": result.champion})
 
 
 def record(run: TrackedRun, result: ComparisonResult, folder: Path) -> None:
@@ -366,9 +369,22 @@ def headline_metrics(result: Results) -> dict[str, float]:
         difference = result.differences[name]
         found[f"{name}.{measure.error_key}"] = difference.error
         found[f"{name}.ci95_low"], found[f"{name}.ci95_high"] = difference.ci95
+    refined = result.arms.get("refined")
+    if refined is not None and refined.pseudo_label_error_deg is not None:
+        found[f"refined.{PSEUDO_LABEL_ERROR}"] = refined.pseudo_label_error_deg
     if result.pupil_shift_px is not None:
         found |= {f"pupil_shift_px.{name}": value for name, value in result.pupil_shift_px}
     return found
+
+
+def _champion(comparison: Comparison, results: Results) -> str | None:
+    """Let MLflow's champion follow from the refined arm's error on pseudo-labels."""
+    errors_deg = {
+        name: (arm.pseudo_label_error_deg, arm.pseudo_label_error_sd_deg)
+        for name, arm in results.arms.items()
+        if arm.pseudo_label_error_deg is not None
+    }
+    return decide_champion(comparison, errors_deg) if errors_deg else None
 
 
 def _warn_of_refiner(comparison: Comparison, result: ComparisonResult) -> None:
@@ -414,4 +430,6 @@ def output_locations(result: ComparisonResult) -> str:
     lines = [f"report    {report}", f"pictures  {report.with_name('before_after.png')}"]
     if result.registered_model is not None:
         lines.append(f"estimator {result.registered_model} in MLflow")
+    if result.champion is not None:
+        lines.append(f"champion  {result.champion}")
     return "\n".join(lines)

@@ -23,6 +23,10 @@ class ArmResult(_Model):
     within: float
     median: float
     seeds: int
+    pseudo_label_error_deg: float | None = None
+    """Mean over seeds; None where the arm is not judged on unlabelled images."""
+    pseudo_label_error_sd_deg: float | None = None
+    """Between seeds; None with a single one."""
 
     @model_serializer
     def _with_units(self) -> dict[str, Any]:
@@ -32,6 +36,8 @@ class ArmResult(_Model):
             "ci95": list(self.ci95),
             measure.within_key: self.within,
             f"median_{measure.error_key}": self.median,
+            "pseudo_label_error_deg": self.pseudo_label_error_deg,
+            "pseudo_label_error_sd_deg": self.pseudo_label_error_sd_deg,
             "title": self.title,
             "seeds": self.seeds,
         }
@@ -109,6 +115,8 @@ class Results(_Model):
     label_matching: LabelMatching | None
     pseudo_labels: dict[str, PseudoLabelsRef]
     """Pseudo-labels of the adapted arms, by arm."""
+    judged_by: PseudoLabelsRef | None = None
+    """Pseudo-labels of the errors on them."""
     verdict: str
     """The answer in a sentence or a few; the first is the one."""
 
@@ -120,6 +128,8 @@ class ComparisonResult(Results):
     """Predictions on this test set so far, all comparisons together."""
     registered_model: str | None
     """The estimator to use, as MLflow names it."""
+    champion: str | None = None
+    """Which refiner is MLflow's champion after this, and why; None where nothing says so."""
     mlflow_run_id: str
     flow_run: str | None
     report: str

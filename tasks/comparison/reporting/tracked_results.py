@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from simgan_core.errors import InputError
+from tasks.comparison.criterion import PSEUDO_LABEL_ERROR
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.predictions import read_predictions
 from tasks.comparison.reporting.analysis import results_from_predictions
@@ -71,7 +72,8 @@ def _estimate(run: KeptRun, folder: Path) -> Estimate:
     own.mkdir()
     (path,) = fetch(run.run_id, "answers", own).iterdir()
     arm, seed, person = _key(run)
-    return Estimate(arm, seed, person, str(path), None, float("nan"))
+    judged = run.metrics.get(PSEUDO_LABEL_ERROR)
+    return Estimate(arm, seed, person, str(path), None, float("nan"), pseudo_label_error_deg=judged)
 
 
 def pupil_shift(parent: KeptRun) -> PupilShift | None:

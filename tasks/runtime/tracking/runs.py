@@ -45,6 +45,8 @@ POINTS_PER_BATCH = 500
 
 KEY_TAG = "simgan.key"
 REGISTERED_REFINER = "refiner"
+REFINER_TAG = "simgan.refiner"
+"""Tag of a model version, and of a training's run: the refiner's id."""
 _WARNING_TAG = "simgan.worse_than_synthetic."
 """Prefix of a tag of a refiner's model version, followed by a comparison's id."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
@@ -364,7 +366,7 @@ def remember_dataset(info: DatasetInfo, tags: Mapping[str, str]) -> str:
 def warn_of_refiner(refiner_id: str, comparison_id: str, warning: str) -> None:
     """Tag a refiner's model versions with a warning from a comparison on real images."""
     client = MlflowClient(tracking_uri())
-    for version in _versions_of(client, refiner_id):
+    for version in versions_of(client, refiner_id):
         client.set_model_version_tag(
             version.name, version.version, f"{_WARNING_TAG}{comparison_id}", warning
         )
@@ -380,15 +382,16 @@ def warnings_of_refiner(refiner_id: str) -> list[str]:
         return []
     return [
         text
-        for version in _versions_of(MlflowClient(uri), refiner_id)
+        for version in versions_of(MlflowClient(uri), refiner_id)
         for name, text in sorted(version.tags.items())
         if name.startswith(_WARNING_TAG)
     ]
 
 
-def _versions_of(client: MlflowClient, refiner_id: str) -> list[ModelVersion]:
+def versions_of(client: MlflowClient, refiner_id: str) -> list[ModelVersion]:
+    """Return the model versions of a refiner in MLflow's registry."""
     found = client.search_model_versions(f"name='{REGISTERED_REFINER}'")
-    return [version for version in found if version.tags.get("simgan.refiner") == refiner_id]
+    return [version for version in found if version.tags.get(REFINER_TAG) == refiner_id]
 
 
 def find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:

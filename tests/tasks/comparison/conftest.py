@@ -54,6 +54,7 @@ def write_dataset(
     images: np.ndarray[Any, Any],
     ids: list[str],
     labels: dict[str, tuple[LabelSpec, np.ndarray[Any, Any]]],
+    provenance: dict[str, Any] | None = None,
 ) -> str:
     """Write images [N, H, W, C] with their labels as a dataset and return its place."""
     spec = DatasetSpec(
@@ -66,6 +67,7 @@ def write_dataset(
         domain=domain,
         source={"name": "test", "sum": int(images.sum())},
         preprocess="none",
+        provenance=provenance or {},
     )
     writer = DatasetWriter.open(str(path), spec)
     values = {name: each.astype(np.float32) for name, (_, each) in labels.items()}

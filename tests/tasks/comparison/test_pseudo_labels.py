@@ -111,8 +111,9 @@ def test_an_adapted_arm_is_found_again_by_the_same_teachers(
 def test_teachers_are_refused_where_they_teach_nobody(
     eyes: dict[str, str], home: Path, other_simulator: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="neither takes part"):
-        plan(eyes, ("synthetic",), teachers=(other_simulator,))
+    with_pose = QUICK.model_copy(update={"head_pose": True})
+    with pytest.raises(InputError, match="from which no arm learns and on which none is judged"):
+        plan(eyes, ("synthetic",), with_pose, teachers=(other_simulator,))
     with pytest.raises(
         InputError, match="the synthetic and the teachers' number 1 dataset are one"
     ):

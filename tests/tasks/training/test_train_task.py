@@ -1,5 +1,6 @@
 """Training as a task: real datasets, real MLflow on SQLite, no Prefect API."""
 
+import re
 import subprocess
 import sys
 import venv
@@ -29,6 +30,13 @@ from storage.schema import GAZE, PUPIL_PX, DatasetSpec
 from storage.writer import DatasetWriter
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import refiner_folder
+from tasks.runtime.tracking.champion import (
+    MAY_LEAD_TAG,
+    Measurement,
+    choose_champion,
+    remember_measurement,
+)
+from tasks.runtime.tracking.runs import begin_run
 from tasks.training.data import DatasetShards, images_of, open_training_data
 from tasks.training.named_files import contents_of
 from tasks.training.train import RefinerRef, train_refiner
@@ -163,6 +171,37 @@ def test_the_first_refiner_is_the_champion_and_a_worse_one_a_candidate(
     why = client(home).get_run(worse.mlflow_run_id).data.tags["simgan.alias"]
     assert "candidate: KID" in why
     assert "the champion's on the same images" in why
+
+
+def test_better_kid_does_not_displace_a_champion_that_was_chosen_by_its_pseudo_label_error(
+    datasets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path))
+    lenient = StoppingConfig(
+        evaluate_every=4, num_images=20, max_pupil_shift_px=1000.0, min_pupils_kept=0.0
+    )
+    config = CONFIG.model_copy(update={"stopping": lenient})
+    # A network that is no residual one returns noise at first.
+    noise = RefinerConfig(num_features=4, num_blocks=1, residual=False)
+    noisy = train_refiner.fn(*datasets, config.model_copy(update={"refiner": noise}))
+    other = begin_run("refiners", "other", "other")
+    other.register_model("refiner", "model", {"simgan.refiner": "other", MAY_LEAD_TAG: "true"})
+    for refiner, error_deg in ((noisy.refiner, 8.1), ("other", 8.5)):
+        measurement = Measurement(
+            criterion="criterion-1", measured_by="choice-1", error_deg=error_deg, sd_deg=None,
+            synthetic="s.zarr", synthetic_digest="s", unlabelled="u.zarr", unlabelled_digest="u",
+            teachers=(), refined=f"{refiner}.zarr",
+        )  # fmt: skip
+        remember_measurement(refiner, measurement)
+    choose_champion("criterion-1")
+    better = train_refiner.fn(*datasets, config)
+    leads = client(tmp_path).get_model_version_by_alias("refiner", "champion")
+    assert str(leads.version) == noisy.model_version
+    why = client(tmp_path).get_run(better.mlflow_run_id).data.tags["simgan.alias"]
+    ours, theirs = (float(kid) for kid in re.findall(r"\d+\.\d{4}", why)[:2])
+    assert ours < theirs
+    assert why.startswith("candidate: KID")
+    assert f"simgan choose --synthetic s.zarr --unlabelled u.zarr --refined {noisy.refiner}" in why
 
 
 def test_a_training_in_two_processes_gives_one_refiner(

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.comparison.arms import Protocol
+from tasks.comparison.plan import LabelSpread, PseudoLabelsRef
 from tasks.comparison.reporting.report import headline_metrics, record
 from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference, PupilShift
 from tasks.comparison.reporting.tracked_results import pupil_shift
@@ -16,7 +17,15 @@ ARMS = ("synthetic", "synthetic_unmatched", "tone_matched", "refined", "adapted"
 
 def result(report: Path) -> ComparisonResult:
     arm = ArmResult(
-        title="Synthetic", measure="gaze", error=4.5, ci95=(4.0, 5.0), within=0.9, median=4, seeds=3
+        title="Synthetic",
+        measure="gaze",
+        error=4.5,
+        ci95=(4.0, 5.0),
+        within=0.9,
+        median=4,
+        seeds=3,
+        pseudo_label_error_deg=8.1,
+        pseudo_label_error_sd_deg=0.2,
     )
     better = Difference(measure="gaze", error=-0.5, ci95=(-0.9, -0.1))
     return ComparisonResult(
@@ -32,6 +41,15 @@ def result(report: Path) -> ComparisonResult:
         pupil_shift_px=PupilShift(mean=0.8, sd=0.4, median=0.7),
         label_matching=None,
         pseudo_labels={},
+        judged_by=PseudoLabelsRef(
+            id="pseudo-labels-1",
+            num_sources=2,
+            num_neighbours=20,
+            num_steps=10,
+            agreement=0.5,
+            agreement_uncentred=0.4,
+            spread=LabelSpread(mean_deg=(0, 0), sd_deg=(5, 5)),
+        ),
         verdict="Refined is better.",
         test_evaluations=7,
         registered_model=None,
@@ -43,8 +61,9 @@ def result(report: Path) -> ComparisonResult:
 
 def test_headline_metrics_are_a_dozen_and_the_answer_is_among_them(tmp_path: Path) -> None:
     found = headline_metrics(result(tmp_path))
-    assert len(found) == 12
+    assert len(found) == 13
     assert found["refined.error_deg"] == 4.5
+    assert found["refined.pseudo_label_error_deg"] == 8.1
     assert found["refined_minus_synthetic.ci95_high"] == -0.1
 
 
@@ -63,6 +82,7 @@ def test_a_recorded_comparison_has_tables_of_all_arms_once_and_its_pupils_are_re
     }
     assert list(tables["arms"]["arm"]) == list(ARMS)
     assert tables["differences"].loc[0, "ci95_low"] == -0.9
+    assert list(tables["arms"]["pseudo_label_error_deg"]) == [8.1] * len(ARMS)
     (kept,) = runs_with("comparisons", {"stage": "comparison"})
-    assert len(kept.metrics) == 12
+    assert len(kept.metrics) == 13
     assert pupil_shift(kept) == PupilShift(mean=0.8, sd=0.4, median=0.7)

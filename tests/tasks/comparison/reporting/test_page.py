@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 
 from tasks.comparison.arms import Protocol
+from tasks.comparison.plan import LabelSpread, PseudoLabelsRef
 from tasks.comparison.reporting.charts import Chart
 from tasks.comparison.reporting.page import comparison_page
 from tasks.comparison.reporting.results import ArmResult, ComparisonResult, Difference
@@ -26,9 +27,9 @@ class Page(HTMLParser):
         self.texts.setdefault(self.tags[-1] if self.tags else "", []).append(data)
 
 
-def page() -> Page:
+def page(pseudo_label_error_deg: float | None = None) -> Page:
     arm = ArmResult(title=NOT_MARKUP, measure="gaze", error=4.5, ci95=(4.0, 5.0), within=0.9,
-                    median=4.2, seeds=3)  # fmt: skip
+                    median=4.2, seeds=3, pseudo_label_error_deg=pseudo_label_error_deg)  # fmt: skip
     worse = Difference(measure="gaze", error=0.5, ci95=(0.1, 0.9))
     unclear = Difference(measure="gaze", error=0.5, ci95=(-0.1, 0.9))
     result = ComparisonResult(
@@ -44,6 +45,15 @@ def page() -> Page:
         pupil_shift_px=None,
         label_matching=None,
         pseudo_labels={},
+        judged_by=PseudoLabelsRef(
+            id="pseudo-labels-1",
+            num_sources=2,
+            num_neighbours=20,
+            num_steps=10,
+            agreement=0.5,
+            agreement_uncentred=0.4,
+            spread=LabelSpread(mean_deg=(0, 0), sd_deg=(5, 5)),
+        ),
         verdict="Refined is WORSE. It is not worth it.",
         test_evaluations=7,
         registered_model=None,
@@ -66,6 +76,15 @@ def test_differences_are_named_by_what_they_show() -> None:
     assert "worse" in cells
     assert "no difference" in cells
     assert "refined − synthetic" in page().texts["th"]
+
+
+def test_errors_on_pseudo_labels_have_a_column_and_a_sentence_where_there_are_any() -> None:
+    found, without = page(8.13), page()
+    assert "pseudo-labels" in found.texts["th"]
+    assert "8.13°" in found.texts["td"]
+    assert any("no real label used" in text for text in found.texts["p"])
+    assert "pseudo-labels" not in without.texts["th"]
+    assert not any("no real label used" in text for text in without.texts["p"])
 
 
 def test_names_are_text_wherever_they_stand() -> None:
