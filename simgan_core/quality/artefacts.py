@@ -5,7 +5,8 @@ refined images is against). A patch of 7×7 pixels counts as an artefact where i
 nearest real patch than 99% of the patches of other real images are. So images of the real kind have
 a share of about 0.01, and 1 is the most. Patches are compared without their mean, which is tone,
 and whitened: a faint pattern in a direction in which real patches hardly vary counts as much as a
-strong one elsewhere.
+strong one elsewhere. What is missing is no artefact: smooth or even blank images have a share of 0,
+and a KID that tells them.
 
 Shapes: N images [N, H, W, C], P patches, D = 7 · 7 · C numbers of a patch.
 """
