@@ -33,7 +33,7 @@ class Domains(NamedTuple):
 def write_domains(folder: Path) -> Domains:
     """Render and ingest what is not in `folder` yet; equalised, as MPIIGaze's images are."""
     domains = Domains(*(folder / f"{name}.zarr" for name in Domains._fields))
-    if all(_is_complete(dataset) for dataset in domains):
+    if all(is_complete(dataset) for dataset in domains):
         return domains
     frames = folder / "frames"
     run_simgan(
@@ -53,7 +53,8 @@ def write_domains(folder: Path) -> Domains:
     return domains
 
 
-def _is_complete(dataset: Path) -> bool:
+def is_complete(dataset: Path) -> bool:
+    """Return whether a whole dataset is there."""
     try:
         open_dataset(str(dataset))
     except StorageError:

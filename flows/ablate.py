@@ -70,7 +70,9 @@ def ablate(
         refiner = trained.refiner if runner.kind == "local" else f"runs:/{trained.mlflow_run_id}"
         refined = refine(synthetic, refiner, f"{out}/{trained.refiner}.zarr", runner=runner)
         evaluation = evaluate(refined.url, test, estimator_seeds, estimator, runner=runner)
-        measured.setdefault(name, []).append(measure_variant(refiner, evaluation))
+        measured.setdefault(name, []).append(
+            measure_variant(refiner, refined.url, real, evaluation)
+        )
     return tabulate(measured, baseline)
 
 

@@ -70,6 +70,12 @@ class RefinerConfig(Config):
     residual: bool = True
     """Output x + Δ(x) with Δ zero at the start, instead of the image itself through a tanh."""
 
+    @field_validator("kernel_size", mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        """Read text of a command line as a number, which pydantic does for int but not Literal."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
     @model_validator(mode="after")
     def _maps_have_twins(self) -> Self:
         if self.mirrored and self.num_features % 2:

@@ -23,14 +23,17 @@ from simgan_core.data.images import to_network, to_pixels
 from simgan_core.errors import InputError
 from simgan_core.models.refiner import Refiner
 
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+PixelName = Literal["uint8", "uint16"]
+
 _BATCHES_IN_FLIGHT = 3
 """Batches on a GPU at once: one arrives, one is computed, one leaves."""
 
 
 class RefinedImages(NamedTuple):
-    """Images before and after refinement, uint8 [N, H, W, C]."""
+    """Images before and after refinement, uint8 or uint16 [N, H, W, C]."""
 
-    images: NDArray[np.uint8]
+    images: Pixels
     """The refined images, in memory."""
     synthetic: Array
     """The images that were refined, where they were: tensors on a GPU, arrays on a CPU."""
@@ -41,25 +44,31 @@ class RefinedImages(NamedTuple):
 class StyledImages(NamedTuple):
     """Images, and the styles to refine them in."""
 
-    images: NDArray[np.uint8]
-    """uint8 [N, H, W, C]."""
+    images: Pixels
+    """uint8 or uint16 [N, H, W, C]."""
     style: NDArray[np.float32] | None = None
     """[N, Z] for a refiner that takes styles of Z numbers, and for no other."""
 
 
 class BulkRefiner:
-    """Refiner prepared for inference on one device, in one precision, on images of one size.
+    """Refiner prepared for inference on one device, in one precision, on images of one kind.
 
-    The constructor copies the weights to the device in that precision, and on a GPU captures the
-    whole network as one CUDA graph. `refiner` itself is neither moved nor changed. Threads that
-    share one on a GPU wait for each other.
+    Images are [H, W, C] of `image_shape`, their pixels of the type `pixels`. The constructor copies
+    the weights to the device in that precision, and on a GPU captures the whole network as one CUDA
+    graph. `refiner` itself is neither moved nor changed. Threads that share one on a GPU wait for
+    each other.
     """
 
     def __init__(
-        self, refiner: Refiner, compute: ComputeSettings, image_shape: tuple[int, int, int]
+        self,
+        refiner: Refiner,
+        compute: ComputeSettings,
+        image_shape: tuple[int, int, int],
+        pixels: PixelName = "uint8",
     ) -> None:
         self.compute = compute
         self._image_shape = image_shape
+        self._pixels = pixels
         weights = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         network = UInt8Refiner(copy.deepcopy(refiner.unmirrored()))
         self.network = to_channels_last(network.to(weights), compute.device)
@@ -79,10 +88,8 @@ class BulkRefiner:
         """Device with the GPU's index: plain `cuda` may be another GPU in another thread."""
         return next(self.network.parameters()).device
 
-    def __call__(
-        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None = None
-    ) -> NDArray[np.uint8]:
-        """Refine every image of uint8 [N, H, W, C], row i to row i; N may be 0.
+    def __call__(self, images: Pixels, style: NDArray[np.float32] | None = None) -> Pixels:
+        """Refine every image of [N, H, W, C], row i to row i; N may be 0.
 
         `style` float32 [N, Z] is there for refiners that take one. Raises InputError for another
         type, size or number of channels.
@@ -109,12 +116,11 @@ class BulkRefiner:
             for block in blocks:
                 yield self._refine_on_cpu(*block)
 
-    def _require_fitting(
-        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None
-    ) -> None:
-        if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
+    def _require_fitting(self, images: Pixels, style: NDArray[np.float32] | None) -> None:
+        if images.dtype != self._pixels or images.shape[1:] != self._image_shape:
+            shape = ", ".join(map(str, self._image_shape))
             raise InputError(
-                f"images: expected uint8 [N, {', '.join(map(str, self._image_shape))}], found "
+                f"images: expected {self._pixels} [N, {shape}], found "
                 f"{images.dtype} {list(images.shape)}; give the refiner images of the kind that it "
                 "was trained on"
             )
@@ -127,9 +133,7 @@ class BulkRefiner:
                 "none"
             )
 
-    def _refine_on_cpu(
-        self, images: NDArray[np.uint8], style: NDArray[np.float32] | None
-    ) -> RefinedImages:
+    def _refine_on_cpu(self, images: Pixels, style: NDArray[np.float32] | None) -> RefinedImages:
         self._require_fitting(images, style)
         refined = np.empty_like(images)
         styles = () if style is None else (torch.from_numpy(style),)
@@ -141,13 +145,14 @@ class BulkRefiner:
     def _refine_into(self, source: Tensor, target: Tensor, *style: Tensor) -> None:
         target.copy_(self.network(source, *style))
 
-    def _begin(self, images: NDArray[np.uint8], style: NDArray[np.float32] | None) -> "Block":
+    def _begin(self, images: Pixels, style: NDArray[np.float32] | None) -> "Block":
         self._require_fitting(images, style)
         return Block(images, self.device, style)
 
     def _slot(self, network: "UInt8Refiner") -> "_GpuSlot":
         shape = (self.compute.micro_batch_size, *self._image_shape)
-        return _GpuSlot(network, shape, self.compute.device, network.refiner.style_size)
+        pixels = getattr(torch, self._pixels)
+        return _GpuSlot(network, shape, self.compute.device, network.refiner.style_size, pixels)
 
 
 class Block:
@@ -155,15 +160,15 @@ class Block:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: Pixels,
         device: torch.device,
         style: NDArray[np.float32] | None = None,
     ) -> None:
-        """Make room for images, uint8 [N, H, W, C], and their refinement."""
+        """Make room for images [N, H, W, C] and their refinement."""
         self.images = _as_tensor(images)
         self.style = torch.empty(len(images), 0) if style is None else torch.from_numpy(style)
         self.refined = torch.empty_like(self.images)
-        self.images_on_device = torch.empty(images.shape, dtype=torch.uint8, device=device)
+        self.images_on_device = torch.empty_like(self.images, device=device)
         self.refined_on_device = torch.empty_like(self.images_on_device)
 
     def refined_images(self) -> RefinedImages:
@@ -227,17 +232,22 @@ class _GpuSlot:
     """
 
     def __init__(
-        self, network: nn.Module, shape: tuple[int, ...], device: torch.device, style_size: int = 0
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        device: torch.device,
+        style_size: int = 0,
+        pixels: torch.dtype = torch.uint8,
     ) -> None:
         self._arriving_style = torch.empty(shape[0], style_size, pin_memory=True)
         self._style = torch.zeros(shape[0], style_size, device=device)
         inputs = (self._style,) if style_size else ()
-        self._arriving = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self._leaving = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self._images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self._arriving = torch.empty(shape, dtype=pixels, pin_memory=True)
+        self._leaving = torch.empty(shape, dtype=pixels, pin_memory=True)
+        self._images = torch.zeros(shape, dtype=pixels, device=device)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._target = torch.empty(0, dtype=torch.uint8)
+        self._target = torch.empty(0, dtype=pixels)
         self._graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
             # What libraries set up at first use cannot be captured.
@@ -277,32 +287,34 @@ def _shown_shape(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else f"float32 {list(shape)}"
 
 
-def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
+def _as_tensor(images: Pixels) -> Tensor:
     # A read-only array, such as a memory map, is copied: torch would warn, and never writes.
     return torch.from_numpy(images if images.flags.writeable else images.copy())
 
 
 def refine_images(
     refiner: Refiner,
-    images: NDArray[np.uint8],
+    images: Pixels,
     device: torch.device | str = "cpu",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     micro_batch_size: int | None = None,
     style: NDArray[np.float32] | None = None,
-) -> NDArray[np.uint8]:
-    """Refine uint8 [N, H, W, C] once; who refines more than once keeps a `BulkRefiner`.
+) -> Pixels:
+    """Refine uint8 or uint16 [N, H, W, C] once; who refines more than once keeps a `BulkRefiner`.
 
     `style` float32 [N, Z] is there for refiners that take one. Raises InputError for another type,
     shape or number of channels.
     """
-    if images.ndim != 4 or images.shape[3] != refiner.channels:
+    fits = images.ndim == 4 and images.shape[3] == refiner.channels
+    if not fits or images.dtype not in (np.uint8, np.uint16):
         raise InputError(
-            f"images: expected uint8 [N, H, W, {refiner.channels}], found {images.dtype} "
+            f"images: expected uint8 or uint16 [N, H, W, {refiner.channels}], found {images.dtype} "
             f"{list(images.shape)}; give the refiner images of the kind that it was trained on"
         )
     _, height, width, channels = images.shape
     compute = choose_inference_settings(device, precision, micro_batch_size, (height, width))
-    return BulkRefiner(refiner, compute, (height, width, channels))(images, style)
+    pixels: PixelName = "uint16" if images.dtype == np.uint16 else "uint8"
+    return BulkRefiner(refiner, compute, (height, width, channels), pixels)(images, style)
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ class ModelRefiner:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Refine every image of uint8 [N, H, W, C], row i to row i; N may be 0."""
         (refined,) = self.refine_each([images])
-        return refined.images
+        return np.asarray(refined.images, np.uint8)
 
     def refine_each(
         self, blocks: Iterable[NDArray[np.uint8]]

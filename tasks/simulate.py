@@ -12,11 +12,10 @@ from prefect import task
 
 from simgan_core.errors import InputError
 from simgan_core.simulator.eyes import NUM_REAL_PEOPLE, Scenes, render, sample_scenes
-from simgan_core.simulator.hands import render_hand_depths
+from simgan_core.simulator.hands import WALL_MM, HandShot, shoot_hands
 from storage.sources.formats.mpiigaze import EyeArrays, write_evaluation_list, write_mpiigaze_day
 from storage.sources.formats.nyu_hand import (
     CUBE_MM,
-    FX,
     frame_path,
     write_nyu_frame,
     write_nyu_labels,
@@ -33,9 +32,6 @@ PAIRS_AT_ONCE = 500
 FRAMES_PER_DAY = 50
 FRAMES_AT_ONCE = 64
 FRAME_HEIGHT, FRAME_WIDTH = 480, 640
-# NYU's camera sees the cube of a hand at this distance so wide.
-HAND_MM, WALL_MM = 700, 1500
-CUBE_PX = 2 * round(CUBE_MM * FX / HAND_MM / 2)
 # Says what a folder holds; its name keeps it out of the way of the layouts' readers.
 MARK = ".simulation"
 
@@ -79,38 +75,38 @@ def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PE
 def simulate_hand(out: str, domain: Literal["synthetic", "real"], count: int, seed: int) -> str:
     """Write depth frames 1 … count and labels.txt; frames that an earlier run left are kept.
 
-    The hand is as far away as makes its cube fill a good part of the frame, and is drawn without
-    perspective within it, as the simulator has it.
+    The hand is in the middle of the frame, and is drawn without perspective within its cube, as
+    the simulator has it.
     """
     folder = claim_folder(Path(out), f"{domain} hands", count, seed)
     started = time.monotonic()
     joints = []
     for start in range(0, count, FRAMES_AT_ONCE):
-        numbers = range(start + 1, min(start + FRAMES_AT_ONCE, count) + 1)
-        hands = render_hand_depths(domain, len(numbers), seed, CUBE_PX, CUBE_PX, start)
-        for row, number in enumerate(numbers):
+        num_shots = min(FRAMES_AT_ONCE, count - start)
+        for number, shot in enumerate(shoot_hands(domain, num_shots, seed, start), start + 1):
             if not frame_path(folder, number, domain).exists():
-                write_nyu_frame(folder, number, _hand_frame_mm(hands.depth_mm[row]), domain)
-        joints.append(_joints_uvd(hands.joints_mm))
+                write_nyu_frame(folder, number, _hand_frame_mm(shot.depth_mm), domain)
+            joints.append(_joints_uvd(shot))
         _say_progress(f"{domain} hand", start + FRAMES_AT_ONCE, count, started)
-    write_nyu_labels(folder / "labels.txt", np.concatenate(joints))
+    write_nyu_labels(folder / "labels.txt", np.stack(joints))
     return out
 
 
 def _hand_frame_mm(depth_mm: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
     """Return the camera's frame [480, 640], in mm: the cube [S, S] in its middle, a wall behind."""
     frame = np.full((FRAME_HEIGHT, FRAME_WIDTH), WALL_MM, np.int32)
-    top, left = FRAME_HEIGHT // 2 - CUBE_PX // 2, FRAME_WIDTH // 2 - CUBE_PX // 2
-    known = np.where(np.isfinite(depth_mm), depth_mm + HAND_MM, WALL_MM)
-    frame[top : top + CUBE_PX, left : left + CUBE_PX] = np.rint(known)
+    half = len(depth_mm) // 2
+    middle_y, middle_x = FRAME_HEIGHT // 2, FRAME_WIDTH // 2
+    cube = np.where(np.isnan(depth_mm), 0, np.minimum(depth_mm, WALL_MM))
+    frame[middle_y - half : middle_y + half, middle_x - half : middle_x + half] = np.rint(cube)
     return frame
 
 
-def _joints_uvd(joints_mm: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return u, v in pixels, the first pixel's middle at 0, and the distance in mm [N, J, 3]."""
+def _joints_uvd(shot: HandShot) -> NDArray[np.floating[Any]]:
+    """Return u, v in pixels, the first pixel's middle at 0, and the distance in mm [J, 3]."""
     middle = np.array([FRAME_WIDTH / 2, FRAME_HEIGHT / 2]) - 0.5
-    uv = joints_mm[..., :2] * (CUBE_PX / CUBE_MM) + middle
-    return np.concatenate([uv, joints_mm[..., 2:] + HAND_MM], axis=2)
+    uv = shot.joints_mm[:, :2] * (len(shot.depth_mm) / CUBE_MM) + middle
+    return np.concatenate([uv, shot.joints_mm[:, 2:] + shot.distance_mm], axis=1)
 
 
 def claim_folder(folder: Path, domain: str, count: int, seed: int, **more: object) -> Path:

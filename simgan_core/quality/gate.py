@@ -69,11 +69,13 @@ class Inspection:
 
 
 def inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
-    """Compare refined images with the same synthetic ones, uint8 [N, H, W, C], row by row.
+    """Compare refined images with the same synthetic ones [N, H, W, C], row by row.
 
-    Images are NumPy arrays or fully computed GPU tensors. Tensors are processed on a CUDA stream of
-    their own, so that other work continues. `pupil_px` [N, 2] are the labels, if there are any.
+    Images are uint8, or uint16 of which the upper bytes are compared: NumPy arrays or fully
+    computed GPU tensors. Tensors are processed on a CUDA stream of their own, so that other work
+    continues. `pupil_px` [N, 2] are the labels, if there are any.
     """
+    synthetic, refined = _upper_bits(synthetic), _upper_bits(refined)
     if not isinstance(synthetic, torch.Tensor):
         return _inspect(synthetic, refined, pupil_px)
     with torch.inference_mode(), torch.cuda.stream(_stream(synthetic.device)):
@@ -95,6 +97,14 @@ def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Count shifts by HISTOGRAM_EDGES_PX, a bin an edge and upward."""
     bins = np.searchsorted(HISTOGRAM_EDGES_PX, shift_px, side="right") - 1
     return np.bincount(bins, minlength=len(HISTOGRAM_EDGES_PX))
+
+
+def _upper_bits(images: Array) -> Array:
+    """Return uint8 images as they are, and a view of the upper bytes of uint16 ones."""
+    xp = library_of(images)
+    if images.dtype == xp.uint8:
+        return images
+    return images.view(xp.uint8)[..., 1::2]  # little-endian
 
 
 def _num_clipped(images: Array) -> NDArray[np.int64]:

@@ -50,13 +50,13 @@ def nearest(
     step = max(1, _PAIRS_AT_ONCE // len(among))
     for begin in range(0, len(images), step):
         rows = slice(begin, begin + step)
-        table = _squared_distances(described[rows], candidates)
+        table = squared_distances(described[rows], candidates)
         found[rows] = table.argmin(axis=1)
         squared[rows] = table.min(axis=1)
     return found, np.sqrt(squared / described.shape[1])
 
 
-def _squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+def squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
     """Return |a_i − b_j|² as |a_i|² + |b_j|² − 2 a_i·b_j: one matrix product."""
     table = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * (a @ b.T)
     return np.asarray(np.maximum(table, 0))

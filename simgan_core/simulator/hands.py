@@ -2,20 +2,22 @@
 
 It stands in for the paper's second data set (NYU Hand Pose): a hand in a cube of 300 mm, 14 joints
 in the order of NYU's evaluation. Two domains: "synthetic" is clean depth, "real" is what a
-structured-light camera makes of it: ragged contours, holes along them, depth in coarse steps.
+structured-light camera makes of it, at distances that differ (see `structured_light`).
 
 Shapes: N hands, J = 14 joints, K capsules, H × W pixels. Millimetres; x right, y down, z away from
 the camera; the cube's middle is the origin. Projection is orthographic.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simgan_core.errors import InputError
 from simgan_core.simulator import scene_random
+from simgan_core.simulator.structured_light import KINECT, sense
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -37,9 +39,12 @@ JOINTS = (
 )
 CUBE_MM = 300.0
 NUM_REAL_PEOPLE = 15
-
-_BLOCK = 8
-"""Hands rendered at once."""
+SYNTHETIC_DISTANCE_MM = 700.0
+"""Distance of every synthetic hand."""
+REAL_DISTANCE_MM = (600.0, 1000.0)
+"""Range of the real hands' distances, uniform."""
+WALL_MM = 1500.0
+"""Distance of the wall behind the hands."""
 _FINGERS = ("little", "ring", "middle", "index")
 _KNUCKLE_MM = np.array([[-30, -24], [-11, -32], [9, -34], [28, -29]], np.float64)
 """Where the four fingers leave the palm, x and y, from the palm's middle."""
@@ -66,15 +71,17 @@ class Hands:
     one."""
 
 
-@dataclass(frozen=True)
-class HandDepths:
-    """N hands in their cubes, in millimetres."""
+class HandShot(NamedTuple):
+    """One hand as the camera has it, its cube cut out."""
 
-    depth_mm: NDArray[np.float32]
-    """[N, H, W]: z of the nearest surface from the cube's middle; infinite where nothing is."""
+    depth_mm: FloatArray
+    """[S, S], pixels of the camera: distance; infinite where nothing is, NaN where the sensor has
+    no depth."""
     joints_mm: FloatArray
-    """[N, 14, 3]: x, y and z from the cube's middle."""
-    person: NDArray[np.int64]
+    """[14, 3]: x, y and z from the cube's middle."""
+    distance_mm: float
+    """Of the cube's middle from the camera."""
+    person: int
     """As of `Hands`."""
 
 
@@ -85,21 +92,18 @@ def render_hands(
 
     Raises InputError where count is below 1 or seed below 0.
     """
-    hands = render_hand_depths(domain, count, seed, height, width)
+    shots = list(shoot_hands(domain, count, seed))
+    images = np.stack([_as_grey(_picked(shot, height, width)) for shot in shots])[..., None]
+    joints_mm = np.stack([shot.joints_mm for shot in shots])
     scale = np.array([width / CUBE_MM, height / CUBE_MM, 1.0])
-    uvd = ((hands.joints_mm + CUBE_MM / 2) * scale).astype(np.float32)
-    return Hands(_as_grey(hands.depth_mm)[..., None], uvd, hands.person)
+    uvd = ((joints_mm + CUBE_MM / 2) * scale).astype(np.float32)
+    return Hands(images, uvd, np.array([shot.person for shot in shots], np.int64))
 
 
-def render_hand_depths(
-    domain: Literal["synthetic", "real"],
-    count: int,
-    seed: int,
-    height: int = 64,
-    width: int = 64,
-    start: int = 0,
-) -> HandDepths:
-    """Draw and render hands start … start + count − 1 of a domain and seed.
+def shoot_hands(
+    domain: Literal["synthetic", "real"], count: int, seed: int, start: int = 0
+) -> Iterator[HandShot]:
+    """Draw hands start … start + count − 1 of a domain and seed, and take a depth image of each.
 
     Raises InputError where count is below 1, or seed or start below 0.
     """
@@ -110,14 +114,48 @@ def render_hand_depths(
     index = np.arange(start, start + count)
     person = index % NUM_REAL_PEOPLE if domain == "real" else index
     people = scene_random.derive_keys(seed, f"hand {domain} person", person)
-    shots = scene_random.derive_keys(seed, f"hand {domain} shot", index)
-    joints_mm, starts, ends, radii = _posed(people, shots)
-    depth_mm = np.empty((count, height, width), np.float32)
-    for first in range(0, count, _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        clean = depth_of_capsules(starts[rows], ends[rows], radii[rows], height, width)
-        depth_mm[rows] = _sensed(clean, shots[rows]) if domain == "real" else clean
-    return HandDepths(depth_mm, joints_mm, person)
+    keys = scene_random.derive_keys(seed, f"hand {domain} shot", index)
+    joints_mm, starts, ends, radii = _posed(people, keys)
+    distance_mm = np.full(count, SYNTHETIC_DISTANCE_MM)
+    if domain == "real":
+        distance_mm = _uniform(keys, "distance", *REAL_DISTANCE_MM).astype(np.float64)
+    return (
+        HandShot(
+            _depth_image(starts[row], ends[row], radii[row], distance_mm[row], keys[row], domain),
+            joints_mm[row],
+            float(distance_mm[row]),
+            int(person[row]),
+        )
+        for row in range(count)
+    )
+
+
+def _depth_image(
+    starts: FloatArray,
+    ends: FloatArray,
+    radii: FloatArray,
+    distance_mm: float,
+    key: np.uint64,
+    domain: Literal["synthetic", "real"],
+) -> FloatArray:
+    """Return one hand's depth image [S, S], as of `HandShot`."""
+    size = 2 * round(CUBE_MM * KINECT.focal_px / distance_mm / 2)
+    depth_mm = distance_mm + depth_of_capsules(starts, ends, radii, size, size)
+    if domain == "synthetic":
+        return depth_mm
+    measured = sense(np.minimum(depth_mm, WALL_MM), np.array([key]), KINECT)
+    on_wall = measured > distance_mm + CUBE_MM / 2
+    return np.where(on_wall, np.inf, measured)
+
+
+def _picked(shot: HandShot, height: int, width: int) -> FloatArray:
+    """Return the depths [H, W] at the middles of pixels, from the cube's middle."""
+    size = len(shot.depth_mm)
+    row, column = (
+        np.floor((np.arange(length) + 0.5) * size / length).astype(np.intp)
+        for length in (height, width)
+    )
+    return shot.depth_mm[row[:, None], column] - shot.distance_mm
 
 
 def _posed(
@@ -220,55 +258,36 @@ def _rotation(shots: NDArray[np.uint64]) -> FloatArray:
 def depth_of_capsules(
     starts: FloatArray, ends: FloatArray, radii: FloatArray, height: int, width: int
 ) -> FloatArray:
-    """Return the z of the nearest surface along each pixel's ray [N, H, W]; infinite if none.
+    """Return the z of the nearest surface along each pixel's ray [H, W]; infinite if none.
 
-    Capsules are given by their ends [N, K, 3] and radii [N, K], in millimetres.
+    Capsules are given by their ends [K, 3] and radii [K], in millimetres.
     A ray meets a capsule on its cylinder or on the ball at one of its ends: the quadratic equation
     of each, solved for the front.
     """
-    x = ((np.arange(width) + 0.5) / width - 0.5) * CUBE_MM
-    y = ((np.arange(height) + 0.5) / height - 0.5) * CUBE_MM
-    nearest = np.full((len(starts), height, width), np.inf)
-    for start, end, radius in zip(
-        *(np.moveaxis(a, 1, 0) for a in (starts, ends, radii)), strict=True
-    ):
+    all_x = ((np.arange(width) + 0.5) / width - 0.5) * CUBE_MM
+    all_y = ((np.arange(height) + 0.5) / height - 0.5) * CUBE_MM
+    nearest = np.full((height, width), np.inf)
+    for start, end, r in zip(starts, ends, radii, strict=True):
+        low, high = np.minimum(start, end) - r, np.maximum(start, end) + r
+        columns = slice(*np.searchsorted(all_x, (low[0], high[0])))
+        rows = slice(*np.searchsorted(all_y, (low[1], high[1])))
+        x, y, here = all_x[columns], all_y[rows, None], nearest[rows, columns]
         axis = end - start
-        length = np.linalg.norm(axis, axis=1)[:, None, None]
-        ux, uy, uz = np.moveaxis(axis / length[:, 0], 1, 0)[..., None, None]
-        dx, dy = x - start[:, 0, None, None], y[:, None] - start[:, 1, None, None]
-        r = radius[:, None, None]
-        across = np.maximum(1 - uz**2, 1e-9)
+        length = np.linalg.norm(axis)
+        ux, uy, uz = axis / length
+        dx, dy = x - start[0], y - start[1]
+        across = max(1 - uz**2, 1e-9)
         along = dx * ux + dy * uy
         inside = along**2 * uz**2 - across * (dx**2 + dy**2 - along**2 - r**2)
         front = (along * uz - np.sqrt(np.maximum(inside, 0))) / across
         place = along + uz * front
         side = np.where((inside >= 0) & (place >= 0) & (place <= length), front, np.inf)
-        nearest = np.minimum(nearest, side + start[:, 2, None, None])
+        np.minimum(here, side + start[2], out=here)
         for centre in (start, end):
-            gap = (x - centre[:, 0, None, None]) ** 2 + (y[:, None] - centre[:, 1, None, None]) ** 2
+            gap = (x - centre[0]) ** 2 + (y - centre[1]) ** 2
             ball = np.where(gap <= r**2, -np.sqrt(np.maximum(r**2 - gap, 0)), np.inf)
-            nearest = np.minimum(nearest, ball + centre[:, 2, None, None])
+            np.minimum(here, ball + centre[2], out=here)
     return nearest
-
-
-def _sensed(depth_mm: FloatArray, shots: NDArray[np.uint64]) -> FloatArray:
-    """Return depth as a camera would have it: ragged, with holes at contours, in coarse steps."""
-    count, height, width = depth_mm.shape
-
-    def field(name: str) -> FloatArray:
-        return scene_random.noise_field(shots, name, height, width)
-
-    row = np.arange(height)[:, None] + np.rint(0.8 * field("ragged y")).astype(np.intp)
-    column = np.arange(width) + np.rint(0.8 * field("ragged x")).astype(np.intp)
-    places = np.arange(count)[:, None, None], row.clip(0, height - 1), column.clip(0, width - 1)
-    ragged = depth_mm[places]
-    known = np.isfinite(ragged)
-    # Depth that falls off steeply to one side is what the pattern cannot be read on.
-    finite = np.where(known, ragged, CUBE_MM)
-    slope = np.maximum(np.abs(np.gradient(finite, axis=1)), np.abs(np.gradient(finite, axis=2)))
-    hole = (slope > 25) & (field("hole") > 0.4)
-    noisy = ragged + 2.0 * field("depth")
-    return np.where(known & ~hole, np.round(noisy / 4) * 4, np.inf)
 
 
 def _as_grey(depth_mm: FloatArray) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from simgan_core.config import PARTS, Part, RegularizationConfig, TrainingConfig
+from simgan_core.quality.artefacts import ArtefactDetector
 from simgan_core.stats.bootstrap import bootstrap_difference
+from storage.reader import open_dataset
 from tasks.comparison.error_metrics import ERROR_METRICS, MeasureName
 from tasks.comparison.plan import Estimate
 from tasks.comparison.predictions import ArmPredictions, read_predictions
@@ -23,11 +26,14 @@ from tasks.runtime.refiners import open_refiner
 FIGURES = {
     "realism/kid": "KID",
     "realism/classifier_accuracy": "classifier",
+    "realism/artefacts": "artefacts",
     "labels/pupil_shift_px.mean": "shift, px",
     "error": "error,",
 }
 """Columns of the table: metric and heading; the error's unit follows its heading."""
 AS_IT_IS = "as it is"
+_NUM_SEARCHED = 2000
+"""Images of a dataset, at most, that are searched for artefacts or compared with."""
 
 
 class _Model(BaseModel):
@@ -38,7 +44,8 @@ class VariantSeed(_Model):
     """Metrics and predictions of one refiner of a variant."""
 
     figures: dict[str, float]
-    """Of the examination that it was chosen by, and "error": the mean of its estimators."""
+    """Of the validation that it was chosen by, "realism/artefacts" of the dataset that it made, and
+    "error": the mean of its estimators."""
     answers: tuple[str, ...]
     """Files of its estimators' predictions on the test set."""
 
@@ -105,11 +112,21 @@ def _without(
 
 
 @task(name="measure-variant", cache_policy=CACHE)
-def measure_variant(refiner: str, evaluation: EvaluationResult) -> VariantSeed:
-    """Collect one refiner's validation metrics and its estimators' predictions."""
+def measure_variant(
+    refiner: str, refined: str, real: str, evaluation: EvaluationResult
+) -> VariantSeed:
+    """Collect a refiner's validation metrics, its artefacts and its estimators' predictions."""
     figures: Mapping[str, float] = open_refiner(refiner).metadata["figures"]
     known = {name: figures[name] for name in FIGURES if name in figures}
+    known["realism/artefacts"] = ArtefactDetector(_first_images(real)).share(_first_images(refined))
     return VariantSeed(figures=known | {"error": evaluation.arm.error}, answers=evaluation.answers)
+
+
+def _first_images(dataset: str) -> NDArray[Any]:
+    """Return a dataset's first images that are valid, as many as artefacts are looked for in."""
+    reader = open_dataset(dataset)
+    block = reader.read(0, min(_NUM_SEARCHED, len(reader)))
+    return np.asarray(block.images[block.valid])
 
 
 @task(name="tabulate-ablation", cache_policy=CACHE)

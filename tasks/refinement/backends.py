@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
@@ -20,7 +19,7 @@ from simgan_core.model_inference import NUM_TRIED, ModelRefiner
 from simgan_core.models.checkpoint import LoadedRefiner
 from simgan_core.models.exported_model import ExportedModel, ImageModel
 from storage.reader import Dataset
-from storage.samples import SampleBlock
+from storage.samples import Images, SampleBlock
 from storage.schema import DatasetInfo
 from storage.sources.crop import Size
 from storage.sources.named_images import NamedImages
@@ -108,12 +107,13 @@ class CheckpointBackend:
         compute = choose_inference_settings(
             default_device(), settings.precision, image_size=shape[:2]
         )
-        return _CheckpointRows(BulkRefiner(self._loaded.refiner, compute, shape), parent, settings)
+        bulk = BulkRefiner(self._loaded.refiner, compute, shape, parent.spec.dtype)
+        return _CheckpointRows(bulk, settings)
 
 
 class _CheckpointRows:
-    def __init__(self, bulk: BulkRefiner, parent: DatasetInfo, settings: RowSettings) -> None:
-        self._bulk, self._parent, self._settings = bulk, parent, settings
+    def __init__(self, bulk: BulkRefiner, settings: RowSettings) -> None:
+        self._bulk, self._settings = bulk, settings
 
     def refine_each(self, blocks: Iterable[SampleBlock]) -> Generator[RefinedImages, None, None]:
         """Refine rows in their styles; a GPU has begun the next block."""
@@ -127,7 +127,7 @@ class _CheckpointRows:
             if self._bulk.style_size:
                 style = style_numbers(block.ids, styles, seed, self._bulk.style_size)
                 style = style if block.valid.all() else style[block.valid]
-            yield StyledImages(_valid_images(block, self._parent), style)
+            yield StyledImages(_valid_images(block), style)
 
 
 class ModelBackend:
@@ -184,7 +184,8 @@ class _ModelRows:
         self._model, self._parent = model, parent
 
     def refine_each(self, blocks: Iterable[SampleBlock]) -> Generator[RefinedImages, None, None]:
-        return self._model.refine_each(_valid_images(block, self._parent) for block in blocks)
+        images = (as_uint8(_valid_images(block), self._parent) for block in blocks)
+        return self._model.refine_each(images)
 
 
 class ImagesBackend:
@@ -226,12 +227,11 @@ class _ReadRows:
         for block in blocks:
             ids = [name for name, good in zip(block.ids, block.valid, strict=True) if good]
             refined = self._images.read(ids)
-            yield RefinedImages(refined, _valid_images(block, self._parent), refined)
+            yield RefinedImages(refined, as_uint8(_valid_images(block), self._parent), refined)
 
 
-def _valid_images(block: SampleBlock, parent: DatasetInfo) -> NDArray[np.uint8]:
-    images = as_uint8(block.images, parent)
-    return images if block.valid.all() else images[block.valid]
+def _valid_images(block: SampleBlock) -> Images:
+    return block.images if block.valid.all() else block.images[block.valid]
 
 
 def _image_shape(info: DatasetInfo) -> tuple[int, int, int]:

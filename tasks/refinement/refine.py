@@ -357,7 +357,7 @@ def _finish_shard(
     inspection = inspect(refined.synthetic, refined.refined, pupil_px)
     images = refined.images
     if not all_valid:
-        images = np.zeros(block.images.shape, np.uint8)
+        images = np.zeros_like(block.images)
         images[block.valid] = refined.images
     finished = replace(block, images=images)
     if gate_shift_px is not None:

@@ -15,8 +15,7 @@ from simgan_core.quality.gate import HISTOGRAM_EDGES_PX
 from storage.reader import Dataset, open_dataset
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import RefinementPlan
-from tasks.runtime.compatibility import as_uint8
-from tasks.runtime.pictures import Pixels, columns, data_uri, png
+from tasks.runtime.pictures import Pixels, as_8_bits, columns, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.styles import load_first_style
 from tasks.runtime.tracking.experiments import REFINERS
@@ -111,7 +110,7 @@ def before_after(synthetic: Dataset, refined: Dataset) -> Pixels:
     """Return the first images in pairs of rows: synthetic above, the same ones refined below."""
     shown = min(len(synthetic), PAIRS_SHOWN)
     before, after = (
-        as_uint8(load_first_style(dataset, shown, valid_only=False).images, dataset.info)
+        as_8_bits(load_first_style(dataset, shown, valid_only=False).images)
         for dataset in (synthetic, refined)
     )
     rows: list[Pixels] = []

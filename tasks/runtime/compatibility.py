@@ -90,7 +90,7 @@ def require_valid_rows(info: DatasetInfo) -> None:
 
 
 def as_uint8(images: NDArray[np.unsignedinteger[Any]], info: DatasetInfo) -> NDArray[np.uint8]:
-    """The images as they are; refuses 16-bit ones, which no network here takes yet."""
+    """Return the images; refuse 16-bit ones, which models of other programs are not given."""
     if images.dtype != np.uint8:
         raise InputError(
             f"dataset {info.url} has {images.dtype} images, expected uint8; ingest it as 8 bit"

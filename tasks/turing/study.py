@@ -14,9 +14,10 @@ from storage.answers import AnswerBook, Part, Study, StudyDataset, StudyImage
 from storage.answers import create_or_open_answers as open_book
 from storage.reader import Dataset, open_dataset
 from storage.schema import Domain
-from tasks.runtime.compatibility import as_uint8, require_same_images
+from tasks.runtime.compatibility import require_same_images
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.paths import home
+from tasks.runtime.pictures import as_8_bits
 from tasks.runtime.styles import base_ids
 
 MAX_TRIALS = 2000
@@ -158,5 +159,5 @@ def _numbered(drawn: Sequence[Drawn], entropy: int) -> list[StudyImage]:
 def _read_image(number: int, drawn: Drawn) -> StudyImage:
     domain, part, dataset, row = drawn
     block = dataset.read(row, row + 1)
-    pixels = as_uint8(block.images, dataset.info)[0]
+    pixels = as_8_bits(block.images)[0]
     return StudyImage(number, domain, part, block.ids[0], pixels)

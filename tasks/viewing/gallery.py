@@ -19,7 +19,8 @@ from simgan_core.quality.nearest import nearest
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
 from storage.schema import Domain
-from tasks.runtime.compatibility import as_uint8, require_same_images
+from tasks.runtime.compatibility import require_same_images
+from tasks.runtime.pictures import as_8_bits
 from tasks.runtime.styles import base_ids
 
 Floats = NDArray[np.floating[Any]]
@@ -102,7 +103,7 @@ def _column(dataset: Dataset, block: SampleBlock, of_row: NDArray[np.int64]) -> 
     return Column(
         title=f"{spec.domain} ({Path(dataset.info.url).name})",
         domain=spec.domain,
-        images=as_uint8(block.images, dataset.info),
+        images=as_8_bits(block.images),
         ids=block.ids,
         labels=block.labels,
         of_row=of_row,
@@ -129,7 +130,7 @@ def _nearest(dataset: Dataset, columns: Sequence[Column], max_images: int) -> tu
     has_image = of.of_row >= 0
     found = np.full(len(of.of_row), -1, dtype=np.int64)
     distance = np.full(len(of.of_row), np.nan, dtype=np.float32)
-    among = as_uint8(candidates.images, dataset.info)
+    among = as_8_bits(candidates.images)
     found[has_image], distance[has_image] = nearest(of.images[of.of_row[has_image]], among)
     used, of_row = np.unique(found[has_image], return_inverse=True)
     found[has_image] = of_row

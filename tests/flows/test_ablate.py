@@ -84,6 +84,8 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
     as_it_is, matched = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert (as_it_is["variant"], matched["variant"]) == ("as it is", "with label matching")
     assert as_it_is["minus_as_it_is"] is None
+    (share,) = as_it_is["figures"]["realism/artefacts"]
+    assert 0 <= share <= 1
     low, high = matched["minus_as_it_is"]["ci95"]
     difference = matched["figures"]["error"][0] - as_it_is["figures"]["error"][0]
     assert matched["minus_as_it_is"]["error_deg"] == pytest.approx(difference)

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import sync_playwright
 
-from tasks.simulate import simulate_hand
+from storage.reader import open_dataset
 from tests.flows.conftest import wait_until_healthy
 
 CHROMIUM = shutil.which("chromium")
@@ -224,19 +224,32 @@ def test_the_other_protocols_run_from_the_command_line(
     assert found["num_people"] == 2
 
 
-def test_depth_hands_are_simulated_ingested_and_compared(simgan: Any, workplace: Path) -> None:
+def test_depth_hands_are_simulated_refined_and_compared(simgan: Any, workplace: Path) -> None:
     folder = workplace / "hands"
-    for seed, name in enumerate(("synthetic", "refined")):  # nothing is refined here either
-        simulate_hand.fn(str(folder / name), "synthetic", 8, seed=seed)
-    simgan("simulate", "hand", "--out", folder / "real", "--domain", "real", "--count", 8)
-    for name in ("synthetic", "refined", "real"):
-        domain = "real" if name == "real" else "synthetic"
+    domains = {"synthetic": "synthetic", "real": "real", "test": "real"}
+    for seed, (name, domain) in enumerate(domains.items()):
+        words = ("--out", folder / name, "--domain", domain, "--count", 8, "--seed", seed)
+        simgan("simulate", "hand", *words)
         done = simgan("ingest", "nyu-hand", folder / name, "--labels",
                       folder / name / "labels.txt", "--domain", domain, "--size", "32x32", "--to",
                       folder / f"{name}.zarr")  # fmt: skip
         assert done.returncode == 0, done.stderr
+    done = simgan("train", "--synthetic", folder / "synthetic.zarr", "--real", folder / "real.zarr",
+                  "--preset", "hand", "--refiner.num-features", 4, "--refiner.num-blocks", 1,
+                  "--refiner.kernel-size", 3, "--discriminator.architecture", "eyes",
+                  "--steps", 2, "--refiner-pretraining-steps", 1, "--batch-size", 4,
+                  "--discriminator-pretraining-steps", 1, "--stopping.evaluate-every", 0,
+                  "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refiner = json.loads(done.stdout.splitlines()[-1])["refiner"]
+    done = simgan("refine", folder / "synthetic.zarr", "--refiner", refiner,
+                  "--to", folder / "refined.zarr")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refined = open_dataset(str(folder / "refined.zarr")).load().images
+    assert refined.dtype == np.uint16
+    assert not np.array_equal(refined, open_dataset(str(folder / "synthetic.zarr")).load().images)
     done = simgan("compare", "--synthetic", folder / "synthetic.zarr", "--refined",
-                  folder / "refined.zarr", "--test", folder / "real.zarr", "--seeds", 1,
+                  folder / "refined.zarr", "--test", folder / "test.zarr", "--seeds", 1,
                   "--architecture", "hourglass", "--num-features", 4, "--steps", 1,
                   "--batch-size", 4, "--empty-shares",
                   "--arms", "synthetic", "--arms", "refined", "--json")  # fmt: skip

@@ -214,14 +214,24 @@ def test_the_callers_refiner_and_images_stay_as_they_are(refiner: ConvolutionalR
 
 @pytest.mark.parametrize(
     "images",
-    [IMAGES.repeat(3, axis=3), IMAGES.astype(np.uint16), IMAGES[..., 0], IMAGES / 255.0],
-    ids=["three channels", "16 bits", "no channel axis", "floats"],
+    [IMAGES.repeat(3, axis=3), IMAGES[..., 0], IMAGES / 255.0],
+    ids=["three channels", "no channel axis", "floats"],
 )
 def test_images_of_another_kind_are_refused(
     refiner: ConvolutionalRefiner, images: np.ndarray
 ) -> None:
-    with pytest.raises(InputError, match=r"expected uint8 \[N, .*1\], found"):
+    with pytest.raises(InputError, match=r"expected uint8 or uint16 \[N, .*1\], found"):
         refine_images(refiner, images)
+
+
+def test_sixteen_bits_stay_sixteen_and_are_refined_alike(refiner: ConvolutionalRefiner) -> None:
+    refined = refine_images(refiner, IMAGES.astype(np.uint16) * 257, precision="fp32")
+    assert refined.dtype == np.uint16
+    assert np.abs(refined / 257 - plainly_refined(refiner, IMAGES)).max() <= 0.51
+    assert len(np.unique(refined)) > 1000
+    bulk = BulkRefiner(refiner, choose_inference_settings("cpu"), (12, 16, 1))
+    with pytest.raises(InputError, match=r"expected uint8 \[N, 12, 16, 1\], found uint16"):
+        bulk(IMAGES.astype(np.uint16))
 
 
 def test_an_exported_refiner_takes_any_number_of_images(

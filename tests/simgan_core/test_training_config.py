@@ -47,6 +47,12 @@ def test_a_family_and_the_other_ones_settings_are_refused() -> None:
         TrainingConfig(bilateral=BilateralConfig(grid_height=2))
 
 
+def test_a_kernel_size_is_read_from_the_text_of_a_command_line() -> None:
+    assert RefinerConfig.model_validate({"kernel_size": "7"}).kernel_size == 7
+    with pytest.raises(ValidationError, match="3, 5 or 7"):
+        RefinerConfig.model_validate({"kernel_size": "4"})
+
+
 def test_depth_images_of_hands_are_refused_to_the_bilateral_family() -> None:
     with pytest.raises(ValidationError, match="in depth images are the distances that labels hold"):
         TrainingConfig.model_validate(PRESETS["hand"].model_dump() | {"family": "bilateral"})

@@ -65,6 +65,15 @@ def test_what_was_clipped_before_is_not_held_against_the_refiner() -> None:
     assert not inspect(white, white, None).saturated.any()
 
 
+def test_sixteen_bits_are_judged_as_their_upper_eight_are(eyes: Rendered) -> None:
+    before, after = eyes.images, np.roll(eyes.images, 1, axis=2)
+    after[:3] = 255
+    wide = (images.astype(np.uint16) * 256 + 77 for images in (before, after))
+    found, expected = inspect(*wide, eyes.pupil_px), inspect(before, after, eyes.pupil_px)
+    assert found.reasons(0.5) == expected.reasons(0.5)
+    assert found.figures() == expected.figures()
+
+
 def test_every_shift_is_in_one_bin_of_the_histogram() -> None:
     counts = shift_histogram(np.array([0.0, 0.24, 0.25, 3.99, 4.0, 50.0]))
     assert counts.sum() == 6

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from simgan_core.errors import InputError
-from simgan_core.simulator.hands import CUBE_MM, JOINTS, depth_of_capsules, render_hands
+from simgan_core.simulator.hands import (
+    CUBE_MM,
+    JOINTS,
+    depth_of_capsules,
+    render_hands,
+    shoot_hands,
+)
 
 
 def test_joints_lie_on_the_hand_and_behind_its_surface():
@@ -31,8 +37,8 @@ def test_a_larger_picture_shows_the_same_hand():
 
 
 def test_a_capsule_is_round_and_as_deep_as_its_radius():
-    start, end = np.array([[[-40.0, 0, 0]]]), np.array([[[40.0, 0, 0]]])
-    depth = depth_of_capsules(start, end, np.array([[20.0]]), 300, 300)[0]
+    start, end = np.array([[-40.0, 0, 0]]), np.array([[40.0, 0, 0]])
+    depth = depth_of_capsules(start, end, np.array([20.0]), 300, 300)
     assert depth[149:151, 150].min() == pytest.approx(-20, abs=0.02)
     assert depth[150, 205] == pytest.approx(-np.sqrt(400 - 15.5**2 - 0.5**2), abs=1e-6)
     assert np.isinf(depth[150, 211])
@@ -43,11 +49,22 @@ def test_the_real_domain_has_holes_and_people():
     hands = render_hands("real", 30, seed=0)
     assert hands.person.max() == 14
     clean = render_hands("synthetic", 30, seed=0)
-    edges = [
-        np.abs(np.diff((each.images == 255).astype(int), axis=2)).sum() for each in (hands, clean)
+    holes = [
+        (hand[:, :, :-2] & ~hand[:, :, 1:-1] & hand[:, :, 2:]).sum()
+        for hand in (each.images[..., 0] < 255 for each in (hands, clean))
     ]
-    assert edges[0] > 1.5 * edges[1]
+    assert holes[0] > 2 * holes[1]
     assert hands.joints_uvd.shape == (30, len(JOINTS), 3)
+
+
+def test_real_hands_are_at_distances_of_their_own():
+    shots = list(shoot_hands("real", 8, seed=0))
+    sizes = [len(shot.depth_mm) for shot in shots]
+    assert len(set(sizes)) == 8
+    for shot, size in zip(shots, sizes, strict=True):
+        assert size == pytest.approx(588 * CUBE_MM / shot.distance_mm, abs=1)
+        known = shot.depth_mm[np.isfinite(shot.depth_mm)]
+        assert (np.abs(known - shot.distance_mm) < CUBE_MM / 2).all()
 
 
 def test_no_hands_are_refused():

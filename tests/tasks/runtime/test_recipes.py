@@ -142,7 +142,7 @@ def test_a_definition_in_another_module_is_no_change(sources: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "path", "old", "new"),
     [
-        ("simulate", "simgan_core/simulator/hands.py", "0.5", "0.25"),
+        ("simulate", "simgan_core/simulator/structured_light.py", "1 / 16", "1 / 32"),
         ("ingest", "storage/sources/formats/unityeyes.py", "IRIS_WAY = ", "IRIS_WAY = 1.01 * "),
         ("refine", "tasks/refinement/refine.py", "SHARDS_FINISHING = 2", "SHARDS_FINISHING = 3"),
         (

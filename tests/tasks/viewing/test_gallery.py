@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -27,7 +27,12 @@ Write = Callable[..., str]
 
 
 def _write_eyes(
-    folder: Path, domain: Domain, ids: list[str], tones: NDArray[np.int64], bad: int = -1
+    folder: Path,
+    domain: Domain,
+    ids: list[str],
+    tones: NDArray[np.int64],
+    bad: int = -1,
+    dtype: Literal["uint8", "uint16"] = "uint8",
 ) -> str:
     """Write a dataset whose row i has the grey level and the gaze that its number says."""
     count = len(ids)
@@ -36,14 +41,14 @@ def _write_eyes(
         height=HEIGHT,
         width=WIDTH,
         channels=1,
-        dtype="uint8",
+        dtype=dtype,
         labels=(GAZE, PUPIL_PX),
         domain=domain,
         source={"name": "test"},
         preprocess="none",
     )
     images = np.broadcast_to(tones[:, None, None, None], (count, HEIGHT, WIDTH, 1))
-    images = images.astype(np.uint8)
+    images = images.astype(dtype)
     yaw = _yaw(count)
     gaze = np.column_stack([-np.sin(yaw), np.zeros(count), -np.cos(yaw)]).astype(np.float32)
     pupil = np.full((count, 2), [11.0, 7.0], np.float32)
@@ -87,6 +92,15 @@ def test_other_ids_are_joined_by_likeness_to_the_refined_image(write_eyes: Write
     (distance,) = [one for one in gallery.figures if "distance" in one.title]
     # Means differ by 5 and 3, deviations by 0: half of the features.
     np.testing.assert_allclose(distance.values, np.array([5, 3]) / np.sqrt(2), atol=0.01)
+
+
+def test_sixteen_bits_are_shown_by_their_upper_eight(write_eyes: Write) -> None:
+    tones = np.array([10, 20]) * 256 + 99
+    first = write_eyes("synthetic", ["a", "b"], tones, dtype="uint16")
+    real = write_eyes("real", ["p1", "p2"], tones[::-1], dtype="uint16")
+    shown, nearest = make_gallery([first, real], 100, None).columns
+    assert shown.images[:, 0, 0, 0].tolist() == [10, 20]
+    assert [nearest.ids[index] for index in nearest.of_row] == ["p2", "p1"]
 
 
 def test_bad_rows_are_not_shown(write_eyes: Write) -> None:
