@@ -98,8 +98,8 @@ def figures(
 
 def first_images(dataset: Path) -> NDArray[np.uint8]:
     """Return the images that are searched."""
-    images: NDArray[np.uint8] = open_dataset(str(dataset)).read(0, NUM_SEARCHED).images
-    return images
+    images = open_dataset(str(dataset)).read(0, NUM_SEARCHED).images
+    return images.astype(np.uint8, copy=False)
 
 
 def sheet(images: NDArray[np.uint8], detector: ArtefactDetector) -> NDArray[np.uint8]:

@@ -136,8 +136,13 @@ def fine_shares(synthetic: Path, real: Path, refined: Path, test: Path) -> dict[
     """Return each arm's share of joints within the limit, scaled to the images' width."""
     plan = plan_comparison.fn(
         DatasetCache(),
-        *(str(path) for path in (synthetic, refined, real, test)),
-        *(NUM_SEEDS, ESTIMATOR, COMPARISON),
+        synthetic=str(synthetic),
+        refined=str(refined),
+        real=str(real),
+        test=str(test),
+        seeds=NUM_SEEDS,
+        estimator=ESTIMATOR,
+        config=COMPARISON,
     )
     limit_px = WITHIN_PX / OF_PX * open_dataset(str(test)).info.spec.width
     return {

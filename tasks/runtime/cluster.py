@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dask.config
 from distributed import Client, LocalCluster, Status, get_worker
 from prefect import Task
 from prefect_dask.task_runners import DaskTaskRunner
@@ -141,6 +142,7 @@ def _refusal(wrong: Mapping[str, str]) -> str:
     )
 
 
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOCAL: dict[int, LocalCluster] = {}
 """Clusters that this process has started, by number of workers."""
 
@@ -154,13 +156,16 @@ def local_scheduler(num_workers: int) -> str:
     cluster = _LOCAL.get(num_workers)
     if cluster is None or cluster.status != Status.running:
         cores = max(1, len(os.sched_getaffinity(0)) // num_workers)
-        _LOCAL[num_workers] = cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=num_workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-            env={"OMP_NUM_THREADS": str(cores)},
-        )
+        # Dask's own numbers are 1. They are set before a worker's process begins, since libraries
+        # count their threads as they are loaded; PyTorch takes MKL's number before OpenMP's.
+        threads = {f"distributed.nanny.pre-spawn-environ.{name}": cores for name in _THREADS}
+        with dask.config.set(threads):
+            _LOCAL[num_workers] = cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=num_workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+            )
     return str(cluster.scheduler_address)
 
 

@@ -1,6 +1,7 @@
 """`simgan choose`: refined datasets in order, found again, and the same figure by `compare`."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.runtime.tracking.champion import MAY_LEAD_TAG, SYNTHETIC_TAG
 from tasks.runtime.tracking.runs import REFINER_TAG, begin_run
-from tests.flows.conftest import ForkedSimgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, Simgan, write_eyes
 from tests.tasks.comparison.conftest import write_dataset
 
 ESTIMATOR = ("--seeds", 2, "--steps", 60, "--batch-size", 16, "--architecture", "compact")
@@ -61,7 +62,7 @@ def command(simgan: ForkedSimgan, place: Path) -> ForkedSimgan:
     return simgan.within(place).with_environment({"SIMGAN_HOME": str(place / "home")})
 
 
-def choose(command: ForkedSimgan, *more: object) -> dict[str, Any]:
+def choose(command: Simgan, *more: object) -> dict[str, Any]:
     done = command("choose", "--synthetic", "synthetic.zarr", "--unlabelled", "real.zarr",
                    "--refined", "harmful.zarr", "--refined", "harmless.zarr", *ESTIMATOR, *more,
                    "--json")  # fmt: skip
@@ -70,8 +71,16 @@ def choose(command: ForkedSimgan, *more: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def chosen(command: ForkedSimgan) -> dict[str, Any]:
-    return choose(command)
+def own_process(environment: dict[str, str], place: Path) -> Simgan:
+    """The command with as many threads as a Dask worker has: other numbers sum in another order."""
+    threads = str(len(os.sched_getaffinity(0)))
+    own = {"SIMGAN_HOME": str(place / "home"), "OMP_NUM_THREADS": threads}
+    return Simgan(environment | own, place)
+
+
+@pytest.fixture(scope="module")
+def chosen(own_process: Simgan) -> dict[str, Any]:
+    return choose(own_process)
 
 
 def test_the_harmless_refiner_comes_first_and_leads_only_by_teachers_that_are_trusted(
@@ -89,13 +98,13 @@ def test_the_harmless_refiner_comes_first_and_leads_only_by_teachers_that_are_tr
 
 
 def test_the_same_again_finds_all_and_computed_anew_it_is_the_same_bits(
-    command: ForkedSimgan, chosen: dict[str, Any], place: Path
+    own_process: Simgan, chosen: dict[str, Any], place: Path
 ) -> None:
-    assert choose(command) == chosen
+    assert choose(own_process) == chosen
     for kept in ("estimators", "pseudo_labels", "label_priors"):
         shutil.rmtree(place / "home" / kept)
     (place / "home" / "mlflow.db").unlink()
-    again = choose(command, "--runner", "dask", "--workers", 1)
+    again = choose(own_process, "--runner", "dask", "--workers", 1)
     for what in ("choice", "candidates", "lead_deg", "verdict"):
         assert again[what] == chosen[what]
 

@@ -68,8 +68,9 @@ def test_what_was_clipped_before_is_not_held_against_the_refiner() -> None:
 def test_sixteen_bits_are_judged_as_their_upper_eight_are(eyes: Rendered) -> None:
     before, after = eyes.images, np.roll(eyes.images, 1, axis=2)
     after[:3] = 255
-    wide = (images.astype(np.uint16) * 256 + 77 for images in (before, after))
-    found, expected = inspect(*wide, eyes.pupil_px), inspect(before, after, eyes.pupil_px)
+    wide_before, wide_after = (each.astype(np.uint16) * 256 + 77 for each in (before, after))
+    found = inspect(wide_before, wide_after, eyes.pupil_px)
+    expected = inspect(before, after, eyes.pupil_px)
     assert found.reasons(0.5) == expected.reasons(0.5)
     assert found.figures() == expected.figures()
 

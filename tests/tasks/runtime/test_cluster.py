@@ -1,9 +1,12 @@
 """Processes of a Dask cluster that run other code are refused: real ones, with code in a copy."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from distributed import Client
 
 from simgan_core.errors import InputError
 from tasks.runtime import cluster
@@ -77,3 +80,10 @@ def test_workers_on_this_machine_are_started_once_and_again_where_they_are_gone(
     assert second != first
     require_same_code(second)
     cluster._LOCAL.pop(1).close()
+
+
+def test_a_worker_on_this_machine_computes_on_its_share_of_the_cores() -> None:
+    with Client(local_scheduler(1)) as client:  # type: ignore[no-untyped-call]
+        (threads,) = client.run(torch.get_num_threads).values()
+    cluster._LOCAL.pop(1).close()
+    assert threads == len(os.sched_getaffinity(0))
