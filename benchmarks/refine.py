@@ -44,7 +44,13 @@ from benchmarks.results_file import ResultsFile
 from flows.cli.environment import prepare
 from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.data.images import to_network, to_pixels
-from simgan_core.inference import Block, BulkRefiner, RefinedImages, StyledImages
+from simgan_core.inference import (
+    Block,
+    BulkRefiner,
+    PixelName,
+    RefinedImages,
+    StyledImages,
+)
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.models.refiner import Refiner
 from simgan_core.quality.gate import Inspection
@@ -383,8 +389,15 @@ class WaitingRefiner(BulkRefiner):
 
     gpu = WaitingGpu()
 
-    def __init__(self, refiner: Refiner, _: object, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(refiner, choose_inference_settings("cpu", "fp32", GPU_BATCH), image_shape)
+    def __init__(
+        self,
+        refiner: Refiner,
+        _: object,
+        image_shape: tuple[int, int, int],
+        pixels: PixelName = "uint8",
+    ) -> None:
+        compute = choose_inference_settings("cpu", "fp32", GPU_BATCH)
+        super().__init__(refiner, compute, image_shape, pixels)
         self._slots = [WaitingSlot(self.gpu) for _ in range(3)]
 
 

@@ -23,6 +23,8 @@ def ui(*, open_browser: bool = True) -> Outcome:
     use_prefect(prepare())
     url = os.environ["PREFECT_API_URL"].removesuffix("/api")
     # The server stays as long as this process lives.
+    # A shell that starts it in the background has it ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     with suppress(KeyboardInterrupt):

@@ -73,7 +73,7 @@ def fit(
     run.computed_by(describe_compute(trainer.precision))
     run.metrics({f"best/{name}": value for name, value in trained.metrics.items()}, trained.step)
     run.image("refined_while_training", sink.progress_picture())
-    logger.info("in MLflow it is %s: %s", alias, reason)
+    logger.debug("in MLflow it is %s: %s", alias, reason)
     outcome = {
         "verdict": trained.verdict,
         "figures": trained.metrics,
@@ -103,12 +103,14 @@ def _against(champion: LoadedRefiner, trainer: Trainer, trained: TrainedRefiner)
     if refusal := trainer.refusal(theirs):
         return "champion", f"with the former one's refinement {refusal}"
     if chosen := chosen_champion():
-        return "candidate", (
+        reason = (
             f"{kids}; the champion was chosen by its error on pseudo-labels "
             f"({chosen.error_deg:.2f}°, {chosen.measured_by}), which KID does not outweigh; refine "
             f"{chosen.synthetic} with this one to NEW.zarr, then compare them: "
             f"{chosen.compared_with}"
         )
+        logger.info("in MLflow it is candidate: %s", reason)
+        return "candidate", reason
     if ours["realism/kid"] < theirs["realism/kid"]:
         return "champion", kids
     return "candidate", kids
