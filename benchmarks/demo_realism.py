@@ -21,7 +21,7 @@ from storage.reader import open_dataset
 Pixels = NDArray[np.uint8]
 
 NUM_IMAGES = 1000
-NUM_HALVES = 4
+NUM_HALVES = 24
 """Random divisions of the real people into halves."""
 CLASSIFIERS = {"as in validation": (250, 60), "harder": (1000, 200)}
 """Images of a kind and training steps of the classifier."""
