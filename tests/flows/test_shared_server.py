@@ -36,7 +36,10 @@ def test_a_flow_starts_the_server_that_ui_shows_and_down_ends(alone: Simgan) -> 
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(f"{url}/ui-settings") as answer:  # whom its pages ask
         assert json.load(answer)["api_url"] == f"{url}/api"
+    # As a shell starts a command in the background, which Ctrl-C of a foreground shell ends, too.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     shown = alone.start("ui", "--no-open-browser")
+    signal.signal(signal.SIGINT, before)
     assert shown.stderr is not None
     assert shown.stderr.readline().strip() == url
     shown.stderr.readline()
