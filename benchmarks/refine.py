@@ -411,8 +411,7 @@ def _shard_by_shard(
 
 def _inspect_by_waiting(synthetic: torch.Tensor, *_: object) -> Inspection:
     time.sleep(len(synthetic) * GPU_INSPECTING_S)
-    nothing = np.zeros(len(synthetic), bool)
-    return Inspection(None, nothing, nothing)
+    return Inspection(None, np.zeros(len(synthetic), bool))
 
 
 def _inspect_sent_again(synthetic: torch.Tensor, refined: torch.Tensor, *_: object) -> Inspection:

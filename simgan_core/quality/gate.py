@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from simgan_core.compute.array_api import Array, library_of, on_host
-from simgan_core.quality.label_drift import PupilShift
-from simgan_core.quality.pupil import locate_pupil
+from simgan_core.quality.label_drift import PupilShift, pupil_shift_px
 
 MAX_NEWLY_CLIPPED = 0.25
 """Share of pixels that refinement may turn black or white; beyond it an eye is mostly gone."""
@@ -28,24 +27,21 @@ class Inspection:
 
     shift: PupilShift | None
     """Shifts of the pupils; None without labels of pupil centres."""
-    lost: NDArray[np.bool_]
-    """True where the pupil was found in the synthetic image and not in the refined one [N]."""
     saturated: NDArray[np.bool_]
     """True where refinement clipped more than MAX_NEWLY_CLIPPED of the pixels [N]."""
 
     def reasons(self, gate_shift_px: float) -> list[str | None]:
         """Return for each image the reason of its rejection, or None [N].
 
-        A lost pupil counts as moved: the fit looks near the label, and of pupils that were moved by
-        3 px it loses four in five where irises are light. One that was not found before either
-        says nothing.
+        A lost pupil counts as moved: it went beyond reach, or was painted over. One that was not
+        found before either says nothing.
         """
-        moved = np.zeros(len(self.saturated), np.bool_)
+        moved = lost = np.zeros(len(self.saturated), np.bool_)
         if self.shift is not None:
             # NaN, not found, compares as false.
-            moved = self.shift.shift_px > gate_shift_px
+            moved, lost = self.shift.shift_px > gate_shift_px, self.shift.lost
         why = np.select(
-            [self.saturated, moved, self.lost],
+            [self.saturated, moved, lost],
             [
                 f"refinement clipped more than {MAX_NEWLY_CLIPPED:.0%} of the pixels",
                 f"refinement moved the pupil by more than {gate_shift_px:g} px",
@@ -59,7 +55,7 @@ class Inspection:
         """Return the summary and the histogram of the shifts, and how many images saturated."""
         figures = {"num_saturated": float(self.saturated.sum())}
         if self.shift is not None:
-            figures["num_lost"] = float(self.lost.sum())
+            figures["num_lost"] = float(self.shift.lost.sum())
         if self.shift is None or not self.shift.found.any():
             return figures
         figures |= {f"pupil_shift_px.{name}": x for name, x in self.shift.summary().items()}
@@ -85,12 +81,8 @@ def inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> 
 def _inspect(synthetic: Array, refined: Array, pupil_px: NDArray[Any] | None) -> Inspection:
     newly_clipped = _num_clipped(refined) - _num_clipped(synthetic)
     saturated = newly_clipped > MAX_NEWLY_CLIPPED * math.prod(synthetic.shape[1:])
-    if pupil_px is None:
-        return Inspection(None, np.zeros_like(saturated), saturated)
-    before_px, found_before = locate_pupil(synthetic, pupil_px)
-    after_px, found_after = locate_pupil(refined, pupil_px)
-    shift = PupilShift(after_px - before_px, found_before & found_after)
-    return Inspection(shift, found_before & ~found_after, saturated)
+    shift = None if pupil_px is None else pupil_shift_px(synthetic, refined, pupil_px)
+    return Inspection(shift, saturated)
 
 
 def shift_histogram(shift_px: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
