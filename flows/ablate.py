@@ -11,7 +11,7 @@ from flows.label_prior import label_prior
 from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
-from simgan_core.config import PARTS, PRESETS, EstimatorConfig, Part, TrainingConfig
+from simgan_core.config import DEFAULT_PRESET, PARTS, PRESETS, EstimatorConfig, Part, TrainingConfig
 from tasks.comparison.ablation import Ablation, VariantSeed, measure_variant, tabulate, variants
 from tasks.runtime.policies import (
     Runner,
@@ -31,7 +31,7 @@ def ablate(
     real: str,
     test: str,
     out: str,
-    training: TrainingConfig = PRESETS["stable"],
+    training: TrainingConfig = PRESETS[DEFAULT_PRESET],
     seeds: Seeds = 3,
     estimator_seeds: Seeds = 3,
     estimator: EstimatorConfig = EstimatorConfig(),

@@ -10,7 +10,7 @@ from flows.ingest import ingest
 from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
-from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from simgan_core.config import DEFAULT_PRESET, PRESETS, EstimatorConfig, TrainingConfig
 from storage.schema import Preprocess
 from tasks.comparison.reporting.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
@@ -24,7 +24,7 @@ def nightly(
     test: SourceInput,
     out: str,
     preprocess: Preprocess = "equalize",
-    training: TrainingConfig = PRESETS["stable"],
+    training: TrainingConfig = PRESETS[DEFAULT_PRESET],
     retrain: RetrainRule = RetrainRule(),
     estimator: EstimatorConfig = EstimatorConfig(),
     seeds: Seeds = 3,

@@ -14,7 +14,7 @@ from flows.ingest import ingest
 from flows.refine import refine
 from flows.run_names import named
 from flows.train import train
-from simgan_core.config import PRESETS, EstimatorConfig, TrainingConfig
+from simgan_core.config import DEFAULT_PRESET, PRESETS, EstimatorConfig, TrainingConfig
 from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.label_prior import with_matched_labels
@@ -30,7 +30,7 @@ def pipeline(
     test: SourceInput,
     out: str,
     preprocess: Preprocess = "equalize",
-    training: TrainingConfig = PRESETS["stable"],
+    training: TrainingConfig = PRESETS[DEFAULT_PRESET],
     estimator: EstimatorConfig = EstimatorConfig(),
     seeds: Seeds = 3,
     comparison: ComparisonConfig = ComparisonConfig(),

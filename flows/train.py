@@ -3,14 +3,17 @@
 from prefect import flow
 
 from flows.run_names import named
-from simgan_core.config import PRESETS, TrainingConfig
+from simgan_core.config import DEFAULT_PRESET, PRESETS, TrainingConfig
 from tasks.runtime.policies import gpu_slot
 from tasks.training.train import RefinerRef, train_refiner
 
 
 @flow(name="train", flow_run_name=named("train a refiner from {synthetic} to {real}"))
 def train(
-    synthetic: str, real: str, config: TrainingConfig = PRESETS["stable"], may_lead: bool = True
+    synthetic: str,
+    real: str,
+    config: TrainingConfig = PRESETS[DEFAULT_PRESET],
+    may_lead: bool = True,
 ) -> RefinerRef:
     """Train the refiner, remember it in MLflow and register it; run again, it goes on.
 

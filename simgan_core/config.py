@@ -264,6 +264,14 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(default=200, ge=1, le=1_000_000_000)
     """Steps between two checkpoints."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _family_of_its_settings(cls, values: Any) -> Any:
+        """Take settings of the bilateral family without a family for its choice."""
+        if isinstance(values, dict) and "bilateral" in values:
+            return {"family": "bilateral"} | values
+        return values
+
     @model_validator(mode="after")
     def _numbers_fit_together(self) -> Self:
         if self.batch_size % 2:
@@ -405,6 +413,8 @@ PRESETS: dict[str, TrainingConfig] = {
         history_size=512,
     ),
 }
-"""Named trainings: `demo` for two cores and a minute, `stable` (the default), `paper` (eyes),
-`hand` (the paper's networks for depth images of 224×224), `colour` (three channels: hues may
-change, their mean is held), `bilateral` (eyes, by the bilateral family)."""
+"""Named trainings: `demo` for two cores and a minute, `bilateral` (the default), `stable` (a
+residual form of the paper's network), `paper` (eyes), `hand` (the paper's networks for depth images
+of 224×224), `colour` (three channels: hues may change, their mean is held)."""
+DEFAULT_PRESET = "bilateral"
+"""The training of commands and deployments where none is named."""

@@ -4,23 +4,28 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from simgan_core.config import PRESETS, TrainingConfig
+from simgan_core.config import DEFAULT_PRESET, PRESETS, TrainingConfig
 
 Preset = Annotated[
     Literal["demo", "stable", "paper", "hand", "colour", "bilateral"] | None,
     Parameter(
-        help="Where every training setting comes from that is not given here. Left out: bilateral "
-        "for the bilateral family, else stable."
+        help="Where every training setting comes from that is not given here. Left out: bilateral, "
+        "or stable where --family convolutional or a setting of --refiner is given."
     ),
 ]
 
 
 def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
     """Lay the options that were given over a preset; None: the one of the options' family."""
-    if preset is None:
-        preset = "bilateral" if options.family == "bilateral" else "stable"
-    base = PRESETS[preset].model_dump()
+    base = PRESETS[preset or _preset_for(options)].model_dump()
     return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
+
+
+def _preset_for(options: TrainingConfig) -> str:
+    """Return the default preset, or `stable` where the convolutional family is asked for."""
+    given = options.model_fields_set
+    convolutional = options.family == "convolutional" and bool(given & {"family", "refiner"})
+    return "stable" if convolutional else DEFAULT_PRESET
 
 
 def _overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

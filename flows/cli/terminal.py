@@ -211,4 +211,7 @@ _NOT_FOR_PEOPLE = (
 def _is_for_people(record: logging.LogRecord) -> bool:
     """Whether Prefect's record says something that is not said elsewhere."""
     message = record.getMessage()
+    if message.startswith("Task run failed"):
+        # One that is tried again is no error yet; another one ends the command in the same words.
+        return record.levelno < logging.ERROR
     return not any(words in message for words in _NOT_FOR_PEOPLE)

@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from simgan_core.config import PRESETS
+from simgan_core.config import DEFAULT_PRESET, PRESETS
 from storage.errors import StorageError
 from storage.reader import open_dataset
 
@@ -33,7 +33,7 @@ def with_what_exists(schema: Mapping[str, Any], datasets: Mapping[str, str]) -> 
         if name in _DATASETS and _is_text(field):
             _add_help(field, "Here:", _listed(datasets))
         if field.get("$ref", "").endswith("/TrainingConfig"):
-            _add_help(field, "Presets, against `stable`:", _presets())
+            _add_help(field, f"Presets, against `{DEFAULT_PRESET}`:", _presets())
     for place, name in enumerate(_ordered(list(properties))):
         properties[name]["position"] = place
     return changed
@@ -72,11 +72,12 @@ def _listed(datasets: Mapping[str, str]) -> str:
 
 
 def _presets() -> str:
-    stable = dict(_leaves(PRESETS["stable"].model_dump(mode="json")))
+    default = dict(_leaves(PRESETS[DEFAULT_PRESET].model_dump(mode="json")))
     shown = []
     for name, preset in PRESETS.items():
-        values = dict(_leaves(preset.model_dump(mode="json")))
-        differing = [f"{key} {value}" for key, value in values.items() if value != stable.get(key)]
+        # A training of the convolutional family leaves its name out.
+        values = {"family": "convolutional"} | dict(_leaves(preset.model_dump(mode="json")))
+        differing = [f"{key} {value}" for key, value in values.items() if value != default.get(key)]
         if differing:
             shown.append(f"{name} has {', '.join(differing)}")
     return "; ".join(shown)

@@ -105,7 +105,7 @@ def _require_family_fits(synthetic: Dataset, config: TrainingConfig) -> None:
         raise InputError(
             f"--family bilateral changes grey levels, which in the depth images of "
             f"{synthetic.info.url} are the distances that {_JOINTS} holds: its labels "
-            "would be wrong; train with --family convolutional"
+            "would be wrong; train with --preset hand or --family convolutional"
         )
 
 

@@ -21,9 +21,8 @@ from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.unityeyes_folder import write_assets
 
 TRAINING = {
-    "--steps": 4, "--batch-size": 8, "--history-size": 16, "--refiner.num-features": 4,
-    "--refiner.num-blocks": 1, "--discriminator-pretraining-steps": 1,
-    "--stopping.evaluate-every": 0,
+    "--steps": 4, "--batch-size": 8, "--history-size": 16,
+    "--discriminator-pretraining-steps": 1, "--stopping.evaluate-every": 0,
 }  # fmt: skip
 ESTIMATOR = {"--seeds": 1, "--steps": 2, "--batch-size": 8}
 FEW_ARMS = ("--arms", "synthetic", "--arms", "refined", "--empty-methods", "--empty-shares")

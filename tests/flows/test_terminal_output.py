@@ -45,3 +45,13 @@ def test_a_pipe_gets_plain_lines_and_verbose_the_states(
     assert "Finished in state Completed()" in verbose.stderr
     quiet = simgan("-q", "ingest", "unityeyes", frames, "--to", tmp_path / "c.zarr")
     assert quiet.stderr.strip() == ""
+
+
+def test_what_a_task_refuses_is_said_once(simgan: Any, tmp_path: Path) -> None:
+    nothing = str(tmp_path / "nothing.zarr")
+    refused = simgan("label-prior", "--synthetic", nothing, "--unlabelled", nothing)
+    assert refused.returncode == 2
+    assert [line for line in refused.stderr.splitlines() if "there is no dataset" in line] == [
+        refused.stderr.splitlines()[-1]
+    ]
+    assert refused.stderr.startswith("error: ")

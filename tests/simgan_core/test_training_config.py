@@ -44,7 +44,12 @@ def test_a_training_without_a_family_is_written_as_before_there_were_families() 
 
 def test_a_family_and_the_other_ones_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="bilateral should be left out where family is conv"):
-        TrainingConfig(bilateral=BilateralConfig(grid_height=2))
+        TrainingConfig(family="convolutional", bilateral=BilateralConfig(grid_height=2))
+
+
+def test_settings_of_a_family_choose_it() -> None:
+    assert TrainingConfig(bilateral=BilateralConfig(grid_height=2)).family == "bilateral"
+    assert TrainingConfig().family == "convolutional"
 
 
 def test_a_kernel_size_is_read_from_the_text_of_a_command_line() -> None:

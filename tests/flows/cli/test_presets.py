@@ -1,7 +1,13 @@
 """Options lie over a preset, whatever depth they are at."""
 
 from flows.cli.preset import with_preset
-from simgan_core.config import PRESETS, BilateralConfig, RefinerConfig, TrainingConfig
+from simgan_core.config import (
+    DEFAULT_PRESET,
+    PRESETS,
+    BilateralConfig,
+    RefinerConfig,
+    TrainingConfig,
+)
 
 
 def test_only_what_was_given_differs_from_the_preset() -> None:
@@ -14,11 +20,21 @@ def test_only_what_was_given_differs_from_the_preset() -> None:
 
 
 def test_a_family_has_its_own_preset_where_none_was_given() -> None:
-    given = TrainingConfig(family="bilateral", bilateral=BilateralConfig(grid_height=2))
+    given = TrainingConfig(bilateral=BilateralConfig(grid_height=2))
     found = with_preset(None, given)
     assert found == PRESETS["bilateral"].model_copy(update={"bilateral": given.bilateral})
-    assert with_preset(None, TrainingConfig()) == PRESETS["stable"]
     assert with_preset("stable", given).regularization == PRESETS["stable"].regularization
+    convolutional = TrainingConfig(family="convolutional")
+    assert with_preset(None, convolutional) == PRESETS["stable"]
+    network = RefinerConfig(num_blocks=2)
+    assert with_preset(None, TrainingConfig(refiner=network)) == PRESETS["stable"].model_copy(
+        update={"refiner": network}
+    )
+
+
+def test_without_family_and_preset_it_is_the_default_one() -> None:
+    assert with_preset(None, TrainingConfig()) == PRESETS[DEFAULT_PRESET]
+    assert with_preset(None, TrainingConfig(steps=7)).family == "bilateral"
 
 
 def test_a_default_that_was_given_counts() -> None:
