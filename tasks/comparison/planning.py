@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
+import numpy as np
 from prefect import task
 
 from simgan_core.config import EstimatorConfig
@@ -33,6 +34,7 @@ from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.styles import base_ids, num_styles
 from tasks.runtime.tracking.experiments import COMPARISONS
 from tasks.runtime.tracking.runs import begin_run
 
@@ -59,7 +61,9 @@ def plan_comparison(
     """
     inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled, *teachers)
     _require_roles(inputs, synthetic, refined, real)
+    _require_refined_from(inputs, synthetic, refined)
     _require_teachers(inputs, teachers, synthetic, refined)
+    _require_unlabelled(inputs, unlabelled, {"synthetic": synthetic, "refined": refined}, teachers)
     reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
     if reference is not None:
         inputs.held_out.require_none_in(inputs.infos[reference])
@@ -163,6 +167,28 @@ def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | 
         require_domain(infos["real"], "real", "real")
 
 
+def _require_refined_from(inputs: "_Inputs", synthetic: str, refined: str) -> None:
+    """Refuse images that were refined from another dataset: their difference is not refinement's.
+
+    What another program refined is taken on trust, and what was refined twice by its rows.
+    """
+    info, original = inputs.infos[refined], inputs.infos[synthetic]
+    parent = info.spec.provenance.get("parent_digest")
+    if parent in {None, original.digest}:
+        return
+    made, found = (inputs.datasets.open(each) for each in (info, original))
+    labels, styles = found.read_labels(), num_styles(info)
+    if base_ids(made) != found.read_ids() or not all(
+        name in labels and np.array_equal(np.repeat(labels[name], styles, axis=0), each, True)
+        for name, each in made.read_labels().items()
+    ):
+        raise InputError(
+            f"{refined} was refined from another dataset than {synthetic} (digest "
+            f"{str(parent)[:12]}, expected {original.digest[:12]}): give that one as --synthetic; "
+            "where rows were added to it since, refine again with --append"
+        )
+
+
 def _require_teachers(
     inputs: "_Inputs", teachers: tuple[str, ...], synthetic: str, refined: str
 ) -> None:
@@ -173,6 +199,20 @@ def _require_teachers(
     for role, info in infos.items():
         require_domain(info, role, "synthetic", "refined")
         require_gaze(info)
+
+
+def _require_unlabelled(
+    inputs: "_Inputs", unlabelled: str | None, others: dict[str, str], teachers: tuple[str, ...]
+) -> None:
+    """Refuse rendered images as the unlabelled real ones, unless the test set's are rendered."""
+    if unlabelled is None:
+        return
+    info = inputs.infos[unlabelled]
+    named = others | {f"teachers' number {n}": url for n, url in enumerate(teachers, 1)}
+    for role, url in named.items():
+        require_distinct({role: inputs.infos[url], "unlabelled": info})
+    tested = inputs.infos[inputs.test].spec.domain
+    require_domain(info, "unlabelled", *dict.fromkeys(("real", tested)))
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)
@@ -198,6 +238,7 @@ def plan_evaluation(
             f"the labels of real images are never matched: leave --unlabelled out, or train on a "
             f"synthetic or refined dataset ({train} is real)"
         )
+    _require_unlabelled(inputs, unlabelled, {"training": train}, ())
     names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
     arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
     matching = (train, unlabelled)
@@ -231,7 +272,7 @@ def _begin(
             inputs.held_out.require_none_in(info)
     if not arms:
         raise InputError("no arm of the comparison can take part with the datasets that were given")
-    place = matching[1] if matching else judging.unlabelled if judging else None
+    place = _unlabelled_of(arms, matching, judging)
     unlabelled = None if place is None else inputs.infos[place]
     if unlabelled is not None:
         require_same_images(unlabelled, test, "unlabelled real", "test")
@@ -289,8 +330,19 @@ def _training_sets(
     for arm in arms:
         for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
             if info.url not in {known.url for known in found.values()}:
-                found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
+                role = arm.training_set if len(arm.datasets) == 1 else info.spec.domain
+                # One arm can have several datasets, and two of one domain: each is checked.
+                found[role if role not in found else f"{role} {len(found)}"] = info
     return found
+
+
+def _unlabelled_of(
+    arms: tuple[Arm, ...], matching: tuple[str, str] | None, judging: _Judging | None
+) -> str | None:
+    """Return the place of the unlabelled real images that are used, for whatever; else None."""
+    used = [arm.look_reference or arm.teachers_of for arm in arms]
+    used += [matching and matching[1], judging and judging.unlabelled]
+    return next((place for place in used if place is not None), None)
 
 
 def _other_simulators(
