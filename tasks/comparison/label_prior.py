@@ -108,7 +108,8 @@ def with_matched_labels(
     datasets = DatasetCache()
     info = datasets.find(synthetic)
     labelled = {label.name for label in info.spec.labels}
-    never = comparison.match_labels == "never"
+    by_real_labels = comparison.protocol.name == "leave-one-person-out"
+    never = comparison.match_labels == "never" or by_real_labels
     if training.match_labels_by or never or "gaze" not in labelled:
         return training
     prior = _estimated(info, datasets.find(real), estimator, datasets)

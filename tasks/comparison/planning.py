@@ -40,6 +40,11 @@ from tasks.runtime.tracking.runs import begin_run
 
 logger = logging.getLogger(__name__)
 
+_TESTED_ON_SEEN = (
+    "CAUTION: the refiner was trained on images of the test set, without their labels, so that "
+    "refined images may do better here than for people whom it never saw."
+)
+
 
 @task(name="plan-comparison", cache_policy=CACHE)
 def plan_comparison(
@@ -64,8 +69,16 @@ def plan_comparison(
     _require_refined_from(inputs, synthetic, refined)
     _require_teachers(inputs, teachers, synthetic, refined)
     _require_unlabelled(inputs, unlabelled, {"synthetic": synthetic, "refined": refined}, teachers)
-    reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
-    if reference is not None:
+    seen, caveat = _untested(inputs, _real_images_of_refiner(inputs, refined))
+    reference = unlabelled or real
+    if reference is None and isinstance(seen, DatasetInfo):
+        inputs.infos[seen.url] = seen
+        reference = seen.url
+    elif reference is None:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms (give --unlabelled): %s", seen
+        )
+    else:
         inputs.held_out.require_none_in(inputs.infos[reference])
     info = inputs.infos[synthetic]
     if "gaze" not in {label.name for label in info.spec.labels}:
@@ -102,6 +115,7 @@ def plan_comparison(
         "comparison",
         *(arms, inputs, seeds, estimator, config.protocol, matching, judging),
         match_doubtful=config.match_labels == "always",
+        caveat=caveat,
     )
 
 
@@ -258,6 +272,7 @@ def _begin(
     judging: _Judging | None = None,
     *,
     match_doubtful: bool = False,
+    caveat: str = "",
 ) -> Comparison:
     """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
     estimator = with_number_format(estimator)
@@ -308,6 +323,7 @@ def _begin(
         test=inputs.test,
         test_digest=test.digest,
         people=people,
+        caveat=caveat,
         seeds=seeds,
         estimator=estimator,
         mlflow_run_id=run.run_id,
@@ -377,40 +393,28 @@ def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetIn
         raise InputError("fine-tuning is for gaze: joints have no recipe for it")
 
 
-def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
-    """Return the real images that the refiner of a dataset saw, for looks and label distribution.
-
-    They join the inputs. None where they are not at hand or share images with the test set.
-    """
+def _real_images_of_refiner(inputs: _Inputs, refined: str) -> DatasetInfo | str:
+    """Return the real images that the refiner of a dataset saw, or why they are not at hand."""
     provenance = inputs.infos[refined].spec.provenance
     if provenance.get("real_digest", "") is None:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since %s was refined by another "
-            "program, whose real images are not known (give --unlabelled)",
-            refined,
-        )
-        return None
+        return f"{refined} was refined by another program, whose real images are not known"
     try:
         trained = open_refiner(str(provenance["refiner"])).metadata
         found = inputs.datasets.find(trained["real_url"])
-    except (KeyError, InputError, StorageError) as error:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since the refiner's real dataset "
-            "is not at hand (give --unlabelled): %s",
-            error,
-        )
-        return None
+    except (KeyError, InputError, StorageError, OSError) as error:
+        return f"the refiner's real dataset is not at hand: {error}"
     if found.digest != provenance["real_digest"]:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since %s changed after the "
-            "refiner's training (give --unlabelled)",
-            found.url,
-        )
-        return None
+        return f"{found.url} changed after the refiner's training"
+    return found
+
+
+def _untested(inputs: _Inputs, seen: DatasetInfo | str) -> tuple[DatasetInfo | str, str]:
+    """Return the refiner's real images, if none is tested on, and a caveat, if some are."""
+    if isinstance(seen, str):
+        return seen, ""
     try:
-        inputs.held_out.require_none_in(found)
+        inputs.held_out.require_none_in(seen)
     except InputError as error:
-        logger.warning("no label matching, no tone-matched and Fourier arms: %s", error)
-        return None
-    inputs.infos[found.url] = found
-    return found.url
+        logger.warning("the refiner saw images that are tested on: %s", error)
+        return str(error), _TESTED_ON_SEEN
+    return seen, ""

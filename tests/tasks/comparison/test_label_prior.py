@@ -204,6 +204,8 @@ def test_a_refiner_is_trained_under_the_prior_of_its_comparison(
     assert training.match_labels_by == matched.label_prior.path
     off = ComparisonConfig(match_labels="never")
     assert with_matched_labels.fn(PRESETS["demo"], *places, QUICK, off) == PRESETS["demo"]
+    by_person = always.model_copy(update={"protocol": Protocol(name="leave-one-person-out")})
+    assert with_matched_labels.fn(PRESETS["demo"], *places, QUICK, by_person) == PRESETS["demo"]
 
 
 def test_a_refiner_is_trained_on_labels_as_they_are_where_the_prior_is_doubtful(
