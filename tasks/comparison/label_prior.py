@@ -27,7 +27,13 @@ from tasks.comparison.estimators import (
     with_number_format,
 )
 from tasks.comparison.plan import Arm, LabelPriorRef, LabelSpread, Plan
-from tasks.runtime.compatibility import require_gaze, require_same_images
+from tasks.runtime.compatibility import (
+    require_distinct,
+    require_domain,
+    require_gaze,
+    require_same_images,
+    require_valid_rows,
+)
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import home
@@ -56,7 +62,12 @@ def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) 
     of its identities in turn, to know their error. Labels of `unlabelled` are not read.
     """
     datasets = DatasetCache()
-    return _estimated(datasets.find(synthetic), datasets.find(unlabelled), estimator, datasets)
+    infos = {"synthetic": datasets.find(synthetic), "unlabelled": datasets.find(unlabelled)}
+    require_distinct(infos)
+    require_domain(infos["unlabelled"], "unlabelled", "real")
+    for info in infos.values():
+        require_valid_rows(info)
+    return _estimated(infos["synthetic"], infos["unlabelled"], estimator, datasets)
 
 
 @task(name="match-labels", cache_policy=CACHE)
@@ -97,7 +108,8 @@ def with_matched_labels(
     datasets = DatasetCache()
     info = datasets.find(synthetic)
     labelled = {label.name for label in info.spec.labels}
-    never = comparison.match_labels == "never"
+    by_real_labels = comparison.protocol.name == "leave-one-person-out"
+    never = comparison.match_labels == "never" or by_real_labels
     if training.match_labels_by or never or "gaze" not in labelled:
         return training
     prior = _estimated(info, datasets.find(real), estimator, datasets)

@@ -217,6 +217,8 @@ class Comparison(EstimatorPlan):
     test_digest: str
     people: tuple[str, ...]
     """People in the test set, where its ids name them."""
+    caveat: str = ""
+    """What the verdict has to say of the test beside its figures; empty where there is nothing."""
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
+import numpy as np
 from prefect import task
 
 from simgan_core.config import EstimatorConfig
@@ -33,10 +34,16 @@ from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.policies import CACHE
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
+from tasks.runtime.styles import base_ids, num_styles
 from tasks.runtime.tracking.experiments import COMPARISONS
 from tasks.runtime.tracking.runs import begin_run
 
 logger = logging.getLogger(__name__)
+
+_TESTED_ON_SEEN = (
+    "CAUTION: the refiner was trained on images of the test set, without their labels, so that "
+    "refined images may do better here than for people whom it never saw."
+)
 
 
 @task(name="plan-comparison", cache_policy=CACHE)
@@ -59,9 +66,19 @@ def plan_comparison(
     """
     inputs = _Inputs.find(datasets, test, synthetic, refined, real, unlabelled, *teachers)
     _require_roles(inputs, synthetic, refined, real)
+    _require_refined_from(inputs, synthetic, refined)
     _require_teachers(inputs, teachers, synthetic, refined)
-    reference = unlabelled or real or _real_images_of_refiner(inputs, refined)
-    if reference is not None:
+    _require_unlabelled(inputs, unlabelled, {"synthetic": synthetic, "refined": refined}, teachers)
+    seen, caveat = _untested(inputs, _real_images_of_refiner(inputs, refined))
+    reference = unlabelled or real
+    if reference is None and isinstance(seen, DatasetInfo):
+        inputs.infos[seen.url] = seen
+        reference = seen.url
+    elif reference is None:
+        logger.warning(
+            "no label matching, no tone-matched and Fourier arms (give --unlabelled): %s", seen
+        )
+    else:
         inputs.held_out.require_none_in(inputs.infos[reference])
     info = inputs.infos[synthetic]
     if "gaze" not in {label.name for label in info.spec.labels}:
@@ -98,6 +115,7 @@ def plan_comparison(
         "comparison",
         *(arms, inputs, seeds, estimator, config.protocol, matching, judging),
         match_doubtful=config.match_labels == "always",
+        caveat=caveat,
     )
 
 
@@ -163,6 +181,28 @@ def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | 
         require_domain(infos["real"], "real", "real")
 
 
+def _require_refined_from(inputs: "_Inputs", synthetic: str, refined: str) -> None:
+    """Refuse images that were refined from another dataset: their difference is not refinement's.
+
+    What another program refined is taken on trust, and what was refined twice by its rows.
+    """
+    info, original = inputs.infos[refined], inputs.infos[synthetic]
+    parent = info.spec.provenance.get("parent_digest")
+    if parent in {None, original.digest}:
+        return
+    made, found = (inputs.datasets.open(each) for each in (info, original))
+    labels, styles = found.read_labels(), num_styles(info)
+    if base_ids(made) != found.read_ids() or not all(
+        name in labels and np.array_equal(np.repeat(labels[name], styles, axis=0), each, True)
+        for name, each in made.read_labels().items()
+    ):
+        raise InputError(
+            f"{refined} was refined from another dataset than {synthetic} (digest "
+            f"{str(parent)[:12]}, expected {original.digest[:12]}): give that one as --synthetic; "
+            "where rows were added to it since, refine again with --append"
+        )
+
+
 def _require_teachers(
     inputs: "_Inputs", teachers: tuple[str, ...], synthetic: str, refined: str
 ) -> None:
@@ -173,6 +213,20 @@ def _require_teachers(
     for role, info in infos.items():
         require_domain(info, role, "synthetic", "refined")
         require_gaze(info)
+
+
+def _require_unlabelled(
+    inputs: "_Inputs", unlabelled: str | None, others: dict[str, str], teachers: tuple[str, ...]
+) -> None:
+    """Refuse rendered images as the unlabelled real ones, unless the test set's are rendered."""
+    if unlabelled is None:
+        return
+    info = inputs.infos[unlabelled]
+    named = others | {f"teachers' number {n}": url for n, url in enumerate(teachers, 1)}
+    for role, url in named.items():
+        require_distinct({role: inputs.infos[url], "unlabelled": info})
+    tested = inputs.infos[inputs.test].spec.domain
+    require_domain(info, "unlabelled", *dict.fromkeys(("real", tested)))
 
 
 @task(name="plan-evaluation", cache_policy=CACHE)
@@ -198,6 +252,7 @@ def plan_evaluation(
             f"the labels of real images are never matched: leave --unlabelled out, or train on a "
             f"synthetic or refined dataset ({train} is real)"
         )
+    _require_unlabelled(inputs, unlabelled, {"training": train}, ())
     names = {"name": f"{domain}_unmatched", "title": f"{domain}, labels unmatched"}
     arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
     matching = (train, unlabelled)
@@ -217,6 +272,7 @@ def _begin(
     judging: _Judging | None = None,
     *,
     match_doubtful: bool = False,
+    caveat: str = "",
 ) -> Comparison:
     """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
     estimator = with_number_format(estimator)
@@ -231,7 +287,7 @@ def _begin(
             inputs.held_out.require_none_in(info)
     if not arms:
         raise InputError("no arm of the comparison can take part with the datasets that were given")
-    place = matching[1] if matching else judging.unlabelled if judging else None
+    place = _unlabelled_of(arms, matching, judging)
     unlabelled = None if place is None else inputs.infos[place]
     if unlabelled is not None:
         require_same_images(unlabelled, test, "unlabelled real", "test")
@@ -267,6 +323,7 @@ def _begin(
         test=inputs.test,
         test_digest=test.digest,
         people=people,
+        caveat=caveat,
         seeds=seeds,
         estimator=estimator,
         mlflow_run_id=run.run_id,
@@ -289,8 +346,19 @@ def _training_sets(
     for arm in arms:
         for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
             if info.url not in {known.url for known in found.values()}:
-                found[arm.training_set if len(arm.datasets) == 1 else info.spec.domain] = info
+                role = arm.training_set if len(arm.datasets) == 1 else info.spec.domain
+                # One arm can have several datasets, and two of one domain: each is checked.
+                found[role if role not in found else f"{role} {len(found)}"] = info
     return found
+
+
+def _unlabelled_of(
+    arms: tuple[Arm, ...], matching: tuple[str, str] | None, judging: _Judging | None
+) -> str | None:
+    """Return the place of the unlabelled real images that are used, for whatever; else None."""
+    used = [arm.look_reference or arm.teachers_of for arm in arms]
+    used += [matching and matching[1], judging and judging.unlabelled]
+    return next((place for place in used if place is not None), None)
 
 
 def _other_simulators(
@@ -325,40 +393,28 @@ def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetIn
         raise InputError("fine-tuning is for gaze: joints have no recipe for it")
 
 
-def _real_images_of_refiner(inputs: _Inputs, refined: str) -> str | None:
-    """Return the real images that the refiner of a dataset saw, for looks and label distribution.
-
-    They join the inputs. None where they are not at hand or share images with the test set.
-    """
+def _real_images_of_refiner(inputs: _Inputs, refined: str) -> DatasetInfo | str:
+    """Return the real images that the refiner of a dataset saw, or why they are not at hand."""
     provenance = inputs.infos[refined].spec.provenance
     if provenance.get("real_digest", "") is None:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since %s was refined by another "
-            "program, whose real images are not known (give --unlabelled)",
-            refined,
-        )
-        return None
+        return f"{refined} was refined by another program, whose real images are not known"
     try:
         trained = open_refiner(str(provenance["refiner"])).metadata
         found = inputs.datasets.find(trained["real_url"])
-    except (KeyError, InputError, StorageError) as error:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since the refiner's real dataset "
-            "is not at hand (give --unlabelled): %s",
-            error,
-        )
-        return None
+    except (KeyError, InputError, StorageError, OSError) as error:
+        return f"the refiner's real dataset is not at hand: {error}"
     if found.digest != provenance["real_digest"]:
-        logger.warning(
-            "no label matching, no tone-matched and Fourier arms, since %s changed after the "
-            "refiner's training (give --unlabelled)",
-            found.url,
-        )
-        return None
+        return f"{found.url} changed after the refiner's training"
+    return found
+
+
+def _untested(inputs: _Inputs, seen: DatasetInfo | str) -> tuple[DatasetInfo | str, str]:
+    """Return the refiner's real images, if none is tested on, and a caveat, if some are."""
+    if isinstance(seen, str):
+        return seen, ""
     try:
-        inputs.held_out.require_none_in(found)
+        inputs.held_out.require_none_in(seen)
     except InputError as error:
-        logger.warning("no label matching, no tone-matched and Fourier arms: %s", error)
-        return None
-    inputs.infos[found.url] = found
-    return found.url
+        logger.warning("the refiner saw images that are tested on: %s", error)
+        return str(error), _TESTED_ON_SEEN
+    return seen, ""

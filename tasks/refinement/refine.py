@@ -104,7 +104,7 @@ def plan_refinement(
     for warning in warnings_of_refiner(backend.refiner):
         logger.warning("a comparison on real images speaks against this refiner: %s", warning)
     made = _Made(backend.digest, "fp32", gate_shift_px, styles, style_seed)
-    made = made._replace(dtype=_resolve_precision(dtype, parent, backend, to, made))
+    made = made._replace(dtype=_resolve_precision(dtype, parent, backend, to, made, append))
     spec = _refined_spec(parent, backend, made)
     if append and _holds_refined_beginning(to, spec, synthetic):
         writer = DatasetWriter.extend(to, spec)
@@ -195,18 +195,23 @@ def _holds_refined_beginning(to: str, spec: DatasetSpec, synthetic: Dataset) -> 
         found = open_dataset(to).info.spec
     except (DatasetNotFoundError, DatasetIncompleteError):
         return False
-    parent = synthetic.info
+    if not _made_alike(found, spec):
+        return False
+    num_rows = num_rows_when(synthetic, str(found.provenance["parent_digest"]))
+    return num_rows is not None and num_rows * _Made.by(found).styles == found.num_rows
+
+
+def _made_alike(found: DatasetSpec, spec: DatasetSpec) -> bool:
+    """Return true where two refined datasets differ in the state of their parent alone."""
+    parent_digest = spec.provenance["parent_digest"]
     grown = found.model_copy(
         update={
             "num_rows": spec.num_rows,
             "source": spec.source,
-            "provenance": {**found.provenance, "parent_digest": parent.digest},
+            "provenance": {**found.provenance, "parent_digest": parent_digest},
         }
     )
-    if grown.canonical() != spec.canonical():
-        return False
-    num_rows = num_rows_when(synthetic, str(found.provenance["parent_digest"]))
-    return num_rows is not None and num_rows * _Made.by(found).styles == found.num_rows
+    return grown.canonical() == spec.canonical()
 
 
 def _require_parent(url: str, found: Dataset, spec: DatasetSpec) -> None:
@@ -240,11 +245,12 @@ class _Made(NamedTuple):
 
 
 def _resolve_precision(
-    dtype: Dtype, parent: DatasetInfo, backend: Backend, to: str, made: _Made
+    dtype: Dtype, parent: DatasetInfo, backend: Backend, to: str, made: _Made, append: bool
 ) -> Precision:
     """Return the number format to compute in; "auto" becomes the fastest on this machine.
 
-    A refinement that an earlier run began at `to` goes on in the format that it began with.
+    A refinement that an earlier run began at `to` goes on in the format that it began with, and so
+    does one that is appended to, whichever machine made its rows.
     """
     if dtype != "auto" and dtype not in backend.precisions:
         raise InputError(
@@ -256,10 +262,10 @@ def _resolve_precision(
     if len(backend.precisions) == 1:
         return backend.precisions[0]
     with suppress(DatasetNotFoundError):
-        begun = DatasetWriter.attach(to).spec.canonical()
+        begun = DatasetWriter.attach(to).spec
         for precision in backend.precisions:
             ours = _refined_spec(parent, backend, made._replace(dtype=precision))
-            if ours.canonical() == begun:
+            if ours.canonical() == begun.canonical() or (append and _made_alike(begun, ours)):
                 return precision
     return choose_inference_settings(default_device()).precision
 

@@ -1,5 +1,6 @@
 """Training data: images in memory or by shard, labels, frozen networks."""
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -62,13 +63,24 @@ class DatasetShards:
 
 
 def open_training_data(
-    synthetic: Dataset, real: Dataset, config: TrainingConfig, device: torch.device
+    synthetic: Dataset,
+    real: Dataset,
+    config: TrainingConfig,
+    device: torch.device,
+    in_memory: tuple[bool, bool] | None = None,
 ) -> TrainingData:
-    """Load images, labels and frozen networks; images that do not fit stay in their shards."""
+    """Load images, labels and frozen networks.
+
+    `in_memory` says of synthetic and real images whether they are loaded or stay in their shards;
+    None: loaded where they fit.
+    """
     drawn = _matched_rows(synthetic, config)
+    if in_memory is None:
+        in_memory = fit_in_memory(synthetic, real, device)
+    budgets = [math.inf if loaded else 0 for loaded in in_memory]
     return TrainingData(
-        synthetic=images_of(synthetic, device, drawn=drawn),
-        real=images_of(real, device),
+        synthetic=images_of(synthetic, device, budgets[0], drawn),
+        real=images_of(real, device, budgets[1]),
         pupil_px=_pupils_of(synthetic, drawn),
         features=_features(config, device),
         estimator=_estimator(config.stopping.estimator),
@@ -86,14 +98,30 @@ def images_of(
     `drawn` are ascending indices among the valid rows, with repetitions; None: each row once. The
     default budget is a share of the free memory of this machine and the device.
     """
-    spec = dataset.info.spec
-    size = np.dtype(spec.dtype).itemsize * spec.height * spec.width * spec.channels
     if budget_bytes is None:
         budget_bytes = SHARE_OF_MEMORY * _free_bytes(device)
-    if dataset.info.num_valid * size <= budget_bytes:
+    if _num_bytes(dataset) <= budget_bytes:
         images = torch.from_numpy(dataset.load().images)
         return images if drawn is None else images[torch.from_numpy(drawn)]
     return DatasetShards(dataset, drawn)
+
+
+def fit_in_memory(synthetic: Dataset, real: Dataset, device: torch.device) -> tuple[bool, bool]:
+    """Return of each domain whether its images take no more than a share of the free memory.
+
+    What the synthetic images take is not free for the real ones.
+    """
+    free = _free_bytes(device)
+    of_synthetic = _num_bytes(synthetic) <= SHARE_OF_MEMORY * free
+    free -= of_synthetic * _num_bytes(synthetic)
+    return of_synthetic, _num_bytes(real) <= SHARE_OF_MEMORY * free
+
+
+def _num_bytes(dataset: Dataset) -> int:
+    """Return the size of a dataset's valid images."""
+    spec = dataset.info.spec
+    size = np.dtype(spec.dtype).itemsize * spec.height * spec.width * spec.channels
+    return dataset.info.num_valid * size
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -38,6 +38,8 @@ def verdict(
         sentences.append(
             f"Pupils moved {shift.mean:.2f} ± {shift.sd:.2f} px (median {shift.median:.2f})."
         )
+    if comparison.caveat:
+        sentences.append(comparison.caveat)
     return " ".join(sentences)
 
 

@@ -11,7 +11,9 @@ from mlflow import MlflowClient
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
+from simgan_core.models.checkpoint import load_refiner, save_refiner
 from storage.reader import open_dataset
+from storage.schema import GAZE
 from storage.writer import DatasetWriter
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
@@ -25,6 +27,8 @@ from tasks.comparison.reporting.report import summarize
 from tasks.comparison.reporting.results import Results
 from tasks.comparison.reporting.tables import table, table_of_many
 from tasks.runtime.dataset_cache import DatasetCache
+from tests.refinement_inputs import make_refiner
+from tests.tasks.comparison.conftest import write_dataset
 
 QUICK = EstimatorConfig(steps=6, batch_size=8, fine_tuning_steps=3)
 PAIR = ("synthetic", "refined")
@@ -179,6 +183,46 @@ def test_mixtures_hold_both_and_the_full_set_of_arms_is_the_default(
     ]
     assert arms["synthetic_refined"].datasets == (eyes["synthetic"], eyes["refined"])
     assert arms["real_refined"].datasets == (eyes["real"], eyes["refined"])
+
+
+def test_refined_images_of_another_dataset_are_refused(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["refined"]).load()
+    labels = {"gaze": (GAZE, block.labels["gaze"])}
+    made = {"parent_digest": "0123456789ab", "refiner": "refiner-1"}
+    ids = [f"another/{row}" for row in range(len(block.ids))]
+    foreign, twice = (
+        write_dataset(tmp_path / f"{n}.zarr", "refined", block.images, names, labels, made)
+        for n, names in enumerate((ids, block.ids))
+    )
+    with pytest.raises(InputError, match=r"refined from another dataset than .*give that one"):
+        plan(eyes | {"refined": foreign}, arms=PAIR)
+    # What is refined twice has the rows of the first dataset.
+    assert plan(eyes | {"refined": twice}, arms=PAIR).arms
+
+
+def test_the_verdict_says_where_the_refiner_saw_images_that_are_tested_on(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["refined"]).load()
+    labels = {"gaze": (GAZE, block.labels["gaze"])}
+    plans = {}
+    for seen in ("real", "test"):
+        refiner = f"refiner-{seen}"
+        loaded = load_refiner(make_refiner(tmp_path / "refiner.pt"))
+        real = {"real_url": eyes[seen], "real_digest": open_dataset(eyes[seen]).info.digest}
+        folder = home / "refiners" / refiner
+        folder.mkdir(parents=True)
+        save_refiner(folder / "refiner.pt", loaded.refiner, loaded.config, loaded.metadata | real)
+        made = {"refiner": refiner, "real_digest": real["real_digest"]}
+        place = tmp_path / f"{seen}.zarr"
+        images = block.images
+        refined = write_dataset(place, "refined", images, block.ids, labels, made)
+        plans[seen] = plan(eyes | {"refined": refined}, 1, arms=PAIR)
+    assert plans["real"].caveat == ""
+    verdict = results_of(plans["test"], run(plans["test"])).verdict
+    assert "the refiner was trained on images of the test set" in verdict
 
 
 def test_runs_of_different_protocols_meet_in_no_table_that_does_not_say_so(

@@ -16,7 +16,7 @@ from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import estimate_prior, match_labels, with_matched_labels
 from tasks.comparison.plan import Comparison
-from tasks.comparison.planning import plan_comparison
+from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.predictions import read_predictions
 from tasks.comparison.reporting.analysis import results_from_predictions
 from tasks.comparison.reporting.results import Results
@@ -157,6 +157,23 @@ def test_no_real_label_is_read(
     assert prior.estimated == matched.label_prior.estimated
 
 
+def test_rendered_images_are_not_taken_for_unlabelled_real_ones(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["synthetic"]).load()
+    other = write_dataset(tmp_path / "o.zarr", "synthetic", 255 - block.images, block.ids, {})
+    for unlabelled, said in (
+        (eyes["synthetic"], "the synthetic and the unlabelled dataset are one"),
+        (other, "unlabelled dataset .* expected real images, found synthetic"),
+    ):
+        with pytest.raises(InputError, match=said):
+            plan(eyes, unlabelled)
+        with pytest.raises(InputError, match=said):
+            estimate_prior.fn(eyes["synthetic"], unlabelled, QUICK)
+    with pytest.raises(InputError, match="expected real images"):
+        plan_evaluation.fn(DatasetCache(), eyes["synthetic"], eyes["test"], 1, QUICK, other)
+
+
 def test_identities_are_held_out_where_ids_tell_them(eyes: dict[str, str], home: Path) -> None:
     # Real eyes of ten people in the part of synthetic ones.
     prior = estimate_prior.fn(eyes["real"], eyes["test"], QUICK)
@@ -187,6 +204,8 @@ def test_a_refiner_is_trained_under_the_prior_of_its_comparison(
     assert training.match_labels_by == matched.label_prior.path
     off = ComparisonConfig(match_labels="never")
     assert with_matched_labels.fn(PRESETS["demo"], *places, QUICK, off) == PRESETS["demo"]
+    by_person = always.model_copy(update={"protocol": Protocol(name="leave-one-person-out")})
+    assert with_matched_labels.fn(PRESETS["demo"], *places, QUICK, by_person) == PRESETS["demo"]
 
 
 def test_a_refiner_is_trained_on_labels_as_they_are_where_the_prior_is_doubtful(

@@ -124,6 +124,34 @@ def test_teachers_are_refused_where_they_teach_nobody(
         plan(eyes, teachers=(bare,))
 
 
+def test_every_teacher_is_held_against_the_test_set(
+    eyes: dict[str, str], home: Path, other_simulator: str, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["test"]).load()
+    labels = {"gaze": (GAZE, block.labels["gaze"])}
+    leaky = write_dataset(tmp_path / "l.zarr", "synthetic", block.images, block.ids, labels)
+    config = ComparisonConfig(
+        arms=("synthetic", "adapted"), methods=(), shares=(), match_labels="never"
+    )
+    places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
+    with pytest.raises(InputError, match=r"l\.zarr are in the test dataset"):
+        plan_comparison.fn(
+            DatasetCache(), *places, 1, QUICK, config, None, (leaky, other_simulator)
+        )
+
+
+def test_unlabelled_images_that_only_students_see_are_like_the_test_images(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    images = open_dataset(eyes["real"]).load().images[:, 1:]
+    ids = [f"p00/{row}" for row in range(len(images))]
+    low = write_dataset(tmp_path / "low.zarr", "real", images, ids, {})
+    config = ComparisonConfig(arms=("adapted",), methods=(), shares=(), match_labels="never")
+    places = eyes["synthetic"], eyes["refined"], eyes["real"], eyes["test"]
+    with pytest.raises(InputError, match="height differs: 34 in the unlabelled real dataset"):
+        plan_comparison.fn(DatasetCache(), *places, 1, QUICK, config, low)
+
+
 def test_teachers_need_no_head_pose_of_unlabelled_images(eyes: dict[str, str], home: Path) -> None:
     with_pose = QUICK.model_copy(update={"head_pose": True})
     comparison = plan(eyes, ("synthetic", "adapted"), with_pose)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simgan_core.compute.settings import choose_inference_settings
 from simgan_core.errors import InputError
 from simgan_core.inference import refine_images
 from simgan_core.models.checkpoint import load_refiner
@@ -18,6 +19,7 @@ from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from storage.writer import DatasetWriter
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
+from tasks.runtime.devices import default_device
 from tasks.runtime.recipes import recipe_version
 from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.s3_proxy import Fault, S3Proxy
@@ -304,6 +306,19 @@ def test_of_a_dataset_that_grew_only_what_follows_the_full_shards_is_refined(
     anew = refined(inputs, tmp_path / "anew", dataset=dataset)
     assert info.digest == anew.digest
     assert [p.stat().st_ino for p in sorted((to / "records").glob("*/zarr.json"))[:2]] == kept
+
+
+def test_rows_are_added_in_the_number_format_of_those_that_are_there(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str]
+) -> None:
+    to, dataset = tmp_path / "r", growing(40)
+    fastest_here = choose_inference_settings(default_device()).precision
+    elsewhere: Dtype = "fp32" if fastest_here == "bf16" else "bf16"
+    refined(inputs, to, dataset=dataset, dtype=elsewhere)
+    growing(64)
+    info = refined(inputs, to, dataset=dataset, dtype="auto", append=True)
+    assert info.spec.provenance["dtype"] == elsewhere
+    assert info.spec.num_rows == 64
 
 
 def test_what_another_refiner_made_is_refined_anew(

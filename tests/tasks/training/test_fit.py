@@ -95,6 +95,18 @@ def test_a_training_told_to_stop_leaves_a_checkpoint_and_goes_on_to_the_same_bit
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_training_goes_on_where_less_memory_is_free_than_at_its_start(
+    datasets: tuple[Dataset, Dataset], home: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_of(home, "crowded")
+    run = begin_run(REFINERS, "crowded", "crowded")
+    with pytest.raises(SystemExit):
+        fit(weights, *datasets, CONFIG, StoppedRun(run.client, run.run_id, run.experiment_id))
+    monkeypatch.setattr("tasks.training.data.SHARE_OF_MEMORY", 0)
+    fit(weights, *datasets, CONFIG, run, may_lead=False)
+    assert load_refiner(weights).weights_digest == load_refiner(whole).weights_digest
+
+
 def test_the_refiner_carries_its_datasets_recipe_and_verdict(
     datasets: tuple[Dataset, Dataset], whole: Path
 ) -> None:
