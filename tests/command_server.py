@@ -11,6 +11,7 @@ and the verbosity of a command without `-v` and `-q`.
 
 import atexit
 import gc
+import io
 import json
 import os
 import pkgutil
@@ -18,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -26,6 +28,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 LOOKS_EVERY_S = 0.02
+LOADED_AT_FIRST_USE = (
+    "anyio._backends._asyncio",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "prefect.utilities.visualization",
+    "scipy.io",
+    "torch._dynamo",
+    "torch.onnx",
+)
 
 
 class Command:
@@ -187,7 +197,32 @@ def import_everything() -> None:
             package = import_module(name)
             for module in pkgutil.walk_packages(package.__path__, f"{name}."):
                 import_module(module.name)
+    warm_up()
     gc.freeze()  # no collection in a command looks at what is imported
+
+
+def warm_up() -> None:
+    """Load and look up what libraries do at their first use in a process, 2.5 s of a training."""
+    import matplotlib.figure  # noqa: PLC0415  the environment is set by now
+    import mlflow.pytorch  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    for name in LOADED_AT_FIRST_USE:
+        import_module(name)
+    Image.init()
+    matplotlib.figure.Figure().savefig(io.BytesIO())
+    with tempfile.TemporaryDirectory() as folder:  # it lists the files of every distribution
+        mlflow.pytorch.save_model(
+            torch.nn.Identity(),
+            f"{folder}/model",
+            input_example=np.zeros((2, 1), np.float32),
+            serialization_format="pt2",
+            pip_requirements=["numpy"],
+        )
+    # A forked process has none of the threads of its parent.
+    assert threading.active_count() == 1, threading.enumerate()
 
 
 if __name__ == "__main__":
