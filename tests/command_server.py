@@ -17,6 +17,7 @@ import os
 import pkgutil
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ import threading
 import time
 import traceback
 from importlib import import_module
+from multiprocessing import forkserver
+from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -164,6 +167,8 @@ def run(request: dict[str, Any]) -> int:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = request["words"]
+    if "dask" in sys.argv[1:]:
+        fork_workers()
     try:
         main()
     except SystemExit as end:
@@ -172,6 +177,37 @@ def run(request: dict[str, Any]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def fork_workers() -> None:
+    """Let Dask's local workers, too, be forked where all is imported, as this command was.
+
+    A worker imports the flows for 6 s of processor time, so does one that replaces a killed one.
+    This is `multiprocessing.forkserver.ForkServer.ensure_running` with a fork in place of a new
+    interpreter, while this process has one thread.
+    """
+    import dask.config  # noqa: PLC0415  the server has loaded it
+    from distributed.utils import get_mp_context  # noqa: PLC0415
+
+    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    get_mp_context()
+    fork_server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    alive, stays_open = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = arbitrary_address("AF_UNIX")
+        listener.bind(address)
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(stays_open)
+                forkserver.main(listener.detach(), alive, ())
+            finally:
+                os._exit(0)
+    os.close(alive)
+    fork_server._forkserver_address = address
+    fork_server._forkserver_alive_fd = stays_open
+    fork_server._forkserver_pid = pid
 
 
 def leave(code: int) -> NoReturn:
