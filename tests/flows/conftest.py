@@ -34,7 +34,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(workplace: Path) -> Iterator[dict[str, str]]:
     """Surroundings of every command: a Prefect server of our own, MLflow on SQLite.
 
-    The server is that of commands with all of Prefect's services, which they leave out.
+    The server is that of commands with all of Prefect's services, which they leave out. Commands
+    have as many threads as each of two Dask workers: other numbers of them sum in another order.
     """
     folder = workplace / "prefect"
     folder.mkdir()
@@ -44,6 +45,7 @@ def environment(workplace: Path) -> Iterator[dict[str, str]]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_FLOWS": NO_HEARTBEATS,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2)),
     }
     surroundings = {**os.environ, **own}
     surroundings.pop("MLFLOW_TRACKING_URI", None)

@@ -1,7 +1,6 @@
 """`simgan compare` on Dask's workers: the same bits as in one process, whatever dies on the way."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from simgan_core.simulator.eyes import sample_scenes
-from tests.flows.conftest import Simgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, write_eyes
 from tests.flows.test_refine_flow import result_of, workers_of
 
 NUM_WORKERS = 2
@@ -22,11 +21,9 @@ NUM_ESTIMATES = 2 * 3 + 4
 class Place:
     """Datasets that are shared, and a SIMGAN_HOME of its own for each command."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, simgan: ForkedSimgan) -> None:
         self.folder = folder
-        # With as many threads as each worker has: other numbers of them sum in another order.
-        threads = max(1, len(os.sched_getaffinity(0)) // NUM_WORKERS)
-        self._environment = environment | {"OMP_NUM_THREADS": str(threads)}
+        self._simgan = simgan.within(folder)
         scenes = sample_scenes("synthetic", 64, seed=11)
         write_eyes(folder / "synthetic.zarr", "synthetic", scenes)
         write_eyes(folder / "refined.zarr", "refined", sample_scenes("real", 64, seed=12))
@@ -34,12 +31,11 @@ class Place:
         write_eyes(folder / "unlabelled.zarr", "real", sample_scenes("real", 40, seed=14))
         MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
 
-    def command(self, home: str) -> Simgan:
+    def command(self, home: str) -> ForkedSimgan:
         """Return the command with an empty SIMGAN_HOME of this name."""
         (self.folder / home).mkdir()
         shutil.copy(self.folder / "mlflow.db", self.folder / home)
-        own = {"SIMGAN_HOME": str(self.folder / home)}
-        return Simgan(self._environment | own, self.folder)
+        return self._simgan.with_environment({"SIMGAN_HOME": str(self.folder / home)})
 
     def words(self, *more: object) -> tuple[object, ...]:
         return ("compare", "--synthetic", "synthetic.zarr", "--refined", "refined.zarr", "--test",
@@ -50,8 +46,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Place:
-    return Place(tmp_path_factory.mktemp("compared-on-dask"), environment)
+def place(tmp_path_factory: pytest.TempPathFactory, simgan: ForkedSimgan) -> Place:
+    return Place(tmp_path_factory.mktemp("compared-on-dask"), simgan)
 
 
 @pytest.fixture(scope="module")
