@@ -167,7 +167,7 @@ def run(request: dict[str, Any]) -> int:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = request["words"]
-    if "dask" in sys.argv[1:]:
+    if "--workers" in sys.argv or sys.argv[:2] == ["dask", "worker"]:
         fork_workers()
     try:
         main()
