@@ -1,6 +1,7 @@
 """`simgan ablate`: what is left out, what is added, and what is found after a kill."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ ESTIMATOR = {"steps": 4, "batch-size": 8}
 def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     """The command on small datasets: the real images of ten people train, those of five test."""
     folder = tmp_path_factory.mktemp("ablation")
-    synthetic, real = (sample_scenes(domain, 60, seed=1) for domain in ("synthetic", "real"))
+    synthetic, real = (sample_scenes(domain, 30, seed=1) for domain in ("synthetic", "real"))
     tested = real.person >= 10
     places = {
         "synthetic": write_eyes(folder / "synthetic.zarr", "synthetic", synthetic),
@@ -126,8 +127,14 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
 
 
 def test_dasks_workers_tabulate_the_same(
-    simgan: ForkedSimgan, ablation: Ablation, words: tuple[object, ...], tmp_path: Path
+    simgan: ForkedSimgan,
+    ablation: Ablation,
+    words: tuple[object, ...],
+    empty_mlflow: Path,
+    tmp_path: Path,
 ) -> None:
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "home")
     own = simgan.with_environment({"SIMGAN_HOME": str(tmp_path / "home")})
     done = own(*words, "--out", tmp_path / "refined", "--runner", "dask", "--workers", 2, "--json")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,6 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from simgan_core.simulator.eyes import sample_scenes
 from tests.flows.conftest import ForkedSimgan, write_eyes
@@ -21,20 +20,19 @@ NUM_ESTIMATES = 2 * 3 + 4
 class Place:
     """Datasets that are shared, and a SIMGAN_HOME of its own for each command."""
 
-    def __init__(self, folder: Path, simgan: ForkedSimgan) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, simgan: ForkedSimgan, empty_mlflow: Path) -> None:
+        self.folder, self._empty_mlflow = folder, empty_mlflow
         self._simgan = simgan.within(folder)
         scenes = sample_scenes("synthetic", 64, seed=11)
         write_eyes(folder / "synthetic.zarr", "synthetic", scenes)
         write_eyes(folder / "refined.zarr", "refined", sample_scenes("real", 64, seed=12))
         write_eyes(folder / "test.zarr", "real", sample_scenes("real", 40, seed=13))
         write_eyes(folder / "unlabelled.zarr", "real", sample_scenes("real", 40, seed=14))
-        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
 
     def command(self, home: str) -> ForkedSimgan:
         """Return the command with an empty SIMGAN_HOME of this name."""
         (self.folder / home).mkdir()
-        shutil.copy(self.folder / "mlflow.db", self.folder / home)
+        shutil.copy(self._empty_mlflow, self.folder / home)
         return self._simgan.with_environment({"SIMGAN_HOME": str(self.folder / home)})
 
     def words(self, *more: object) -> tuple[object, ...]:
@@ -46,8 +44,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, simgan: ForkedSimgan) -> Place:
-    return Place(tmp_path_factory.mktemp("compared-on-dask"), simgan)
+def place(
+    tmp_path_factory: pytest.TempPathFactory, simgan: ForkedSimgan, empty_mlflow: Path
+) -> Place:
+    return Place(tmp_path_factory.mktemp("compared-on-dask"), simgan, empty_mlflow)
 
 
 @pytest.fixture(scope="module")
