@@ -191,7 +191,7 @@ def fork_workers() -> None:
 
     dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     get_mp_context()
-    fork_server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    fork_server: Any = forkserver._forkserver
     alive, stays_open = os.pipe()
     with socket.socket(socket.AF_UNIX) as listener:
         address = arbitrary_address("AF_UNIX")

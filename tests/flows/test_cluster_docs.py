@@ -78,8 +78,8 @@ def test_the_page_leads_from_bare_machines_to_refined_and_compared_datasets(
                 assert program == "mlflow"
                 process = cluster.enter_context(mlflow(words, machine.environment, tmp_path))
                 wait_until_healthy(own["MLFLOW_TRACKING_URI"], process)
-        with Client(f"tcp://127.0.0.1:{ports['8786']}", set_as_default=False) as client:  # type: ignore[no-untyped-call]
-            threads_of_workers = list(client.nthreads().values())  # type: ignore[no-untyped-call]
+        with Client(f"tcp://127.0.0.1:{ports['8786']}", set_as_default=False) as client:
+            threads_of_workers = list(client.nthreads().values())
     assert len(done) == 3
     assert threads_of_workers == [1, 1, 1]
     assert open_dataset("s3://datasets/refined.zarr").info.num_valid == 64
