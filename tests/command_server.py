@@ -11,21 +11,34 @@ and the verbosity of a command without `-v` and `-q`.
 
 import atexit
 import gc
+import io
 import json
 import os
 import pkgutil
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from importlib import import_module
+from multiprocessing import forkserver
+from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 LOOKS_EVERY_S = 0.02
+LOADED_AT_FIRST_USE = (
+    "anyio._backends._asyncio",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "prefect.utilities.visualization",
+    "scipy.io",
+    "torch._dynamo",
+    "torch.onnx",
+)
 
 
 class Command:
@@ -154,6 +167,8 @@ def run(request: dict[str, Any]) -> int:
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv = request["words"]
+    if "--workers" in sys.argv or sys.argv[:2] == ["dask", "worker"]:
+        fork_workers()
     try:
         main()
     except SystemExit as end:
@@ -162,6 +177,37 @@ def run(request: dict[str, Any]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def fork_workers() -> None:
+    """Let Dask's local workers, too, be forked where all is imported, as this command was.
+
+    A worker imports the flows for 6 s of processor time, so does one that replaces a killed one.
+    This is `multiprocessing.forkserver.ForkServer.ensure_running` with a fork in place of a new
+    interpreter, while this process has one thread.
+    """
+    import dask.config  # noqa: PLC0415  the server has loaded it
+    from distributed.utils import get_mp_context  # noqa: PLC0415
+
+    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    get_mp_context()
+    fork_server: Any = forkserver._forkserver
+    alive, stays_open = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = arbitrary_address("AF_UNIX")
+        listener.bind(address)
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(stays_open)
+                forkserver.main(listener.detach(), alive, ())
+            finally:
+                os._exit(0)
+    os.close(alive)
+    fork_server._forkserver_address = address
+    fork_server._forkserver_alive_fd = stays_open
+    fork_server._forkserver_pid = pid
 
 
 def leave(code: int) -> NoReturn:
@@ -187,7 +233,32 @@ def import_everything() -> None:
             package = import_module(name)
             for module in pkgutil.walk_packages(package.__path__, f"{name}."):
                 import_module(module.name)
+    warm_up()
     gc.freeze()  # no collection in a command looks at what is imported
+
+
+def warm_up() -> None:
+    """Load and look up what libraries do at their first use in a process, 2.5 s of a training."""
+    import matplotlib.figure  # noqa: PLC0415  the environment is set by now
+    import mlflow.pytorch  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    for name in LOADED_AT_FIRST_USE:
+        import_module(name)
+    Image.init()
+    matplotlib.figure.Figure().savefig(io.BytesIO())
+    with tempfile.TemporaryDirectory() as folder:  # it lists the files of every distribution
+        mlflow.pytorch.save_model(
+            torch.nn.Identity(),
+            f"{folder}/model",
+            input_example=np.zeros((2, 1), np.float32),
+            serialization_format="pt2",
+            pip_requirements=["numpy"],
+        )
+    # A forked process has none of the threads of its parent.
+    assert threading.active_count() == 1, threading.enumerate()
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import gc
 import os
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.s3_proxy import S3Proxy
 
@@ -46,6 +48,47 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real samples are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def empty_prefect(shared_folder: Path) -> Path:
+    """A database of Prefect in which nothing is; setting one up takes 5 s of processor time."""
+    path = shared_folder / "prefect.db"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            made = path.with_name("prefect-being-made.db")
+            subprocess.run(
+                [sys.executable, "-P", "-m", "prefect", "server", "database", "upgrade", "-y"],
+                env={
+                    **os.environ,
+                    "PREFECT_HOME": str(shared_folder / "prefect"),
+                    "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{made}",
+                },
+                check=True,
+                capture_output=True,
+            )
+            made.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(shared_folder: Path) -> Path:
+    """A database of MLflow in which nothing is; setting one up takes 2 s of processor time."""
+    # Here, so that tests of the core run where MLflow is not installed.
+    from tasks.runtime.tracking.mlflow_database import (  # noqa: PLC0415
+        require_tracking_database,
+    )
+
+    path = shared_folder / "mlflow.db"
+    require_tracking_database(path)
+    return path
 
 
 @pytest.fixture(scope="session")

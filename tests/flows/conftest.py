@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,19 +32,25 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(workplace: Path) -> Iterator[dict[str, str]]:
+def environment(
+    workplace: Path, empty_prefect: Path, empty_mlflow: Path
+) -> Iterator[dict[str, str]]:
     """Surroundings of every command: a Prefect server of our own, MLflow on SQLite.
 
-    The server is that of commands with all of Prefect's services, which they leave out.
+    The server is that of commands with all of Prefect's services, which they leave out. Commands
+    have as many threads as each of two Dask workers: other numbers of them sum in another order.
     """
     folder = workplace / "prefect"
-    folder.mkdir()
+    for home, database in ((folder, empty_prefect), (workplace / "home", empty_mlflow)):
+        home.mkdir()
+        shutil.copy(database, home)
     own = {
         "SIMGAN_HOME": str(workplace / "home"),
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_FLOWS": NO_HEARTBEATS,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2)),
     }
     surroundings = {**os.environ, **own}
     surroundings.pop("MLFLOW_TRACKING_URI", None)

@@ -1,10 +1,10 @@
 """`simgan ablate`: what is left out, what is added, and what is found after a kill."""
 
 import json
-import os
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from mlflow import MlflowClient
@@ -13,7 +13,7 @@ from simgan_core.config import PRESETS
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import sample_scenes
 from tasks.comparison.ablation import variants
-from tests.flows.conftest import Simgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, write_eyes
 
 # One that lacks most parts already, so that two trainings are all variants.
 TRAINING = {
@@ -30,7 +30,7 @@ ESTIMATOR = {"steps": 4, "batch-size": 8}
 def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
     """The command on small datasets: the real images of ten people train, those of five test."""
     folder = tmp_path_factory.mktemp("ablation")
-    synthetic, real = (sample_scenes(domain, 60, seed=1) for domain in ("synthetic", "real"))
+    synthetic, real = (sample_scenes(domain, 30, seed=1) for domain in ("synthetic", "real"))
     tested = real.person >= 10
     places = {
         "synthetic": write_eyes(folder / "synthetic.zarr", "synthetic", synthetic),
@@ -63,12 +63,26 @@ def test_label_matching_is_added_where_a_training_has_none_and_else_left_out() -
     assert variants(added, "other.npz")["no label matching"] == PRESETS["stable"]
 
 
-def test_killed_it_goes_on_and_tabulates_every_variant(
-    simgan: Any, words: tuple[object, ...], tmp_path: Path
-) -> None:
+class Ablation(NamedTuple):
+    """An ablation that was killed once its first refiner was there, and run again."""
+
+    rows: list[dict[str, Any]]
+    """The table of the second run."""
+    first: Path
+    """Weights of the refiner that the killed run had trained."""
+    written_at: tuple[int, int]
+    """When its file was written, in ns: as the first run left it, and after the second."""
+    second: Path
+    """Weights of the refiner that the second run trained."""
+
+
+@pytest.fixture(scope="module")
+def ablation(
+    simgan: ForkedSimgan, words: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Ablation:
     refiners = Path(simgan.environment["SIMGAN_HOME"]) / "refiners"
     known = set(refiners.glob("*/refiner.pt"))
-    words = (*words, "--out", tmp_path / "refined")
+    words = (*words, "--out", tmp_path_factory.mktemp("refined"))
     process = simgan.start(*words)
     while not (made := set(refiners.glob("*/refiner.pt")) - known):
         assert process.poll() is None, process.communicate()[1]
@@ -80,8 +94,17 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
 
     done = simgan(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert first.stat().st_mtime_ns == made_at
-    as_it_is, matched = json.loads(done.stdout.splitlines()[-1])["rows"]
+    (second,) = set(refiners.glob("*/refiner.pt")) - known - made
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    return Ablation(rows, first, (made_at, first.stat().st_mtime_ns), second)
+
+
+def test_killed_it_goes_on_and_tabulates_every_variant(
+    ablation: Ablation, environment: dict[str, str]
+) -> None:
+    before, after = ablation.written_at
+    assert before == after
+    as_it_is, matched = ablation.rows
     assert (as_it_is["variant"], matched["variant"]) == ("as it is", "with label matching")
     assert as_it_is["minus_as_it_is"] is None
     (share,) = as_it_is["figures"]["realism/artefacts"]
@@ -90,10 +113,9 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
     difference = matched["figures"]["error"][0] - as_it_is["figures"]["error"][0]
     assert matched["minus_as_it_is"]["error_deg"] == pytest.approx(difference)
     assert low <= difference <= high
-    (second,) = set(refiners.glob("*/refiner.pt")) - known - made
-    assert load_refiner(second).config.match_labels_by is not None
-    client = MlflowClient(f"sqlite:///{simgan.environment['SIMGAN_HOME']}/mlflow.db")
-    variants_made = {first.parent.name, second.parent.name}
+    assert load_refiner(ablation.second).config.match_labels_by is not None
+    client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
+    variants_made = {weights.parent.name for weights in (ablation.first, ablation.second)}
     registered = client.search_model_versions("name='refiner'")
     aliases = {
         alias
@@ -105,15 +127,15 @@ def test_killed_it_goes_on_and_tabulates_every_variant(
 
 
 def test_dasks_workers_tabulate_the_same(
-    environment: dict[str, str], words: tuple[object, ...], tmp_path: Path
+    simgan: ForkedSimgan,
+    ablation: Ablation,
+    words: tuple[object, ...],
+    empty_mlflow: Path,
+    tmp_path: Path,
 ) -> None:
-    # Other numbers of threads sum in another order.
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    rows = []
-    for home, runner in (("local", ()), ("dask", ("--runner", "dask", "--workers", 2))):
-        own = {"SIMGAN_HOME": str(tmp_path / home), "OMP_NUM_THREADS": str(threads)}
-        to = ("--out", tmp_path / home / "refined")
-        done = Simgan(environment | own, tmp_path)(*words, *to, *runner, "--json")
-        assert done.returncode == 0, done.stderr
-        rows.append(json.loads(done.stdout.splitlines()[-1])["rows"])
-    assert rows[0] == rows[1]
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "home")
+    own = simgan.with_environment({"SIMGAN_HOME": str(tmp_path / "home")})
+    done = own(*words, "--out", tmp_path / "refined", "--runner", "dask", "--workers", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["rows"] == ablation.rows

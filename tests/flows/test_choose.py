@@ -1,7 +1,6 @@
 """`simgan choose`: refined datasets in order, found again, and the same figure by `compare`."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,18 @@ from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.runtime.tracking.champion import MAY_LEAD_TAG, SYNTHETIC_TAG
 from tasks.runtime.tracking.runs import REFINER_TAG, begin_run
-from tests.flows.conftest import ForkedSimgan, Simgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, write_eyes
 from tests.tasks.comparison.conftest import write_dataset
 
 ESTIMATOR = ("--seeds", 2, "--steps", 60, "--batch-size", 16, "--architecture", "compact")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
     """Datasets of which one refiner mirrors eyes under their labels, and the registry's two."""
     folder = tmp_path_factory.mktemp("chosen")
+    (folder / "home").mkdir()
+    shutil.copy(empty_mlflow, folder / "home")
     synthetic = write_eyes(
         folder / "synthetic.zarr", "synthetic", sample_scenes("synthetic", 160, seed=1)
     )
@@ -62,7 +63,7 @@ def command(simgan: ForkedSimgan, place: Path) -> ForkedSimgan:
     return simgan.within(place).with_environment({"SIMGAN_HOME": str(place / "home")})
 
 
-def choose(command: Simgan, *more: object) -> dict[str, Any]:
+def choose(command: ForkedSimgan, *more: object) -> dict[str, Any]:
     done = command("choose", "--synthetic", "synthetic.zarr", "--unlabelled", "real.zarr",
                    "--refined", "harmful.zarr", "--refined", "harmless.zarr", *ESTIMATOR, *more,
                    "--json")  # fmt: skip
@@ -71,16 +72,8 @@ def choose(command: Simgan, *more: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def own_process(environment: dict[str, str], place: Path) -> Simgan:
-    """The command with as many threads as a Dask worker has: other numbers sum in another order."""
-    threads = str(len(os.sched_getaffinity(0)))
-    own = {"SIMGAN_HOME": str(place / "home"), "OMP_NUM_THREADS": threads}
-    return Simgan(environment | own, place)
-
-
-@pytest.fixture(scope="module")
-def chosen(own_process: Simgan) -> dict[str, Any]:
-    return choose(own_process)
+def chosen(command: ForkedSimgan) -> dict[str, Any]:
+    return choose(command)
 
 
 def test_the_harmless_refiner_comes_first_and_leads_only_by_teachers_that_are_trusted(
@@ -98,13 +91,14 @@ def test_the_harmless_refiner_comes_first_and_leads_only_by_teachers_that_are_tr
 
 
 def test_the_same_again_finds_all_and_computed_anew_it_is_the_same_bits(
-    own_process: Simgan, chosen: dict[str, Any], place: Path
+    command: ForkedSimgan, chosen: dict[str, Any], place: Path, empty_mlflow: Path
 ) -> None:
-    assert choose(own_process) == chosen
+    assert choose(command) == chosen
     for kept in ("estimators", "pseudo_labels", "label_priors"):
         shutil.rmtree(place / "home" / kept)
     (place / "home" / "mlflow.db").unlink()
-    again = choose(own_process, "--runner", "dask", "--workers", 1)
+    shutil.copy(empty_mlflow, place / "home")
+    again = choose(command, "--runner", "dask", "--workers", 2)
     for what in ("choice", "candidates", "lead_deg", "verdict"):
         assert again[what] == chosen[what]
 

@@ -1,7 +1,6 @@
 """`simgan compare` on Dask's workers: the same bits as in one process, whatever dies on the way."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from simgan_core.simulator.eyes import sample_scenes
-from tests.flows.conftest import Simgan, write_eyes
+from tests.flows.conftest import ForkedSimgan, write_eyes
 from tests.flows.test_refine_flow import result_of, workers_of
 
 NUM_WORKERS = 2
@@ -22,24 +20,20 @@ NUM_ESTIMATES = 2 * 3 + 4
 class Place:
     """Datasets that are shared, and a SIMGAN_HOME of its own for each command."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        # With as many threads as each worker has: other numbers of them sum in another order.
-        threads = max(1, len(os.sched_getaffinity(0)) // NUM_WORKERS)
-        self._environment = environment | {"OMP_NUM_THREADS": str(threads)}
+    def __init__(self, folder: Path, simgan: ForkedSimgan, empty_mlflow: Path) -> None:
+        self.folder, self._empty_mlflow = folder, empty_mlflow
+        self._simgan = simgan.within(folder)
         scenes = sample_scenes("synthetic", 64, seed=11)
         write_eyes(folder / "synthetic.zarr", "synthetic", scenes)
         write_eyes(folder / "refined.zarr", "refined", sample_scenes("real", 64, seed=12))
         write_eyes(folder / "test.zarr", "real", sample_scenes("real", 40, seed=13))
         write_eyes(folder / "unlabelled.zarr", "real", sample_scenes("real", 40, seed=14))
-        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
 
-    def command(self, home: str) -> Simgan:
+    def command(self, home: str) -> ForkedSimgan:
         """Return the command with an empty SIMGAN_HOME of this name."""
         (self.folder / home).mkdir()
-        shutil.copy(self.folder / "mlflow.db", self.folder / home)
-        own = {"SIMGAN_HOME": str(self.folder / home)}
-        return Simgan(self._environment | own, self.folder)
+        shutil.copy(self._empty_mlflow, self.folder / home)
+        return self._simgan.with_environment({"SIMGAN_HOME": str(self.folder / home)})
 
     def words(self, *more: object) -> tuple[object, ...]:
         return ("compare", "--synthetic", "synthetic.zarr", "--refined", "refined.zarr", "--test",
@@ -50,8 +44,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Place:
-    return Place(tmp_path_factory.mktemp("compared-on-dask"), environment)
+def place(
+    tmp_path_factory: pytest.TempPathFactory, simgan: ForkedSimgan, empty_mlflow: Path
+) -> Place:
+    return Place(tmp_path_factory.mktemp("compared-on-dask"), simgan, empty_mlflow)
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,9 @@ def num_records(dataset: Path) -> int:
 
 
 def workers_of(process: Any) -> list[psutil.Process]:
-    """Dask's worker processes among the descendants of a command."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if any("spawn_main" in word for word in child.cmdline())]
+    """Dask's worker processes: the children of a fork server (tests/command_server.py)."""
+    children = psutil.Process(process.pid).children()
+    return [worker for child in children for worker in child.children()]
 
 
 def test_a_killed_dask_worker_costs_its_unfinished_shards_only(

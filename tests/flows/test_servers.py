@@ -1,5 +1,6 @@
 """Servers before a command begins: what cannot be used is named soon, in a sentence."""
 
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -49,7 +50,8 @@ def refused_soon(simgan: Simgan, *words: object) -> str:
     return done.stderr.splitlines()[-1]
 
 
-def test_modules_in_the_current_folder_are_not_imported(alone: Simgan) -> None:
+def test_modules_in_the_current_folder_are_not_imported(alone: Simgan, empty_prefect: Path) -> None:
+    shutil.copy(empty_prefect, prefect_database(alone))
     for name in SHADOWED:
         (alone.folder / f"{name}.py").write_text(f"open('ran-{name}', 'w')\nraise RuntimeError\n")
     command = [Path(sys.executable).parent / "simgan", *map(str, SIMULATE)]

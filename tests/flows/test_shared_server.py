@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 import urllib.request
@@ -15,11 +16,14 @@ from tests.flows.conftest import Simgan
 
 
 @pytest.fixture
-def alone(environment: dict[str, str]) -> Iterator[Simgan]:
+def alone(environment: dict[str, str], empty_prefect: Path) -> Iterator[Simgan]:
     """The command in a home without any server, whose path is short enough for a socket."""
     servers = ("PREFECT_API_URL", "PREFECT_HOME")
     rest = {name: value for name, value in environment.items() if name not in servers}
     with tempfile.TemporaryDirectory() as folder:
+        prefect = Path(folder, "home", "prefect")
+        prefect.mkdir(parents=True)
+        shutil.copy(empty_prefect, prefect)
         yield Simgan(rest | {"SIMGAN_HOME": f"{folder}/home"}, Path(folder))
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 
 from simgan_core.simulator.eyes import render, sample_scenes
 from simgan_core.simulator.hands import JOINTS, render_hands
@@ -27,14 +26,6 @@ HAND_JOINTS = LabelSpec(
 @pytest.fixture(autouse=True)
 def _quick() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow in which nothing is; setting one up takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

@@ -25,11 +25,19 @@ time.sleep(600)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home whose server outlives its last user by two seconds."""
+def new_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home whose server outlives its last user by two seconds."""
     monkeypatch.setenv("SIMGAN_SERVER_IDLE_S", "2")
     yield tmp_path
     LocalServer(tmp_path).stop()
+
+
+@pytest.fixture
+def home(new_home: Path, empty_prefect: Path) -> Path:
+    """One that has been used before: its server starts sooner."""
+    (new_home / "prefect").mkdir()
+    shutil.copy(empty_prefect, new_home / "prefect")
+    return new_home
 
 
 def _user(home: Path) -> "subprocess.Popen[str]":
@@ -59,21 +67,21 @@ def _wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> bool:
     return met
 
 
-def test_commands_at_once_share_one_server_that_ends_after_they_were_killed(home: Path) -> None:
+def test_commands_at_once_share_one_server_that_ends_after_they_were_killed(new_home: Path) -> None:
     # A module of the user's, of a name that Prefect imports, is not run.
-    (home / "token.py").write_text("raise SystemExit('a file of the user was run')")
-    users = [_user(home), _user(home)]
+    (new_home / "token.py").write_text("raise SystemExit('a file of the user was run')")
+    users = [_user(new_home), _user(new_home)]
     first, second = (_url(user) for user in users)
     assert first == second
     assert first.startswith("http://127.0.0.1:")
-    assert len(_servers(home)) == 1
+    assert len(_servers(new_home)) == 1
     with pytest.raises(InputError, match="are using Prefect's local server"):
-        LocalServer(home).make_way()
+        LocalServer(new_home).make_way()
     for user in users:
         user.kill()
         user.communicate()
-    assert _wait_for(lambda: not _servers(home))
-    assert LocalServer(home).url is None
+    assert _wait_for(lambda: not _servers(new_home))
+    assert LocalServer(new_home).url is None
 
 
 def test_a_server_that_was_killed_is_started_again_and_stop_ends_it(home: Path) -> None:

@@ -20,14 +20,6 @@ from tasks.runtime.tracking.runs import REFINER_TAG, REGISTERED_REFINER, begin_r
 CRITERION = "criterion-1"
 
 
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow in which nothing is."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture(autouse=True)
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path) -> MlflowClient:
     """MLflow of this test alone."""
