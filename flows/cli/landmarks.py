@@ -21,6 +21,7 @@ def train(
     *,
     out: Path,
     dataset: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    simulated: Count = 4000,
     steps: Count = 3000,
     seed: Seed = 0,
 ) -> Outcome:
@@ -36,6 +37,8 @@ def train(
         File to write.
     dataset
         Dataset with the labels corners_px, pupil_px and iris_px, path or URL; may be repeated.
+    simulated
+        Eyes of the built-in simulator, half of them "synthetic" and half "real".
     steps
         Updates of the network, of 64 images each.
     seed
@@ -45,7 +48,7 @@ def train(
     from tasks.training.landmarks import train_landmark_model
 
     config = LandmarkTraining(steps=steps, seed=seed)
-    model, errors = train_landmark_model(out, dataset, config)
+    model, errors = train_landmark_model(out, dataset, config, simulated)
     result = {
         "out": str(out),
         "digest": model.digest,

@@ -18,8 +18,6 @@ from tasks.runtime.stages import position
 
 logger = logging.getLogger(__name__)
 
-NUM_SIMULATED = 2000
-"""Eyes of each of the built-in simulator's domains."""
 _HELD_OUT = 20
 """Every so many rows one is kept out of training, for the errors that are reported."""
 _WIDTH_PX = 55
@@ -46,18 +44,20 @@ class LandmarkErrors:
 
 
 def train_landmark_model(
-    out: Path, datasets: Sequence[str], config: LandmarkTraining
+    out: Path, datasets: Sequence[str], config: LandmarkTraining, num_simulated: int = 4000
 ) -> tuple[LandmarkModel, list[LandmarkErrors]]:
     """Train on the built-in simulator's eyes and on datasets; write the model and measure it.
 
+    Half of the `num_simulated` eyes are of either of the simulator's domains.
     A killed training resumes from `out` + ".training". Datasets need the labels `corners_px`,
     `pupil_px` and `iris_px`, as `simulate unityeyes --to` writes them.
     """
     # What is missing or wrong shows before anything is rendered.
     given = {Path(url).name: _dataset_examples(url) for url in datasets}
-    logger.info("rendering %d eyes of the built-in simulator", 2 * NUM_SIMULATED)
+    logger.info("rendering %d eyes of the built-in simulator", num_simulated)
+    half = -(-num_simulated // 2)
     synthetic, real = (
-        simulated_examples(domain, NUM_SIMULATED, config.seed) for domain in ("synthetic", "real")
+        simulated_examples(domain, half, config.seed) for domain in ("synthetic", "real")
     )
     sets = {"built-in": _joined(synthetic, real), **given}
     trained = [_rows(each, held_out=False) for each in sets.values()]

@@ -10,7 +10,6 @@ from simgan_core.landmarks.training import LandmarkTraining
 from storage.samples import SampleBlock
 from storage.schema import CORNERS_PX, IRIS_PX, PUPIL_PX, DatasetSpec, LabelSpec
 from storage.writer import DatasetWriter
-from tasks.training import landmarks
 from tasks.training.landmarks import landmark_errors, train_landmark_model
 
 
@@ -38,13 +37,12 @@ def dataset(folder: Path, labels: tuple[LabelSpec, ...], count: int = 40) -> str
 
 
 def test_a_model_is_trained_on_datasets_and_measured_on_rows_it_has_not_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(landmarks, "NUM_SIMULATED", 20)
     url = dataset(tmp_path, (CORNERS_PX, PUPIL_PX, IRIS_PX))
     out = tmp_path / "model.pt"
     config = LandmarkTraining(steps=3, batch_size=8)
-    model, errors = train_landmark_model(out, [url], config)
+    model, errors = train_landmark_model(out, [url], config, num_simulated=40)
     assert LandmarkModel.load(out).digest == model.digest
     assert not out.with_name("model.pt.training").exists()
     assert [(each.name, each.num_images) for each in errors] == [("built-in", 2), ("eyes.zarr", 2)]
