@@ -85,6 +85,16 @@ CORNERS_PX = LabelSpec(
     frame=_PIXELS,
     description="Points x, y: the tip of the inner corner, beyond the caruncle, and the outer one.",
 )
+LANDMARKS_PX = LabelSpec(
+    name="landmarks_px",
+    shape=(5, 2),
+    unit="px",
+    frame=_PIXELS,
+    description=(
+        "Points x, y as estimated in the image: the left and the right corner of the eye, the "
+        "pupil, the left and the right end of the iris; NaN where they were not found."
+    ),
+)
 VISUAL_AXIS = LabelSpec(
     name="visual_axis",
     shape=(3,),

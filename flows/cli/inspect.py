@@ -16,11 +16,12 @@ verify_app = App(name="verify", help="Read a whole dataset and compare it with w
 
 
 @inspect_app.default
-def inspect(dataset: str, /, *, out: Path | None = None) -> Outcome:
+def inspect(dataset: str, /, *, out: Path | None = None, against: str | None = None) -> Outcome:
     """Print a dataset's schema, counts, label ranges, origin and digest; write a contact sheet.
 
     The sheet shows images with their labels drawn on them (gaze, pupil, iris, lids, head, joints)
     and histograms of the labels: whether signs, mirrors and crops are right is seen at one look.
+    Where eyes lie in the images is found by the landmark network, in any domain alike.
 
     Parameters
     ----------
@@ -28,11 +29,14 @@ def inspect(dataset: str, /, *, out: Path | None = None) -> Outcome:
         Path or URL of the dataset.
     out
         PNG file to write; named after the dataset, in the working directory, when not given.
+    against
+        Dataset of the other domain, path or URL: report how its crops differ, and warn where they
+        differ more than a training should meet.
     """
     from tasks.viewing.inspect import inspect_dataset
 
     sheet = out or Path(f"{Path(dataset).stem}.png")
-    found = inspect_dataset(dataset, sheet)
+    found = inspect_dataset(dataset, sheet, against)
     return Outcome(
         {**found.model_dump(mode="json"), "sheet": str(sheet)},
         f"{found.text()}\n{sheet}: images with their labels",

@@ -33,6 +33,7 @@ from flows.cli.flow_help import described_by
 from flows.cli.gallery import app as gallery_app
 from flows.cli.ingest import ingest_app
 from flows.cli.inspect import inspect_app, verify_app
+from flows.cli.landmarks import app as landmarks_app
 from flows.cli.next_command import after_error, gallery_of
 from flows.cli.outcome import Outcome, dataset_outcome
 from flows.cli.preset import Preset, with_preset
@@ -97,6 +98,7 @@ app.command(simulate_app)
 app.command(ingest_app())
 app.command(inspect_app)
 app.command(verify_app)
+app.command(landmarks_app)
 app.command(turing_app)
 app.command(gallery_app)
 for command in (up, status, down, ui):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simgan_core.atomic_file import atomic_write
 from simgan_core.config import TrainingConfig
@@ -98,6 +98,23 @@ def load_refiner(path: Path) -> LoadedRefiner:
         metadata=metadata,
         weights_digest=digest,
     )
+
+
+def save_weights(path: Path, kind: str, network: nn.Module) -> None:
+    """Write the weights of a network of a kind ("simgan landmarks 1"), which loading asks for."""
+    weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    _save(path, kind, {"weights": weights, "weights_digest": tensors_digest(weights)})
+
+
+def load_weights(path: Path, kind: str, network: nn.Module) -> None:
+    """Load weights of a kind into their network; `InputError` for another or a damaged file."""
+    content = _load(path, kind)
+    try:
+        network.load_state_dict(content["weights"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path} does not fit the network: {_first_line(error)}") from error
+    if tensors_digest(network.state_dict()) != content.get("weights_digest"):
+        raise InputError(f"{path} is damaged: its weights are not the ones that were saved")
 
 
 def weights_digest(refiner: Refiner) -> str:

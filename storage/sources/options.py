@@ -1,12 +1,16 @@
 """Options of a source: one frozen model per format, from which form and command are made."""
 
 from abc import abstractmethod
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import from_json, to_json
+from typing_extensions import override
 
+from storage.errors import SourceError
 from storage.schema import Schema
+from storage.sources.landmark_crop import FindsLandmarks
 from storage.sources.source import Source
 
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -43,3 +47,33 @@ class SizedOptions(SourceOptions):
     """Height of the stored images, in pixels."""
     width: int = Field(default=55, ge=8, le=1024)
     """Width of the stored images, in pixels."""
+
+
+class CroppedOptions(SourceOptions):
+    """Options of a source whose crops may be placed by landmarks that an estimator finds."""
+
+    crop: Literal["frame", "landmarks"] = "frame"
+    """Cut about the image's middle, or midway between the eye's corners as the landmark network
+    finds them; both domains of a training want the same rule."""
+    landmarks: Path | None = None
+    """Landmark model to find them with, from `simgan landmarks train`; the product's own where not
+    given."""
+
+    @model_validator(mode="after")
+    def _require_use_of_landmarks(self) -> Self:
+        if self.landmarks is not None and self.crop != "landmarks":
+            raise ValueError("landmarks is the model that crop: landmarks goes by; give both")
+        return self
+
+    @override
+    def open(self) -> Source:
+        if self.crop == "landmarks":
+            raise SourceError(
+                'crop "landmarks" needs a function that finds them; open the source with it: '
+                "options.open_with(find)"
+            )
+        return self.open_with(None)
+
+    @abstractmethod
+    def open_with(self, find: FindsLandmarks | None) -> Source:
+        """List the files of the source, whose crops go by these landmarks, as `open` does."""

@@ -45,7 +45,8 @@ class DecodingProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, __name__, str(there.fileno()), *_more_path()],
                 stdin=subprocess.PIPE,
-                env=without_current_folder(),
+                # One process a core: a network in each would start a thread for every core.
+                env={**without_current_folder(), "OMP_NUM_THREADS": "1"},
                 pass_fds=[there.fileno()],
             )
 

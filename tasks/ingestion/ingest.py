@@ -16,7 +16,7 @@ from storage.appending import open_to_append
 from storage.errors import SourceError
 from storage.reader import open_dataset
 from storage.samples import Rejection, SampleBlock, concatenated
-from storage.schema import DatasetInfo, DatasetSpec
+from storage.schema import LANDMARKS_PX, DatasetInfo, DatasetSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
 from tasks.ingestion.reading import Reader
@@ -142,7 +142,22 @@ def finish_ingestion(session: IngestionSession, max_bad: float, num_kept: int = 
         new,
         f"{info.num_rejected:,}",
     )
+    _say_how_many_are_cut_in_their_middle(info)
     return info
+
+
+def _say_how_many_are_cut_in_their_middle(info: DatasetInfo) -> None:
+    """Log in how many images no corners were found to cut them by; their landmarks are NaN."""
+    if LANDMARKS_PX.name not in [label.name for label in info.spec.labels]:
+        return
+    dataset = open_dataset(info.url)
+    landmarks = dataset.read_labels()[LANDMARKS_PX.name][dataset.read_valid()]
+    num_missed = int(np.isnan(landmarks).any(axis=(1, 2)).sum())
+    logger.info(
+        "%s of %s images are cut in their middle: their eyes' corners were not found",
+        f"{num_missed:,}",
+        f"{len(landmarks):,}",
+    )
 
 
 def _spec(source: Source, preprocess: Preprocess, rows_per_shard: int) -> DatasetSpec:

@@ -13,6 +13,7 @@ from storage.exclusive_lock import exclusive_lock
 from storage.sources.options import SourceOptions
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
+from tasks.ingestion.landmarks import open_source
 from tasks.ingestion.reading import Reader
 
 
@@ -51,7 +52,7 @@ class IngestionSession:
 
     def list_source(self) -> Source:
         """List the source's files anew; the first shards to be read use the same listing."""
-        listed = self.source.open()
+        listed = open_source(self.source)
         with self._lock:
             self._close()
             self._listed = listed
@@ -67,7 +68,7 @@ class IngestionSession:
         wanted = (listing_digest, preprocess, num_kept)
         with self._lock:
             if self._opened is None or self._opened[:3] != wanted:
-                listed = self._listed or self.source.open()
+                listed = self._listed or open_source(self.source)
                 self._close()
                 if listed.content_digest() != listing_digest:
                     raise ValueError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from simgan_core.landmarks.model import LandmarkModel
 from storage.errors import CorruptDatasetError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
@@ -20,6 +21,7 @@ from storage.verification import check_shards
 from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import png
 from tasks.runtime.stages import position
+from tasks.viewing.eye_position import CropDifference, EyePosition, crop_difference, eye_position
 from tasks.viewing.overlays import draw_sample
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,13 @@ class Description(BaseModel):
     """Share of rows whose eye is no darker at its own pupil label than at those of others; None
     without pupil labels."""
     crop_centre: CropCentre | None
-    """None without landmarks of the corners or the lids."""
+    """By the labels; None without landmarks of the corners or the lids."""
+    eye_position: EyePosition | None
+    """By the landmark network; None where it finds no eyes."""
+    against: str | None = None
+    """Another dataset that its crops were compared with."""
+    crop_difference: CropDifference | None = None
+    """Of the other dataset; None where none is given or one of them shows no eyes."""
     warnings: tuple[str, ...]
     digest: str
     code: dict[str, JsonValue]
@@ -123,17 +131,42 @@ class Description(BaseModel):
             )
         if self.crop_centre is not None:
             lines.append(f"  {self.crop_centre}")
+        if self.eye_position is not None:
+            lines.append(f"  {self.eye_position}")
+        if self.crop_difference is not None:
+            lines.append(f"  in {self.against} {self.crop_difference}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join([*lines, f"  digest {self.digest}"])
 
 
-def inspect_dataset(url: str, sheet: Path) -> Description:
-    """Describe a dataset and write its contact sheet, a PNG."""
+def inspect_dataset(url: str, sheet: Path, against: str | None = None) -> Description:
+    """Describe a dataset and write its contact sheet, a PNG; compare its crops with another's."""
     dataset = open_dataset(url)
+    other = None if against is None else open_dataset(against)
     labels = {name: label[dataset.read_valid()] for name, label in dataset.read_labels().items()}
     sheet.parent.mkdir(parents=True, exist_ok=True)
     sheet.write_bytes(png(contact_sheet(dataset, labels)))
-    return _describe(dataset, labels)
+    description = _describe(dataset, labels)
+    return description if other is None else _compared(description, other)
+
+
+def _compared(description: Description, other: Dataset) -> Description:
+    """Add how the crops of another dataset differ."""
+    here, there = description.eye_position, eye_position(other, LandmarkModel.load())
+    name = other.info.url
+    if here is None or there is None:
+        whose = description.dataset if here is None else name
+        difference, warning = None, f"no eyes were found in {whose}: its crops were not compared"
+    else:
+        difference = crop_difference(here, there, other.info.spec.height / other.info.spec.width)
+        warning = difference.warning
+    return description.model_copy(
+        update={
+            "against": name,
+            "crop_difference": difference,
+            "warnings": (*description.warnings, *filter(None, [warning])),
+        }
+    )
 
 
 def verify_dataset(url: str) -> int:
@@ -220,6 +253,7 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         code=dataset.info.code,
         pupil_labels_missed=None if pairing is None else pairing.share_missed,
         crop_centre=_crop_centre(dataset, labels),
+        eye_position=eye_position(dataset, LandmarkModel.load()),
         warnings=(warning,) if pairing is not None and (warning := pairing.warning()) else (),
         labels=tuple(
             LabelRange(

@@ -24,6 +24,7 @@ COMMANDS = [
     "turing",
     "gallery",
     "inspect",
+    "landmarks",
     "verify",
     "ablate",
 ]

@@ -37,6 +37,7 @@ LESS: dict[str, dict[str, object]] = {
     "pipeline": {"--seeds": 1, "--estimator.steps": 2, "--comparison.arms": "synthetic",
                  **{f"--training.{name[2:]}": value for name, value in TRAINING.items()}},
     "simulate": {"--count": 20},
+    "landmarks": {"--steps": 2, "--simulated": 40},
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def eyes(folder: Path, numbers: list[int]) -> ArraysSource:
     gaze = np.array([[0, 0, 0.0 if number == 13 else -1] for number in numbers])
     path = folder / f"{'-'.join(map(str, numbers))}.npz"
     np.savez(path, image=images, gaze=gaze, id=np.array(numbers))
-    return ArraysOptions(file=str(path), images="image", gaze="gaze", id="id").open()
+    return ArraysSource(ArraysOptions(file=str(path), images="image", gaze="gaze", id="id"))
 
 
 @pytest.fixture

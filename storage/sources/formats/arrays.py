@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,21 @@ from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import Floats, Images, Rejection, SampleBlock
-from storage.schema import GAZE, PUPIL_PX, Domain, LabelSpec, PixelType, Preprocess
+from storage.schema import (
+    GAZE,
+    LANDMARKS_PX,
+    PUPIL_PX,
+    Domain,
+    LabelSpec,
+    PixelType,
+    Preprocess,
+)
 from storage.sources.array_file import open_array_file
 from storage.sources.crop import Box, Size, centre_box, crop_and_resize, to_crops
 from storage.sources.gaze_angles import directions, directions_of_angles
 from storage.sources.image_file import MAX_SIDE_PX
-from storage.sources.options import Side, SourceOptions
+from storage.sources.landmark_crop import FindsLandmarks, landmark_boxes
+from storage.sources.options import CroppedOptions, Side
 from storage.sources.registry import register
 from storage.sources.rows import read_together
 
@@ -31,7 +40,7 @@ PIECE_ROWS = 512
 
 
 @register
-class ArraysOptions(SourceOptions):
+class ArraysOptions(CroppedOptions):
     """Named arrays: h5, npz, npy or zarr."""
 
     format: Literal["arrays"] = "arrays"
@@ -66,11 +75,13 @@ class ArraysOptions(SourceOptions):
             raise ValueError("give gaze or gaze_pitchyaw, not both")
         if self.y_up and self.gaze is None:
             raise ValueError("y_up describes gaze vectors; give the name of their array as gaze")
+        if self.corners is not None and self.crop == "landmarks":
+            raise ValueError("crops go by corners or by crop: landmarks; give one of them")
         return self
 
     @override
-    def open(self) -> "ArraysSource":
-        return ArraysSource(self)
+    def open_with(self, find: FindsLandmarks | None) -> "ArraysSource":
+        return ArraysSource(self, find)
 
 
 class ArraysSource:
@@ -86,7 +97,8 @@ class ArraysSource:
     preprocess: Preprocess = "none"
     decodes = False
 
-    def __init__(self, given: ArraysOptions) -> None:
+    def __init__(self, given: ArraysOptions, find: FindsLandmarks | None = None) -> None:
+        self._find = find
         self._file = open_array_file(given.file)
         self._images, self._gaze, self._angles = given.images, given.gaze, given.gaze_pitchyaw
         self._y_up, self._pupil, self._corners = given.y_up, given.pupil, given.corners
@@ -109,6 +121,8 @@ class ArraysSource:
         }
         if given.corners is not None:
             self.options["corners"] = given.corners
+        if find is not None:
+            self.options |= {"crop": given.crop, "landmarks": find.digest}
         self._digest = self._digest_of_pieces()
 
     def __len__(self) -> int:
@@ -134,11 +148,14 @@ class ArraysSource:
         return read_together(self, start, stop, self._read)
 
     def _read(self, start: int, stop: int) -> SampleBlock:
-        boxes = self._boxes(start, stop)
+        frames = self._read_frames(start, stop)
+        boxes, landmarks = self._boxes(frames, start, stop)
         known: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
         boxes[~known] = centre_box(self._frame, self._size)
-        images = self._read_images(start, stop, boxes)
+        images = self._crop(frames, boxes)
         ids, labels = self.ids(start, stop), self._read_labels(start, stop, boxes)
+        if landmarks is not None:
+            labels[LANDMARKS_PX.name] = to_crops(landmarks, boxes, self._size)
         faults: dict[str, NDArray[np.bool_]] = {"the eye corners are not known": ~known}
         if "gaze" in labels:
             directed = np.asarray(np.isfinite(labels["gaze"]).all(axis=1))
@@ -156,8 +173,13 @@ class ArraysSource:
         )
         return SampleBlock(images, valid, ids, labels, tuple(rejections))
 
-    def _boxes(self, start: int, stop: int) -> Floats64:
-        """Return the box of each row, [n, 4] as `Box` has it; not finite where it is not known."""
+    def _boxes(self, frames: NDArray[Any], start: int, stop: int) -> tuple[Floats64, Floats | None]:
+        """Return the box of each row, [n, 4] as `Box` has it; not finite where it is not known.
+
+        With it come the landmarks [n, 5, 2] in the frames, where boxes go by them.
+        """
+        if self._find is not None:
+            return landmark_boxes(frames, self._find, self._size)
         middle = centre_box(self._frame, self._size)
         boxes = np.tile(np.array(middle), (min(stop, len(self)) - start, 1))
         if self._corners is not None:
@@ -165,7 +187,7 @@ class ArraysSource:
             # Those far away are another image's, or none's.
             corners[np.abs(corners) > 2 * max(self._frame)] = np.nan
             boxes[:, :2] = corners.mean(axis=1) - [middle.width / 2, middle.height / 2]
-        return boxes
+        return boxes, None
 
     def _digest_of_pieces(self) -> str:
         """Return the digest; of few pieces, since every one opens the file anew."""
@@ -211,6 +233,8 @@ class ArraysSource:
             labels.append(PUPIL_PX)
         if self._corners is not None:
             self._require_floats("corners", self._corners, 2, 2)
+        if self._find is not None:
+            labels.append(LANDMARKS_PX)
         return tuple(labels)
 
     def _require_radians(self, key: str) -> None:
@@ -255,15 +279,17 @@ class ArraysSource:
             )
         self._require_length(role, key, shape)
 
-    def _read_images(self, start: int, stop: int, boxes: Floats64) -> Images:
+    def _read_frames(self, start: int, stop: int) -> NDArray[Any]:
         # A file may have the other order of bytes.
-        images = self._file.rows(self._images, start, stop).astype(self.dtype, copy=False)
-        images = images.reshape(len(images), *self._frame, self.image_shape[2])
-        if self._corners is None:
-            return crop_and_resize(images, centre_box(self._frame, self._size), self._size)
+        frames = self._file.rows(self._images, start, stop).astype(self.dtype, copy=False)
+        return frames.reshape(len(frames), *self._frame, self.image_shape[2])
+
+    def _crop(self, frames: NDArray[Any], boxes: Floats64) -> Images:
+        if self._corners is None and self._find is None:
+            return crop_and_resize(frames, centre_box(self._frame, self._size), self._size)
         each = [
-            crop_and_resize(image[None], Box(*box), self._size)
-            for image, box in zip(images, boxes.tolist(), strict=True)
+            crop_and_resize(frame[None], Box(*box), self._size)
+            for frame, box in zip(frames, boxes.tolist(), strict=True)
         ]
         return np.concatenate(each)
 

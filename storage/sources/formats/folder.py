@@ -4,17 +4,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
-from storage.schema import Domain, PixelType, Preprocess
-from storage.sources.crop import Size, centre_box, crop_and_resize, scaled, sufficient
+from storage.schema import LANDMARKS_PX, Domain, PixelType, Preprocess
+from storage.sources.crop import Box, Size, centre_box, crop_and_resize, scaled, sufficient
 from storage.sources.image_file import SUFFIXES, Bits, Channels, opened_image, split_image_name
 from storage.sources.label_table import LabelTable
+from storage.sources.landmark_crop import FindsLandmarks, crop_about_corners
 from storage.sources.listing import Listing
-from storage.sources.options import Side, SourceOptions
+from storage.sources.options import CroppedOptions, Side
 from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows, rejected
 
@@ -25,7 +28,7 @@ TABLES = ("labels.csv", "labels.parquet")
 
 
 @register
-class FolderOptions(SourceOptions):
+class FolderOptions(CroppedOptions):
     """A folder of png, jpg, bmp or tiff images, unlabelled or with labels.csv or labels.parquet."""
 
     format: Literal["folder"] = "folder"
@@ -39,14 +42,15 @@ class FolderOptions(SourceOptions):
     """Height and width to crop and resize to, in pixels; those of most images when empty."""
 
     @override
-    def open(self) -> "FolderSource":
-        return FolderSource(self)
+    def open_with(self, find: FindsLandmarks | None) -> "FolderSource":
+        return FolderSource(self, find)
 
 
 class FolderSource:
     """The png, jpg, bmp and tiff images in a folder and the folders in it, named "a/12.png".
 
-    Images are cut from the middle to the proportions of `size` and resized; without a size, to
+    Images are cut from the middle, or midway between the corners that `find` returns, to the
+    proportions of `size` and resized; without a size, to
     the most frequent one of the first 100. They keep their 8 or 16 bits, all as most of these.
     Where the folder has a
     `labels.csv` or `labels.parquet` (see `LabelTable`), an image without a row in it is not valid.
@@ -56,7 +60,7 @@ class FolderSource:
     preprocess: Preprocess = "none"
     decodes = True
 
-    def __init__(self, given: FolderOptions) -> None:
+    def __init__(self, given: FolderOptions, find: FindsLandmarks | None = None) -> None:
         self._folder = given.folder
         self._channels: Channels = given.channels
         self.domain: Domain = given.domain
@@ -74,6 +78,10 @@ class FolderSource:
         self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": given.channels}
         if self._table is not None:
             self.options["labels"] = [label.name for label in self.labels]
+        self._find = find
+        if find is not None:
+            self.labels = (*self.labels, LANDMARKS_PX)
+            self.options |= {"crop": given.crop, "landmarks": find.digest}
         self._digest = self._files.digest()
 
     def __len__(self) -> int:
@@ -100,9 +108,17 @@ class FolderSource:
             size = image.size
             box = centre_box(size, self._size)
             frame = image.read(self._channels, sufficient(size, box, self._size))
-        here = scaled(box, size, Size(*frame.shape[:2]))
-        known = {} if self._table is None else self._table.find(name, box, self._size)
-        return crop_and_resize(frame[None], here, self._size)[0], known
+        decoded = Size(*frame.shape[:2])
+        if self._find is None:
+            image_of_size = crop_and_resize(frame[None], scaled(box, size, decoded), self._size)[0]
+            return image_of_size, self._labels(name, box)
+        found = crop_about_corners(frame[None], self._find, self._size)
+        box = scaled(Box(*found.boxes[0].tolist()), decoded, size)
+        labels = {**self._labels(name, box), LANDMARKS_PX.name: found.landmarks[0]}
+        return found.images[0], labels
+
+    def _labels(self, name: str, box: Box) -> dict[str, NDArray[np.float32]]:
+        return {} if self._table is None else self._table.find(name, box, self._size)
 
     def _look_at_first(self) -> tuple[Size, Bits]:
         """Return the usual size and depth: one file with a damaged head does not decide them."""

@@ -27,11 +27,12 @@ from typing_extensions import override
 from storage.atomic_file import atomic_write
 from storage.errors import SourceError
 from storage.samples import Rejection, SampleBlock
-from storage.schema import GAZE, HEAD_POSE, Domain, PixelType, Preprocess
+from storage.schema import GAZE, HEAD_POSE, LANDMARKS_PX, Domain, LabelSpec, PixelType, Preprocess
 from storage.sources.crop import Size, centre_box, crop_and_resize
 from storage.sources.gaze_angles import directions
 from storage.sources.head_pose import from_rotation_vectors, mirrored
-from storage.sources.options import SizedOptions
+from storage.sources.landmark_crop import FindsLandmarks, crop_about_corners
+from storage.sources.options import CroppedOptions, SizedOptions
 from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, read_together, rejected
 
@@ -68,7 +69,7 @@ class EyeArrays(NamedTuple):
 
 
 @register
-class MPIIGazeOptions(SizedOptions):
+class MPIIGazeOptions(SizedOptions, CroppedOptions):
     """The folder of MPIIGaze; its images are histogram-equalised and recorded so."""
 
     format: Literal["mpiigaze"] = "mpiigaze"
@@ -80,8 +81,8 @@ class MPIIGazeOptions(SizedOptions):
     """Only these people, such as p00 and p03; all when empty."""
 
     @override
-    def open(self) -> "MPIIGazeSource":
-        return MPIIGazeSource(self)
+    def open_with(self, find: FindsLandmarks | None) -> "MPIIGazeSource":
+        return MPIIGazeSource(self, find)
 
 
 class MPIIGazeSource:
@@ -96,17 +97,21 @@ class MPIIGazeSource:
 
     name = "mpiigaze"
     domain: Domain = "real"
-    labels = (GAZE, HEAD_POSE)
     preprocess: Preprocess = "equalize"
     dtype: PixelType = "uint8"
     # Neighbouring rows share a day's file: cut into pieces, it would be read again for each.
     decodes = False
 
-    def __init__(self, given: MPIIGazeOptions) -> None:
+    def __init__(self, given: MPIIGazeOptions, find: FindsLandmarks | None = None) -> None:
         self._root = given.folder
         self._size = Size(given.height, given.width)
         self.options: dict[str, JsonValue] = {"size": [*self._size], "subset": given.subset}
         self.image_shape = (*self._size, 1)
+        self.labels: tuple[LabelSpec, ...] = (GAZE, HEAD_POSE)
+        self._find = find
+        if find is not None:
+            self.labels = (*self.labels, LANDMARKS_PX)
+            self.options |= {"crop": given.crop, "landmarks": find.digest}
         found = _list_people(self._root)
         chosen = _choose(given.people, found) if given.people else found
         if given.people:
@@ -137,8 +142,10 @@ class MPIIGazeSource:
     def _read(self, start: int, stop: int) -> SampleBlock:
         rows = self._rows[start:stop]
         images = np.zeros((len(rows), *self.image_shape), np.uint8)
-        gaze = np.full((len(rows), 3), np.nan, np.float32)
-        pose = np.full((len(rows), 3), np.nan, np.float32)
+        labels = {
+            spec.name: np.full((len(rows), *spec.shape), np.nan, np.float32) for spec in self.labels
+        }
+        gaze, pose = labels["gaze"], labels["head_pose"]
         reasons = {place: row.reason for place, row in enumerate(rows) if row.reason}
         for day, places in _by_day(rows).items():
             try:
@@ -152,31 +159,45 @@ class MPIIGazeSource:
                 reasons.update(dict.fromkeys(beyond, "the day file has a name and no image of it"))
                 mine = [place for place in mine if place not in reasons]
                 frames = [rows[place].frame for place in mine]
-                images[mine], gaze[mine], pose[mine] = self._as_left_eyes(eyes, side, frames)
+                frames_as_left, gaze[mine], pose[mine] = _as_left_eyes(eyes, side, frames)
+                images[mine], found = self._crop(frames_as_left)
+                if found is not None:
+                    labels[LANDMARKS_PX.name][mine] = found
             pointless = ~np.isfinite(gaze[places]).all(axis=1)
             for place in np.array(places)[pointless].tolist():
                 reasons.setdefault(place, "the gaze is no direction")
         bad = sorted(reasons)
-        images[bad], gaze[bad], pose[bad] = 0, np.nan, np.nan
+        images[bad] = 0
+        for label in labels.values():
+            label[bad] = np.nan
         valid = np.ones(len(rows), bool)
         valid[bad] = False
         rejections = (Rejection(start + n, rows[n].name, reasons[n]) for n in bad)
-        labels = {"gaze": gaze, "head_pose": pose}
         return SampleBlock(images, valid, [row.name for row in rows], labels, tuple(rejections))
 
-    def _as_left_eyes(
-        self, eyes: EyeArrays, side: Side, frames: list[int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """Return images, gazes and head poses of these frames, right eyes mirrored."""
-        images = eyes.image[frames][..., None]
-        gaze = directions(eyes.gaze[frames])
-        pose = from_rotation_vectors(eyes.pose[frames])
-        if side == "right":
-            images = images[:, :, ::-1]
-            gaze = gaze * np.array([-1, 1, 1], np.float32)
-            pose = mirrored(pose)
-        box = centre_box(Size(*images.shape[1:3]), self._size)
-        return crop_and_resize(images, box, self._size), gaze, pose
+    def _crop(
+        self, frames: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+        """Return crops of frames [n, H, W, 1], and the landmarks that they go by, in the crops."""
+        if self._find is not None:
+            found = crop_about_corners(frames, self._find, self._size)
+            return found.images, found.landmarks
+        box = centre_box(Size(*frames.shape[1:3]), self._size)
+        return crop_and_resize(frames, box, self._size), None
+
+
+def _as_left_eyes(
+    eyes: EyeArrays, side: Side, frames: list[int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """Return images [n, H, W, 1], gazes and head poses of these frames, right eyes mirrored."""
+    images = eyes.image[frames][..., None]
+    gaze = directions(eyes.gaze[frames])
+    pose = from_rotation_vectors(eyes.pose[frames])
+    if side == "right":
+        images = images[:, :, ::-1]
+        gaze = gaze * np.array([-1, 1, 1], np.float32)
+        pose = mirrored(pose)
+    return images, gaze, pose
 
 
 class _Row(NamedTuple):

@@ -15,16 +15,25 @@ from typing_extensions import override
 
 from storage.errors import SourceError
 from storage.samples import SampleBlock
-from storage.schema import GAZE, IRIS_PX, LID_PX, PUPIL_PX, Domain, PixelType, Preprocess
-from storage.sources.crop import Size, box_around, centre_box, crop_and_resize, to_crop
+from storage.schema import (
+    GAZE,
+    IRIS_PX,
+    LANDMARKS_PX,
+    LID_PX,
+    PUPIL_PX,
+    Domain,
+    LabelSpec,
+    PixelType,
+    Preprocess,
+)
+from storage.sources.crop import Box, Size, box_around, centre_box, crop_and_resize, to_crop
 from storage.sources.image_file import Channels, opened_image
+from storage.sources.landmark_crop import FindsLandmarks, landmark_boxes
 from storage.sources.listing import Listing
-from storage.sources.options import SizedOptions
+from storage.sources.options import CroppedOptions, SizedOptions
 from storage.sources.plain_pickle import NotPlainError, load_plain
 from storage.sources.registry import register
 from storage.sources.rows import BadSampleError, Sample, read_rows
-
-Crop = Literal["frame", "corners"]
 
 MAX_LABEL_BYTES = 1 << 16
 
@@ -44,40 +53,40 @@ LID_12_PX = LID_PX.model_copy(update={"shape": (12, 2)})
 
 
 @register
-class SynthesEyesOptions(SizedOptions):
+class SynthesEyesOptions(SizedOptions, CroppedOptions):
     """A folder of `X.png` + `X.pkl`; the pickles are read without running anything in them."""
 
     format: Literal["syntheseyes"] = "syntheseyes"
     folder: Path
     """The folder; nested folders are read too."""
-    crop: Crop = "frame"
-    """Cut about the frame's middle, or midway between the eye's corners; both domains of a training
-    want the same rule."""
+    crop: Literal["frame", "corners", "landmarks"] = "frame"  # type: ignore[assignment]
+    """Cut about the frame's middle, or midway between the eye's corners, by the labels or as the
+    landmark network finds them; both domains of a training want the same rule."""
     channels: Channels = 1
     """1: grey, 3: colour."""
 
     @override
-    def open(self) -> "SynthesEyesSource":
-        return SynthesEyesSource(self)
+    def open_with(self, find: FindsLandmarks | None) -> "SynthesEyesSource":
+        return SynthesEyesSource(self, find)
 
 
 class SynthesEyesSource:
     """The pairs in a folder and the folders in it, named by their relative stem ("f01/f01_10_…").
 
     The image is cut from the frame's middle ("frame"), or midway between the eye's corners, the
-    inner one's tip estimated by head ("corners"); as wide as the frame allows in its middle. The
+    inner one's tip estimated by head ("corners"), or both found in the image by `find`
+    ("landmarks"); as wide as the frame allows in its middle. The
     pupil label is the mean of the pupil's eight points. A pair that lacks a file, does not decode
     or has other labels is a row that is not valid.
     """
 
     name = "syntheseyes"
     domain: Domain = "synthetic"
-    labels = (GAZE, PUPIL_PX, IRIS_8_PX, LID_12_PX)
     preprocess: Preprocess = "none"
     dtype: PixelType = "uint8"
     decodes = True
 
-    def __init__(self, given: SynthesEyesOptions) -> None:
+    def __init__(self, given: SynthesEyesOptions, find: FindsLandmarks | None = None) -> None:
         self._folder = given.folder
         self._size = Size(given.height, given.width)
         self._crop = given.crop
@@ -85,6 +94,11 @@ class SynthesEyesSource:
         self.options: dict[str, JsonValue] = {"size": [*self._size], "channels": given.channels}
         if given.crop != "frame":
             self.options["crop"] = given.crop
+        self.labels: tuple[LabelSpec, ...] = (GAZE, PUPIL_PX, IRIS_8_PX, LID_12_PX)
+        self._find = find
+        if find is not None:
+            self.labels = (*self.labels, LANDMARKS_PX)
+            self.options["landmarks"] = find.digest
         self.image_shape = (*self._size, given.channels)
         self._files = Listing(self._folder, _split_name, num_files=2)
         if not len(self._files):
@@ -127,12 +141,18 @@ class SynthesEyesSource:
         if self._crop == "corners":
             x, y = _middle_of_corners(points[1], name, size)
             box = box_around(x, y, box.width, self._size)
+        found: dict[str, NDArray[np.float32]] = {}
+        if self._find is not None:
+            boxes, landmarks = landmark_boxes(frame[None], self._find, self._size)
+            box = Box(*boxes[0].tolist())
+            found = {LANDMARKS_PX.name: to_crop(landmarks[0], box, self._size)}
         iris, lids, pupil = (to_crop(each, box, self._size) for each in points)
         labels = {
             "gaze": (look / np.linalg.norm(look)).astype(np.float32),
             "pupil_px": pupil.mean(axis=0),
             "iris_px": iris,
             "lid_px": lids,
+            **found,
         }
         return crop_and_resize(frame[None], box, self._size)[0], labels
 

@@ -1,0 +1,62 @@
+"""`simgan landmarks`: train the network that finds the eye's corners in images.
+
+Everything heavy is imported inside the command, so that help answers at once.
+"""
+
+# ruff: noqa: PLC0415
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.arguments import Count, Seed
+from flows.cli.outcome import Outcome
+
+app = App(name="landmarks", help="Train the network that finds the eye's corners in images.")
+
+
+@app.command
+def train(
+    *,
+    out: Path,
+    dataset: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    simulated: Count = 4000,
+    steps: Count = 3000,
+    seed: Seed = 0,
+) -> Outcome:
+    """Train a landmark model, for `ingest --crop landmarks --landmarks FILE`.
+
+    It learns from eyes of the built-in simulator and from datasets whose landmarks are exact, as
+    `simulate unityeyes` renders them. Run again after a kill, it goes on where it was. `ingest
+    --crop landmarks` has a model already: one of your own is for eyes that look otherwise.
+
+    Parameters
+    ----------
+    out
+        File to write.
+    dataset
+        Dataset with the labels corners_px, pupil_px and iris_px, path or URL; may be repeated.
+    simulated
+        Eyes of the built-in simulator, half of them "synthetic" and half "real".
+    steps
+        Updates of the network, of 64 images each.
+    seed
+        The same seed gives the same model.
+    """
+    from simgan_core.landmarks.training import LandmarkTraining
+    from tasks.training.landmarks import train_landmark_model
+
+    config = LandmarkTraining(steps=steps, seed=seed)
+    model, errors = train_landmark_model(out, dataset, config, simulated)
+    result = {
+        "out": str(out),
+        "digest": model.digest,
+        "errors": [vars(each) for each in errors],
+    }
+    lines = [
+        f"{out}: landmark model {model.digest[:12]}; distances in pixels of an image 55 wide, "
+        "median (95% below)",
+        *(f"  {each}" for each in errors),
+    ]
+    return Outcome(result, "\n".join(lines))

@@ -1,0 +1,95 @@
+"""Landmark model: weights in a file, and predictions for images of any size.
+
+The product brings one, trained on the built-in simulator's eyes and on renders of UnityEyes' assets
+(`simgan landmarks train` has the commands).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simgan_core.data.images import to_network
+from simgan_core.landmarks.network import (
+    LANDMARKS,
+    LandmarkNetwork,
+    fit,
+    means_and_spreads,
+    to_canvas,
+)
+from simgan_core.models.checkpoint import load_weights, save_weights, tensors_digest
+
+DEFAULT_MODEL = Path(__file__).parent / "eye_landmarks.pt"
+_KIND = "simgan landmarks 1"
+MAX_SPREAD = 0.12
+"""Spread of a corner, as a share of the image's width, above which it counts as not found."""
+_LEAST_CONTRAST = 0.01
+"""Largest value of a canvas below which its image shows nothing; what is seen has one above 1."""
+_AT_ONCE = 32
+"""Images predicted at once; fewer are filled up to as many, so that an image's landmarks are the
+same bits whatever images it is predicted with."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """`LANDMARKS` of N images."""
+
+    points: NDArray[np.float32]
+    """[N, L, 2], x and y in pixels of the images, (0, 0) the top-left corner."""
+    spread: NDArray[np.float32]
+    """Standard deviation of each [N, L], as a share of the image's width: large where the network
+    sees several places or none."""
+
+    @property
+    def confident(self) -> NDArray[np.bool_]:
+        """Where both corners were found and lie side by side [N]."""
+        in_order = self.points[:, 0, 0] < self.points[:, 1, 0]
+        return np.asarray((self.spread[:, :2] <= MAX_SPREAD).all(axis=1) & in_order)
+
+
+class LandmarkModel:
+    """A trained landmark network."""
+
+    def __init__(self, network: LandmarkNetwork) -> None:
+        self.network = network.eval()
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the weights."""
+        return tensors_digest(self.network.state_dict())
+
+    def save(self, path: Path) -> None:
+        """Write the weights."""
+        save_weights(path, _KIND, self.network)
+
+    @classmethod
+    def load(cls, path: Path = DEFAULT_MODEL) -> "LandmarkModel":
+        """Read a model; raises InputError where the file is another or damaged."""
+        network = LandmarkNetwork()
+        load_weights(path, _KIND, network)
+        return cls(network)
+
+    @torch.no_grad()
+    def predict(self, images: NDArray[Any]) -> Landmarks:
+        """Find the landmarks in images [N, H, W, C], uint8 or uint16, computed in float32."""
+        height, width = images.shape[1:3]
+        place = fit(height, width)
+        points = np.empty((len(images), len(LANDMARKS), 2), np.float32)
+        spread = np.empty(points.shape[:2], np.float32)
+        for first in range(0, len(images), _AT_ONCE):
+            batch = images[first : first + _AT_ONCE]
+            filled = np.zeros((_AT_ONCE, *images.shape[1:]), images.dtype)
+            filled[: len(batch)] = batch
+            canvases = to_canvas(to_network(torch.from_numpy(filled)))
+            means, spreads = means_and_spreads(self.network(canvases))
+            # Of an image of one grey level the network says where eyes mostly are.
+            spreads[canvases.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
+            rows = slice(first, first + len(batch))
+            at = (means[: len(batch)] - torch.tensor(place.origin)) / torch.tensor(place.scale)
+            points[rows] = at.numpy()
+            spread[rows] = spreads[: len(batch)].numpy() / place.width
+        return Landmarks(points, spread)
