@@ -195,9 +195,3 @@ def test_gazes_follow_the_labels_that_are_given(assets: Assets) -> None:
 def test_a_range_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(ValidationError, match="distance_mm should be two numbers in order"):
         UnityEyesConfig(distance_mm=(900, 300))
-
-
-def _centres() -> np.ndarray:
-    """Centres of the pixels of a picture [80 · 120, 2]."""
-    y, x = np.indices((80, 120))
-    return np.stack([x, y], axis=2).reshape(-1, 2) + 0.5
