@@ -42,10 +42,12 @@ _BULGE_MM = 3.0
 _FAR = 1e9
 
 compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+# Without reference counts of arrays, which took more than half of a picture's time; must make none.
+inner = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", _nrt=False)
 inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 
 
-@compiled
+@inner
 def _rasterise(x, y, z, triangles, depth, owner, first, second):  # type: ignore[no-untyped-def]
     """Keep the nearest triangle of every sample, with two barycentric coordinates."""
     height, width = depth.shape
@@ -79,7 +81,7 @@ def _rasterise(x, y, z, triangles, depth, owner, first, second):  # type: ignore
                 d += z_x
 
 
-@compiled
+@inner
 def _depth_map(x, y, z, triangles, depth):  # type: ignore[no-untyped-def]
     """Keep the nearest depth of every texel."""
     height, width = depth.shape
@@ -141,7 +143,7 @@ def _light_map(mesh, origin, direction, bases, index, side_px, out):  # type: ig
     _depth_map(x, y, z, mesh.triangles, out)
 
 
-@compiled
+@inner
 def _seen(maps, k, a, b, d):  # type: ignore[no-untyped-def]
     """Share of four texels round a place of map k that depth d is not behind."""
     side = maps.shape[1]
@@ -161,7 +163,7 @@ def _seen(maps, k, a, b, d):  # type: ignore[no-untyped-def]
     return share
 
 
-@compiled
+@inner
 def _lit(maps, bases, k, px, py, pz, bias):  # type: ignore[no-untyped-def]
     """Share of light k that reaches a point, between four texels (percentage-closer filtering)."""
     side = np.int64(maps.shape[1])
@@ -209,7 +211,7 @@ def _texel(texture, u, v, out):  # type: ignore[no-untyped-def]
         ) * (1 / 255.0)
 
 
-@compiled
+@inner
 def _distance(px, py, pz, line):  # type: ignore[no-untyped-def]
     """Distance of a point from a polyline [n, 3]."""
     best = _FAR
@@ -224,12 +226,11 @@ def _distance(px, py, pz, line):  # type: ignore[no-untyped-def]
     return np.sqrt(best)
 
 
-@compiled
-def _through_lens(camera, glasses):  # type: ignore[no-untyped-def]
-    """Samples whose rays pass a lens that bends light, bool [H, W]."""
-    through = np.zeros((camera.height, camera.width), np.bool_)
+@inner
+def _through_lens(camera, glasses, through):  # type: ignore[no-untyped-def]
+    """Mark samples whose rays pass a lens that bends light, bool [H, W]."""
     if glasses.power == 0:
-        return through
+        return
     ax, centre = glasses.axes, glasses.centre
     offset = centre[0] * ax[2, 0] + centre[1] * ax[2, 1] + centre[2] * ax[2, 2]
     for row in range(camera.height):
@@ -242,10 +243,9 @@ def _through_lens(camera, glasses):  # type: ignore[no-untyped-def]
             v = abs(px * ax[1, 0] + py * ax[1, 1] + pz * ax[1, 2]) / glasses.half_size[1]
             if u < 1 and v < 1:
                 through[row, column] = u**glasses.exponent + v**glasses.exponent < 1
-    return through
 
 
-@compiled
+@inner
 def _ray(camera, glasses, through, row, column):  # type: ignore[no-untyped-def]
     """Unit direction and origin of a sample's ray, behind the lens where it passes `through` it."""
     dx = (column + 0.5 - camera.cx) / camera.focal
@@ -266,7 +266,7 @@ def _ray(camera, glasses, through, row, column):  # type: ignore[no-untyped-def]
     return dx * norm, dy * norm, dz * norm, px, py, pz
 
 
-@compiled
+@inner
 def _project(camera, glasses, lens, points, x, y):  # type: ignore[no-untyped-def]
     """Compute the samples' coordinates of points [n, 3], or of what the lens shows of them."""
     ax, o = glasses.axes, glasses.optical_centre
@@ -281,7 +281,7 @@ def _project(camera, glasses, lens, points, x, y):  # type: ignore[no-untyped-de
         y[i] = camera.cy + camera.focal * py / pz
 
 
-@compiled
+@inner
 def _hit_conjunctiva(dx, dy, dz, ox, oy, oz, eye, hit):  # type: ignore[no-untyped-def]
     """Follow a ray to the conjunctiva's capsule beyond the eyeball: its distance, or −1."""
     cx, cy, cz = eye.centre[0] - ox, eye.centre[1] - oy, eye.centre[2] - oz
@@ -453,7 +453,7 @@ def _vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     return n
 
 
-@compiled
+@inner
 def _surroundings(  # type: ignore[no-untyped-def]
     dx, dy, dz, ox, oy, oz, eye, mesh, lights, maps, bases, hit, out
 ):
@@ -486,10 +486,9 @@ def _surroundings(  # type: ignore[no-untyped-def]
     out[5] = _distance(hit[0], hit[1], hit[2], mesh.lower)
 
 
-@compiled
-def _vertex_ambient(mesh, normals, lights, maps, bases):  # type: ignore[no-untyped-def]
-    """Ambient light at the skin's vertices [V, 3], with what the skin itself hides."""
-    light = np.zeros(mesh.vertices.shape, np.float32)
+@inner
+def _vertex_ambient(mesh, normals, lights, maps, bases, light):  # type: ignore[no-untyped-def]
+    """Add ambient light at the skin's vertices [V, 3], with what the skin itself hides."""
     for i in range(mesh.vertices.shape[0]):
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
         px = mesh.vertices[i, 0] - lights.origin[0] + 0.6 * nx
@@ -508,7 +507,6 @@ def _vertex_ambient(mesh, normals, lights, maps, bases):  # type: ignore[no-unty
             share = (share + 0.5 * _lit(maps, bases, k, px, py, pz, 1.6)) * cosine
             for c in range(3):
                 light[i, c] += lights.ambient_colour[k, c] * share
-    return light
 
 
 @inlined
@@ -746,8 +744,8 @@ def _draw_strip(  # type: ignore[no-untyped-def]
                 picture[row, column, ch] += (hair - picture[row, column, ch]) * opacity
 
 
-@compiled
-def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # type: ignore[no-untyped-def]
+@inner
+def _draw_glasses(camera, glasses, lights, level, seen, depth, shown, picture):  # type: ignore[no-untyped-def]
     """Draw the lens' reflections, its rim, bridge and temple over the picture."""
     ax = glasses.axes
     cx, cy, cz = glasses.centre[0], glasses.centre[1], glasses.centre[2]
@@ -763,7 +761,6 @@ def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # typ
     ex, ey, ez = glasses.temple[0], glasses.temple[1], glasses.temple[2]
     tx0, ty0 = camera.cx + camera.focal * ex / ez - ax0, camera.cy + camera.focal * ey / ez - ay0
     span = tx0 * tx0 + ty0 * ty0 + 1e-6
-    seen = np.empty(3)
     half = max(glasses.rim, 0.3) / 2
     bar = max(glasses.rim, 0.8) / 2
     for row in range(camera.height):
@@ -829,7 +826,7 @@ def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # typ
                     shown[row, column] = SKIN
 
 
-@compiled
+@inner
 def _skin_level(picture, shown, depth):  # type: ignore[no-untyped-def]
     """Mean luminance of the skin, without its brightest and darkest."""
     total, count = 0.0, 0
@@ -890,61 +887,36 @@ def _eye_bounds(camera, glasses, lens, eye, mesh):  # type: ignore[no-untyped-de
     return first, max(last, first), above, max(below, above)
 
 
-@compiled
-def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: ignore[no-untyped-def]
-    """Render one picture.
-
-    Returns the image, uint8 [H, W, 3]; what each sample shows, uint8; and how many samples the iris
-    covers, with and without what the lids hide (lashes and glasses hide nothing).
-    """
-    normals = _vertex_normals(mesh.vertices, mesh.triangles)
-    n = mesh.vertices.shape[0]
-    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    z[:] = mesh.vertices[:, 2]
-    size = (camera.height, camera.width)
-    depth, owner = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
-    first, second = np.empty(size, np.float32), np.empty(size, np.float32)
-    _project(camera, glasses, False, mesh.vertices, x, y)
-    _rasterise(x, y, z, mesh.triangles, depth, owner, first, second)
-    bends, through = glasses.power != 0, _through_lens(camera, glasses)
-    if bends:
-        # What the lens shows, over what is beside it.
-        near, number = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
-        a, b = np.empty(size, np.float32), np.empty(size, np.float32)
-        _project(camera, glasses, True, mesh.vertices, x, y)
-        _rasterise(x, y, z, mesh.triangles, near, number, a, b)
-        depth, owner = np.where(through, near, depth), np.where(through, number, owner)
-        first, second = np.where(through, a, first), np.where(through, b, second)
-
-    num_lights, num_ambient = lights.direction.shape[0], lights.ambient_direction.shape[0]
-    maps = np.empty((num_lights, _SHADOW_PX, _SHADOW_PX), np.float32)
-    bases = np.empty((num_lights, 3, 3))
-    for k in range(num_lights):
-        _light_map(mesh, lights.origin, lights.direction[k], bases, k, _SHADOW_PX, maps[k])
-    ambient_maps = np.empty((num_ambient, _AMBIENT_PX, _AMBIENT_PX), np.float32)
-    ambient_bases = np.empty((num_ambient, 3, 3))
-    for k in range(num_ambient):
-        direction = lights.ambient_direction[k]
-        _light_map(mesh, lights.origin, direction, ambient_bases, k, _AMBIENT_PX, ambient_maps[k])
-    ambient = _vertex_ambient(mesh, normals, lights, ambient_maps, ambient_bases)
-
-    left, right, top, bottom = _eye_bounds(camera, glasses, False, eye, mesh)
-    if bends:
-        bounds = _eye_bounds(camera, glasses, True, eye, mesh)
-        left, right = min(left, bounds[0]), max(right, bounds[1])
-        top, bottom = min(top, bounds[2]), max(bottom, bounds[3])
-    # Filled where the eye is in sight.
-    grid = np.full(
-        ((bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2, _NUM_COARSE), -1, np.float32
-    )
-    aside = np.empty(7)
-
-    picture = np.zeros((camera.height, camera.width, 3), np.float32)
-    shown = np.full(size, 255, np.uint8)
-    hit, spot, near = np.empty(7), np.empty(2), np.empty(_NUM_COARSE)
-    colour, other, out = np.empty(3), np.empty(3), np.empty(3)
-    shares = np.empty((camera.width // 2 + 1, num_lights))
-    kinds = np.zeros(camera.width // 2 + 1, np.bool_)
+@inner
+def _shade_samples(  # type: ignore[no-untyped-def]
+    camera,
+    glasses,
+    through,
+    mesh,
+    normals,
+    ambient,
+    skin,
+    eye,
+    lights,
+    maps,
+    bases,
+    ambient_maps,
+    ambient_bases,
+    owner,
+    first,
+    second,
+    depth,
+    bounds,
+    grid,
+    scratch,
+    shares,
+    kinds,
+    picture,
+    shown,
+):
+    """Shade every sample; returns how many the iris covers, with and without those lids hide."""
+    left, right, top, bottom = bounds
+    hit, aside, spot, near, colour, other, out = scratch
     whole_iris, visible_iris = 0, 0
     for row in range(camera.height):
         for column in range(camera.width):
@@ -964,7 +936,7 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
             cell = column // 2
             if (row % 2 == 0 and column % 2 == 0) or kinds[cell] != skin_first:
                 kinds[cell] = skin_first
-                for k in range(num_lights):
+                for k in range(lights.direction.shape[0]):
                     shares[cell, k] = -1
             if skin_first:
                 _shade_skin(owner[row, column], first[row, column], second[row, column],
@@ -997,7 +969,69 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                 continue
             for c in range(3):
                 picture[row, column, c] = out[c]
+    return whole_iris, visible_iris
 
+
+@compiled
+def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: ignore[no-untyped-def]
+    """Render one picture.
+
+    Returns the image, uint8 [H, W, 3]; what each sample shows, uint8; and how many samples the iris
+    covers, with and without what the lids hide (lashes and glasses hide nothing).
+    """
+    normals = _vertex_normals(mesh.vertices, mesh.triangles)
+    n = mesh.vertices.shape[0]
+    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    z[:] = mesh.vertices[:, 2]
+    size = (camera.height, camera.width)
+    depth, owner = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
+    first, second = np.empty(size, np.float32), np.empty(size, np.float32)
+    _project(camera, glasses, False, mesh.vertices, x, y)
+    _rasterise(x, y, z, mesh.triangles, depth, owner, first, second)
+    bends, through = glasses.power != 0, np.zeros(size, np.bool_)
+    _through_lens(camera, glasses, through)
+    if bends:
+        # What the lens shows, over what is beside it.
+        near, number = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
+        a, b = np.empty(size, np.float32), np.empty(size, np.float32)
+        _project(camera, glasses, True, mesh.vertices, x, y)
+        _rasterise(x, y, z, mesh.triangles, near, number, a, b)
+        depth, owner = np.where(through, near, depth), np.where(through, number, owner)
+        first, second = np.where(through, a, first), np.where(through, b, second)
+
+    num_lights, num_ambient = lights.direction.shape[0], lights.ambient_direction.shape[0]
+    maps = np.empty((num_lights, _SHADOW_PX, _SHADOW_PX), np.float32)
+    bases = np.empty((num_lights, 3, 3))
+    for k in range(num_lights):
+        _light_map(mesh, lights.origin, lights.direction[k], bases, k, _SHADOW_PX, maps[k])
+    ambient_maps = np.empty((num_ambient, _AMBIENT_PX, _AMBIENT_PX), np.float32)
+    ambient_bases = np.empty((num_ambient, 3, 3))
+    for k in range(num_ambient):
+        direction = lights.ambient_direction[k]
+        _light_map(mesh, lights.origin, direction, ambient_bases, k, _AMBIENT_PX, ambient_maps[k])
+    ambient = np.zeros(mesh.vertices.shape, np.float32)
+    _vertex_ambient(mesh, normals, lights, ambient_maps, ambient_bases, ambient)
+
+    left, right, top, bottom = _eye_bounds(camera, glasses, False, eye, mesh)
+    if bends:
+        bounds = _eye_bounds(camera, glasses, True, eye, mesh)
+        left, right = min(left, bounds[0]), max(right, bounds[1])
+        top, bottom = min(top, bounds[2]), max(bottom, bounds[3])
+    # Filled where the eye is in sight.
+    grid = np.full(
+        ((bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2, _NUM_COARSE), -1, np.float32
+    )
+    picture = np.zeros((camera.height, camera.width, 3), np.float32)
+    shown = np.full(size, 255, np.uint8)
+    scratch = (np.empty(7), np.empty(7), np.empty(2), np.empty(_NUM_COARSE), np.empty(3),
+               np.empty(3), np.empty(3))  # fmt: skip
+    shares = np.empty((camera.width // 2 + 1, num_lights))
+    kinds = np.zeros(camera.width // 2 + 1, np.bool_)
+    whole_iris, visible_iris = _shade_samples(
+        camera, glasses, through, mesh, normals, ambient, skin, eye, lights, maps, bases,
+        ambient_maps, ambient_bases, owner, first, second, depth, (left, right, top, bottom), grid,
+        scratch, shares, kinds, picture, shown,
+    )  # fmt: skip
     level = _skin_level(picture, shown, depth)
     for strip in (2, 3, 0, 1):
         for lens in (False, True):
@@ -1013,5 +1047,5 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                     sky = lights.ground[c] * (1 - upness) + lights.sky[c] * upness
                     picture[row, column, c] = sky * level * exposure.background
     if glasses.worn:
-        _draw_glasses(camera, glasses, lights, level, depth, shown, picture)
+        _draw_glasses(camera, glasses, lights, level, np.empty(3), depth, shown, picture)
     return _expose(picture, exposure, level), shown, whole_iris, visible_iris
