@@ -42,8 +42,11 @@ _BULGE_MM = 3.0
 _FAR = 1e9
 
 compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-# Without reference counts of arrays, which took more than half of a picture's time; must make none.
-inner = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", _nrt=False)
+# Without reference counts of arrays, which took more than half of a picture's time: makes none. An
+# option that numba's stubs leave out.
+inner = njit(  # type: ignore[call-overload]
+    cache=True, nogil=True, fastmath=True, error_model="numpy", _nrt=False
+)
 inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 
 
