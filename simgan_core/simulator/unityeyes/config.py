@@ -77,6 +77,8 @@ class UnityEyesConfig(Config):
     """Largest darkening of skins towards darker complexions; 0 leaves them as scanned."""
     glasses_share: float = Field(default=0.2, ge=0, le=1)
     """Share of people who wear glasses."""
+    lens_power_dpt: Range = (-6.0, 3.0)
+    """Power of their lenses, dioptres; minus lenses make eyes smaller. 0 0: panes of glass."""
     makeup_share: float = Field(default=0.15, ge=0, le=1)
     """Share of people with eyeliner or eyeshadow."""
     lash_length: Range = (0.6, 1.1)
@@ -88,7 +90,7 @@ class UnityEyesConfig(Config):
             "distance_mm": (60, 1e5), "lid_width": (0.8, 1.6), "iris_size": (0.7, 1.2),
             "pupil_size": (0, 1.2), "refractive_index": (1, 1.5), "num_lights": (1, 4),
             "light_over_ambient": (0, 20), "brightness": (0.02, 0.95), "lash_length": (0, 2),
-            "closing_deg": (-15, 20), "outer_corner_mm": (0, 10),
+            "lens_power_dpt": (-10, 6), "closing_deg": (-15, 20), "outer_corner_mm": (0, 10),
         }  # fmt: skip
         for name, (least, most) in limits.items():
             low, high = getattr(self, name)

@@ -128,6 +128,9 @@ class Glasses(NamedTuple):
     transmission: float
     temple: Floats
     """End of the temple behind the ear [3]."""
+    optical_centre: Floats
+    power: float
+    """In 1/mm; 0 bends nothing."""
 
 
 class Exposure(NamedTuple):

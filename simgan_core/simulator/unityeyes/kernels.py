@@ -23,6 +23,7 @@ from simgan_core.simulator.unityeyes.eyeball import (
     TEXTURE_PER_MM,
     TEXTURE_PUPIL_MM,
 )
+from simgan_core.simulator.unityeyes.spectacles import LEAST_STRETCH
 
 SKIN, SCLERA, IRIS, PUPIL = 0, 1, 2, 3
 """Class of a sample; 255 is background."""
@@ -41,10 +42,15 @@ _BULGE_MM = 3.0
 _FAR = 1e9
 
 compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+# Without reference counts of arrays, which took more than half of a picture's time: makes none. An
+# option that numba's stubs leave out.
+inner = njit(  # type: ignore[call-overload]
+    cache=True, nogil=True, fastmath=True, error_model="numpy", _nrt=False
+)
 inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 
 
-@compiled
+@inner
 def _rasterise(x, y, z, triangles, depth, owner, first, second):  # type: ignore[no-untyped-def]
     """Keep the nearest triangle of every sample, with two barycentric coordinates."""
     height, width = depth.shape
@@ -78,7 +84,7 @@ def _rasterise(x, y, z, triangles, depth, owner, first, second):  # type: ignore
                 d += z_x
 
 
-@compiled
+@inner
 def _depth_map(x, y, z, triangles, depth):  # type: ignore[no-untyped-def]
     """Keep the nearest depth of every texel."""
     height, width = depth.shape
@@ -140,7 +146,7 @@ def _light_map(mesh, origin, direction, bases, index, side_px, out):  # type: ig
     _depth_map(x, y, z, mesh.triangles, out)
 
 
-@compiled
+@inner
 def _seen(maps, k, a, b, d):  # type: ignore[no-untyped-def]
     """Share of four texels round a place of map k that depth d is not behind."""
     side = maps.shape[1]
@@ -160,7 +166,7 @@ def _seen(maps, k, a, b, d):  # type: ignore[no-untyped-def]
     return share
 
 
-@compiled
+@inner
 def _lit(maps, bases, k, px, py, pz, bias):  # type: ignore[no-untyped-def]
     """Share of light k that reaches a point, between four texels (percentage-closer filtering)."""
     side = np.int64(maps.shape[1])
@@ -208,7 +214,7 @@ def _texel(texture, u, v, out):  # type: ignore[no-untyped-def]
         ) * (1 / 255.0)
 
 
-@compiled
+@inner
 def _distance(px, py, pz, line):  # type: ignore[no-untyped-def]
     """Distance of a point from a polyline [n, 3]."""
     best = _FAR
@@ -223,10 +229,65 @@ def _distance(px, py, pz, line):  # type: ignore[no-untyped-def]
     return np.sqrt(best)
 
 
-@compiled
-def _hit_conjunctiva(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
+@inner
+def _through_lens(camera, glasses, through):  # type: ignore[no-untyped-def]
+    """Mark samples whose rays pass a lens that bends light, bool [H, W]."""
+    if glasses.power == 0:
+        return
+    ax, centre = glasses.axes, glasses.centre
+    offset = centre[0] * ax[2, 0] + centre[1] * ax[2, 1] + centre[2] * ax[2, 2]
+    for row in range(camera.height):
+        for column in range(camera.width):
+            dx = (column + 0.5 - camera.cx) / camera.focal
+            dy = (row + 0.5 - camera.cy) / camera.focal
+            t = offset / (dx * ax[2, 0] + dy * ax[2, 1] + ax[2, 2])
+            px, py, pz = dx * t - centre[0], dy * t - centre[1], t - centre[2]
+            u = abs(px * ax[0, 0] + py * ax[0, 1] + pz * ax[0, 2]) / glasses.half_size[0]
+            v = abs(px * ax[1, 0] + py * ax[1, 1] + pz * ax[1, 2]) / glasses.half_size[1]
+            if u < 1 and v < 1:
+                through[row, column] = u**glasses.exponent + v**glasses.exponent < 1
+
+
+@inner
+def _ray(camera, glasses, through, row, column):  # type: ignore[no-untyped-def]
+    """Unit direction and origin of a sample's ray, behind the lens where it passes `through` it."""
+    dx = (column + 0.5 - camera.cx) / camera.focal
+    dy = (row + 0.5 - camera.cy) / camera.focal
+    dz = 1 / np.sqrt(dx * dx + dy * dy + 1)
+    dx *= dz
+    dy *= dz
+    if not through:
+        return dx, dy, dz, 0.0, 0.0, 0.0
+    ax, o = glasses.axes, glasses.optical_centre
+    facing = dx * ax[2, 0] + dy * ax[2, 1] + dz * ax[2, 2]
+    t = (o[0] * ax[2, 0] + o[1] * ax[2, 1] + o[2] * ax[2, 2]) / facing
+    px, py, pz = dx * t, dy * t, dz * t
+    dx = dx / facing - glasses.power * (px - o[0])
+    dy = dy / facing - glasses.power * (py - o[1])
+    dz = dz / facing - glasses.power * (pz - o[2])
+    norm = 1 / np.sqrt(dx * dx + dy * dy + dz * dz)
+    return dx * norm, dy * norm, dz * norm, px, py, pz
+
+
+@inner
+def _project(camera, glasses, lens, points, x, y):  # type: ignore[no-untyped-def]
+    """Compute the samples' coordinates of points [n, 3], or of what the lens shows of them."""
+    ax, o = glasses.axes, glasses.optical_centre
+    for i in range(points.shape[0]):
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+        if lens:
+            px, py, pz = px - o[0], py - o[1], pz - o[2]
+            behind = max(px * ax[2, 0] + py * ax[2, 1] + pz * ax[2, 2], 0.0)
+            stretch = 1 / max(1 - glasses.power * behind, LEAST_STRETCH)
+            px, py, pz = o[0] + px * stretch, o[1] + py * stretch, o[2] + pz * stretch
+        x[i] = camera.cx + camera.focal * px / pz
+        y[i] = camera.cy + camera.focal * py / pz
+
+
+@inner
+def _hit_conjunctiva(dx, dy, dz, ox, oy, oz, eye, hit):  # type: ignore[no-untyped-def]
     """Follow a ray to the conjunctiva's capsule beyond the eyeball: its distance, or −1."""
-    cx, cy, cz = eye.centre[0], eye.centre[1], eye.centre[2]
+    cx, cy, cz = eye.centre[0] - ox, eye.centre[1] - oy, eye.centre[2] - oz
     tx, ty, tz = eye.temple[0], eye.temple[1], eye.temple[2]
     # The cylinder, of what is across its axis.
     ray, middle = dx * tx + dy * ty + dz * tz, cx * tx + cy * ty + cz * tz
@@ -248,22 +309,22 @@ def _hit_conjunctiva(dx, dy, dz, eye, hit):  # type: ignore[no-untyped-def]
         t = b - np.sqrt(root)
     if along <= 0:
         return -1.0
-    hit[0], hit[1], hit[2] = dx * t, dy * t, dz * t
-    hit[3] = (hit[0] - cx - tx * along) / SCLERA_RADIUS_MM
-    hit[4] = (hit[1] - cy - ty * along) / SCLERA_RADIUS_MM
-    hit[5] = (hit[2] - cz - tz * along) / SCLERA_RADIUS_MM
+    hit[0], hit[1], hit[2] = dx * t + ox, dy * t + oy, dz * t + oz
+    hit[3] = (dx * t - cx - tx * along) / SCLERA_RADIUS_MM
+    hit[4] = (dy * t - cy - ty * along) / SCLERA_RADIUS_MM
+    hit[5] = (dz * t - cz - tz * along) / SCLERA_RADIUS_MM
     hit[6] = -1.0
     return t
 
 
 @inlined
-def _hit_eye(dx, dy, dz, eye, limit, hit):  # type: ignore[no-untyped-def]
-    """Follow a ray from the camera to the eyeball or the conjunctiva: its distance, or −1.
+def _hit_eye(dx, dy, dz, ox, oy, oz, eye, limit, hit):  # type: ignore[no-untyped-def]
+    """Follow a ray from its origin to the eyeball or the conjunctiva: its distance, or −1.
 
     What lies farther than limit is left out, but for the iris, which is counted where lids hide it.
     hit: the point (3), the normal (3), and 1 where it is on the cornea, −1 on the conjunctiva.
     """
-    cx, cy, cz = eye.centre[0], eye.centre[1], eye.centre[2]
+    cx, cy, cz = eye.centre[0] - ox, eye.centre[1] - oy, eye.centre[2] - oz
     gx, gy, gz = eye.axes[2, 0], eye.axes[2, 1], eye.axes[2, 2]
     on_sclera, on_cornea = _FAR, _FAR
     along = dx * cx + dy * cy + dz * cz
@@ -286,7 +347,7 @@ def _hit_eye(dx, dy, dz, eye, limit, hit):  # type: ignore[no-untyped-def]
         px, py, pz = dx * nearest - cx, dy * nearest - cy, dz * nearest - cz
         to_temple = px * eye.temple[0] + py * eye.temple[1] + pz * eye.temple[2]
         if eye.conjunctiva > 0 and to_temple > 0:
-            return _hit_conjunctiva(dx, dy, dz, eye, hit)
+            return _hit_conjunctiva(dx, dy, dz, ox, oy, oz, eye, hit)
         return -1.0
     px, py, pz = dx * t, dy * t, dz * t
     qx, qy, qz = px - cx, py - cy, pz - cz
@@ -296,7 +357,7 @@ def _hit_eye(dx, dy, dz, eye, limit, hit):  # type: ignore[no-untyped-def]
     # The conjunctiva lies over the eyeball's side, but hides no iris that looks there.
     to_temple = qx * eye.temple[0] + qy * eye.temple[1] + qz * eye.temple[2]
     if eye.conjunctiva > 0 and to_temple > 0 and outside:
-        over = _hit_conjunctiva(dx, dy, dz, eye, hit)
+        over = _hit_conjunctiva(dx, dy, dz, ox, oy, oz, eye, hit)
         if over > 0:
             return over
     if t > limit and outside:
@@ -308,7 +369,7 @@ def _hit_eye(dx, dy, dz, eye, limit, hit):  # type: ignore[no-untyped-def]
     ny = qy / SCLERA_RADIUS_MM * (1 - k) + (py - ey) / CORNEA_RADIUS_MM * k
     nz = qz / SCLERA_RADIUS_MM * (1 - k) + (pz - ez) / CORNEA_RADIUS_MM * k
     norm = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
-    hit[0], hit[1], hit[2] = px, py, pz
+    hit[0], hit[1], hit[2] = px + ox, py + oy, pz + oz
     hit[3], hit[4], hit[5] = nx * norm, ny * norm, nz * norm
     hit[6] = 1.0 if on_cornea <= on_sclera else 0.0
     return t
@@ -395,14 +456,13 @@ def _vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     return n
 
 
-@compiled
-def _surroundings(camera, eye, mesh, lights, maps, bases, row, column, hit, out):  # type: ignore[no-untyped-def]
-    """Compute the ambient light on the eyeball and the distances to its lids at one sample."""
-    dx = (column + 0.5 - camera.cx) / camera.focal
-    dy = (row + 0.5 - camera.cy) / camera.focal
-    dz = 1 / np.sqrt(dx * dx + dy * dy + 1)
+@inner
+def _surroundings(  # type: ignore[no-untyped-def]
+    dx, dy, dz, ox, oy, oz, eye, mesh, lights, maps, bases, hit, out
+):
+    """Compute the ambient light on the eyeball and the distances to its lids along a ray."""
     out[:] = 0
-    if _hit_eye(dx * dz, dy * dz, dz, eye, _FAR, hit) < 0:
+    if _hit_eye(dx, dy, dz, ox, oy, oz, eye, _FAR, hit) < 0:
         return
     px, py, pz = (
         hit[0] - lights.origin[0],
@@ -429,10 +489,9 @@ def _surroundings(camera, eye, mesh, lights, maps, bases, row, column, hit, out)
     out[5] = _distance(hit[0], hit[1], hit[2], mesh.lower)
 
 
-@compiled
-def _vertex_ambient(mesh, normals, lights, maps, bases):  # type: ignore[no-untyped-def]
-    """Ambient light at the skin's vertices [V, 3], with what the skin itself hides."""
-    light = np.zeros(mesh.vertices.shape, np.float32)
+@inner
+def _vertex_ambient(mesh, normals, lights, maps, bases, light):  # type: ignore[no-untyped-def]
+    """Add ambient light at the skin's vertices [V, 3], with what the skin itself hides."""
     for i in range(mesh.vertices.shape[0]):
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
         px = mesh.vertices[i, 0] - lights.origin[0] + 0.6 * nx
@@ -451,7 +510,6 @@ def _vertex_ambient(mesh, normals, lights, maps, bases):  # type: ignore[no-unty
             share = (share + 0.5 * _lit(maps, bases, k, px, py, pz, 1.6)) * cosine
             for c in range(3):
                 light[i, c] += lights.ambient_colour[k, c] * share
-    return light
 
 
 @inlined
@@ -643,13 +701,14 @@ def _shade_eye(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _draw_strip(camera, points, texture, lashes, density, tone, depth, shown, picture):  # type: ignore[no-untyped-def]
-    """Blend a strip of lashes over the picture by its texture's opacity."""
+def _draw_strip(  # type: ignore[no-untyped-def]
+    camera, glasses, lens, through, points, texture, lashes, density, tone, depth, shown, picture
+):
+    """Blend a strip of lashes, seen through the lens or beside it, over the picture."""
     n = points.shape[0]
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    _project(camera, glasses, lens, points, x, y)
     for i in range(n):
-        x[i] = camera.cx + camera.focal * points[i, 0] / points[i, 2]
-        y[i] = camera.cy + camera.focal * points[i, 1] / points[i, 2]
         z[i] = points[i, 2]
     left, right = max(int(x.min()) - 1, 0), min(int(x.max()) + 2, camera.width)
     top, bottom = max(int(y.min()) - 1, 0), min(int(y.max()) + 2, camera.height)
@@ -681,15 +740,15 @@ def _draw_strip(camera, points, texture, lashes, density, tone, depth, shown, pi
             opacity = (texture[ty, tx] * (1 - u) + texture[ty, tx + 1] * u) * (1 - v)
             opacity += (texture[ty + 1, tx] * (1 - u) + texture[ty + 1, tx + 1] * u) * v
             opacity = min(opacity * density / 255.0, 0.97)
-            if shown[row, column] == 255:
+            if shown[row, column] == 255 or through[row, column] != lens:
                 continue
             for ch in range(3):
                 hair = tone * (1.1, 1.0, 0.9)[ch]
                 picture[row, column, ch] += (hair - picture[row, column, ch]) * opacity
 
 
-@compiled
-def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # type: ignore[no-untyped-def]
+@inner
+def _draw_glasses(camera, glasses, lights, level, seen, depth, shown, picture):  # type: ignore[no-untyped-def]
     """Draw the lens' reflections, its rim, bridge and temple over the picture."""
     ax = glasses.axes
     cx, cy, cz = glasses.centre[0], glasses.centre[1], glasses.centre[2]
@@ -705,7 +764,6 @@ def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # typ
     ex, ey, ez = glasses.temple[0], glasses.temple[1], glasses.temple[2]
     tx0, ty0 = camera.cx + camera.focal * ex / ez - ax0, camera.cy + camera.focal * ey / ez - ay0
     span = tx0 * tx0 + ty0 * ty0 + 1e-6
-    seen = np.empty(3)
     half = max(glasses.rim, 0.3) / 2
     bar = max(glasses.rim, 0.8) / 2
     for row in range(camera.height):
@@ -771,7 +829,7 @@ def _draw_glasses(camera, glasses, lights, level, depth, shown, picture):  # typ
                     shown[row, column] = SKIN
 
 
-@compiled
+@inner
 def _skin_level(picture, shown, depth):  # type: ignore[no-untyped-def]
     """Mean luminance of the skin, without its brightest and darkest."""
     total, count = 0.0, 0
@@ -809,84 +867,68 @@ def _expose(picture, exposure, level):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _eye_bounds(camera, eye, mesh):  # type: ignore[no-untyped-def]
+def _eye_bounds(camera, glasses, lens, eye, mesh):  # type: ignore[no-untyped-def]
     """Return the columns and rows in which the eye can be in sight, or its iris behind lids."""
-    # The cornea's sphere, its nearest point taken, with the limbus, which reaches beyond it.
-    cx = eye.centre[0] + CORNEA_CENTRE_MM * eye.axes[2, 0]
-    cy = eye.centre[1] + CORNEA_CENTRE_MM * eye.axes[2, 1]
-    cz = eye.centre[2] + CORNEA_CENTRE_MM * eye.axes[2, 2]
-    reach = camera.focal * (CORNEA_RADIUS_MM + 0.3) / (cz - CORNEA_RADIUS_MM)
-    mx, my = camera.cx + camera.focal * cx / cz, camera.cy + camera.focal * cy / cz
-    left, right, top, bottom = mx - reach, mx + reach, my - reach, my + reach
+    # The cornea's sphere by the corners of a cube, with the limbus, which reaches beyond it.
+    n, m = 8 + mesh.upper.shape[0], mesh.lower.shape[0]
+    points = np.empty((n + m, 3))
+    for i in range(8):
+        for c in range(3):
+            side = 1 if (i >> c) & 1 else -1
+            points[i, c] = eye.centre[c] + CORNEA_CENTRE_MM * eye.axes[2, c]
+            points[i, c] += side * (CORNEA_RADIUS_MM + 0.3)
+    points[8:n] = mesh.upper
+    points[n:] = mesh.lower
+    x, y = np.empty(n + m), np.empty(n + m)
+    _project(camera, glasses, lens, points, x, y)
     # The opening, with what bulges out of it.
     margin = camera.focal * _BULGE_MM / (eye.centre[2] - SCLERA_RADIUS_MM)
-    for line in (mesh.upper, mesh.lower):
-        for i in range(line.shape[0]):
-            x = camera.cx + camera.focal * line[i, 0] / line[i, 2]
-            y = camera.cy + camera.focal * line[i, 1] / line[i, 2]
-            left, right = min(left, x - margin), max(right, x + margin)
-            top, bottom = min(top, y - margin), max(bottom, y + margin)
+    left, right = min(x[:8].min(), x[8:].min() - margin), max(x[:8].max(), x[8:].max() + margin)
+    top, bottom = min(y[:8].min(), y[8:].min() - margin), max(y[:8].max(), y[8:].max() + margin)
     first, above = max(int(left), 0), max(int(top), 0)
     last, below = min(int(right) + 1, camera.width), min(int(bottom) + 1, camera.height)
     return first, max(last, first), above, max(below, above)
 
 
-@compiled
-def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: ignore[no-untyped-def]
-    """Render one picture.
-
-    Returns the image, uint8 [H, W, 3]; what each sample shows, uint8; and how many samples the iris
-    covers, with and without what the lids hide (lashes and glasses hide nothing).
-    """
-    normals = _vertex_normals(mesh.vertices, mesh.triangles)
-    n = mesh.vertices.shape[0]
-    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    for i in range(n):
-        x[i] = camera.cx + camera.focal * mesh.vertices[i, 0] / mesh.vertices[i, 2]
-        y[i] = camera.cy + camera.focal * mesh.vertices[i, 1] / mesh.vertices[i, 2]
-        z[i] = mesh.vertices[i, 2]
-    size = (camera.height, camera.width)
-    depth, owner = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
-    first, second = np.empty(size, np.float32), np.empty(size, np.float32)
-    _rasterise(x, y, z, mesh.triangles, depth, owner, first, second)
-
-    num_lights, num_ambient = lights.direction.shape[0], lights.ambient_direction.shape[0]
-    maps = np.empty((num_lights, _SHADOW_PX, _SHADOW_PX), np.float32)
-    bases = np.empty((num_lights, 3, 3))
-    for k in range(num_lights):
-        _light_map(mesh, lights.origin, lights.direction[k], bases, k, _SHADOW_PX, maps[k])
-    ambient_maps = np.empty((num_ambient, _AMBIENT_PX, _AMBIENT_PX), np.float32)
-    ambient_bases = np.empty((num_ambient, 3, 3))
-    for k in range(num_ambient):
-        direction = lights.ambient_direction[k]
-        _light_map(mesh, lights.origin, direction, ambient_bases, k, _AMBIENT_PX, ambient_maps[k])
-    ambient = _vertex_ambient(mesh, normals, lights, ambient_maps, ambient_bases)
-
-    left, right, top, bottom = _eye_bounds(camera, eye, mesh)
-    # Filled where the eye is in sight.
-    grid = np.full(
-        ((bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2, _NUM_COARSE), -1, np.float32
-    )
-    aside = np.empty(7)
-
-    picture = np.zeros((camera.height, camera.width, 3), np.float32)
-    shown = np.full(size, 255, np.uint8)
-    hit, spot, near = np.empty(7), np.empty(2), np.empty(_NUM_COARSE)
-    colour, other, out = np.empty(3), np.empty(3), np.empty(3)
-    shares = np.empty((camera.width // 2 + 1, num_lights))
-    kinds = np.zeros(camera.width // 2 + 1, np.bool_)
+@inner
+def _shade_samples(  # type: ignore[no-untyped-def]
+    camera,
+    glasses,
+    through,
+    mesh,
+    normals,
+    ambient,
+    skin,
+    eye,
+    lights,
+    maps,
+    bases,
+    ambient_maps,
+    ambient_bases,
+    owner,
+    first,
+    second,
+    depth,
+    bounds,
+    grid,
+    scratch,
+    shares,
+    kinds,
+    picture,
+    shown,
+):
+    """Shade every sample; returns how many the iris covers, with and without those lids hide."""
+    left, right, top, bottom = bounds
+    hit, aside, spot, near, colour, other, out = scratch
     whole_iris, visible_iris = 0, 0
     for row in range(camera.height):
         for column in range(camera.width):
-            dx = (column + 0.5 - camera.cx) / camera.focal
-            dy = (row + 0.5 - camera.cy) / camera.focal
-            dz = 1 / np.sqrt(dx * dx + dy * dy + 1)
-            dx *= dz
-            dy *= dz
+            dx, dy, dz, ox, oy, oz = _ray(camera, glasses, through[row, column], row, column)
             t = -1.0
             if top <= row < bottom and left <= column < right:
-                t = _hit_eye(dx, dy, dz, eye, depth[row, column] / dz, hit)
-            eye_depth = t * dz if t > 0 else _FAR
+                limit = (depth[row, column] - oz) / dz
+                t = _hit_eye(dx, dy, dz, ox, oy, oz, eye, limit, hit)
+            eye_depth = oz + t * dz if t > 0 else _FAR
             skin_first = owner[row, column] >= 0 and depth[row, column] <= eye_depth
             if t > 0:
                 _on_iris(dx, dy, dz, eye, hit, spot)
@@ -897,7 +939,7 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
             cell = column // 2
             if (row % 2 == 0 and column % 2 == 0) or kinds[cell] != skin_first:
                 kinds[cell] = skin_first
-                for k in range(num_lights):
+                for k in range(lights.direction.shape[0]):
                     shares[cell, k] = -1
             if skin_first:
                 _shade_skin(owner[row, column], first[row, column], second[row, column],
@@ -912,9 +954,12 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                 for cy in range(iy, iy + 2):
                     for cx in range(ix, ix + 2):
                         if grid[cy, cx, 0] < 0:
-                            _surroundings(camera, eye, mesh, lights, ambient_maps, ambient_bases,
-                                          top + cy * _COARSE, left + cx * _COARSE, aside,
-                                          grid[cy, cx])  # fmt: skip
+                            y_there, x_there = top + cy * _COARSE, left + cx * _COARSE
+                            bent = through[min(y_there, camera.height - 1),
+                                           min(x_there, camera.width - 1)]  # fmt: skip
+                            ax, ay, az, px, py, pz = _ray(camera, glasses, bent, y_there, x_there)
+                            _surroundings(ax, ay, az, px, py, pz, eye, mesh, lights, ambient_maps,
+                                          ambient_bases, aside, grid[cy, cx])  # fmt: skip
                 for c in range(_NUM_COARSE):
                     above = grid[iy, ix, c] * (1 - gx) + grid[iy, ix + 1, c] * gx
                     below = grid[iy + 1, ix, c] * (1 - gx) + grid[iy + 1, ix + 1, c] * gx
@@ -927,12 +972,76 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                 continue
             for c in range(3):
                 picture[row, column, c] = out[c]
+    return whole_iris, visible_iris
 
+
+@compiled
+def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: ignore[no-untyped-def]
+    """Render one picture.
+
+    Returns the image, uint8 [H, W, 3]; what each sample shows, uint8; and how many samples the iris
+    covers, with and without what the lids hide (lashes and glasses hide nothing).
+    """
+    normals = _vertex_normals(mesh.vertices, mesh.triangles)
+    n = mesh.vertices.shape[0]
+    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    z[:] = mesh.vertices[:, 2]
+    size = (camera.height, camera.width)
+    depth, owner = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
+    first, second = np.empty(size, np.float32), np.empty(size, np.float32)
+    _project(camera, glasses, False, mesh.vertices, x, y)
+    _rasterise(x, y, z, mesh.triangles, depth, owner, first, second)
+    bends, through = glasses.power != 0, np.zeros(size, np.bool_)
+    _through_lens(camera, glasses, through)
+    if bends:
+        # What the lens shows, over what is beside it.
+        near, number = np.full(size, _FAR, np.float32), np.full(size, -1, np.int32)
+        a, b = np.empty(size, np.float32), np.empty(size, np.float32)
+        _project(camera, glasses, True, mesh.vertices, x, y)
+        _rasterise(x, y, z, mesh.triangles, near, number, a, b)
+        depth, owner = np.where(through, near, depth), np.where(through, number, owner)
+        first, second = np.where(through, a, first), np.where(through, b, second)
+
+    num_lights, num_ambient = lights.direction.shape[0], lights.ambient_direction.shape[0]
+    maps = np.empty((num_lights, _SHADOW_PX, _SHADOW_PX), np.float32)
+    bases = np.empty((num_lights, 3, 3))
+    for k in range(num_lights):
+        _light_map(mesh, lights.origin, lights.direction[k], bases, k, _SHADOW_PX, maps[k])
+    ambient_maps = np.empty((num_ambient, _AMBIENT_PX, _AMBIENT_PX), np.float32)
+    ambient_bases = np.empty((num_ambient, 3, 3))
+    for k in range(num_ambient):
+        direction = lights.ambient_direction[k]
+        _light_map(mesh, lights.origin, direction, ambient_bases, k, _AMBIENT_PX, ambient_maps[k])
+    ambient = np.zeros(mesh.vertices.shape, np.float32)
+    _vertex_ambient(mesh, normals, lights, ambient_maps, ambient_bases, ambient)
+
+    left, right, top, bottom = _eye_bounds(camera, glasses, False, eye, mesh)
+    if bends:
+        bounds = _eye_bounds(camera, glasses, True, eye, mesh)
+        left, right = min(left, bounds[0]), max(right, bounds[1])
+        top, bottom = min(top, bounds[2]), max(bottom, bounds[3])
+    # Filled where the eye is in sight.
+    grid = np.full(
+        ((bottom - top) // _COARSE + 2, (right - left) // _COARSE + 2, _NUM_COARSE), -1, np.float32
+    )
+    picture = np.zeros((camera.height, camera.width, 3), np.float32)
+    shown = np.full(size, 255, np.uint8)
+    scratch = (np.empty(7), np.empty(7), np.empty(2), np.empty(_NUM_COARSE), np.empty(3),
+               np.empty(3), np.empty(3))  # fmt: skip
+    shares = np.empty((camera.width // 2 + 1, num_lights))
+    kinds = np.zeros(camera.width // 2 + 1, np.bool_)
+    whole_iris, visible_iris = _shade_samples(
+        camera, glasses, through, mesh, normals, ambient, skin, eye, lights, maps, bases,
+        ambient_maps, ambient_bases, owner, first, second, depth, (left, right, top, bottom), grid,
+        scratch, shares, kinds, picture, shown,
+    )  # fmt: skip
     level = _skin_level(picture, shown, depth)
     for strip in (2, 3, 0, 1):
-        _draw_strip(camera, lashes.points[strip], lashes.textures[strip], lashes,
-                    lashes.density[strip], lashes.tone * level * 3, depth, shown,
-                    picture)  # fmt: skip
+        for lens in (False, True):
+            if bends or not lens:
+                _draw_strip(camera, glasses, lens, through, lashes.points[strip],
+                            lashes.textures[strip], lashes, lashes.density[strip],
+                            lashes.tone * level * 3, depth, shown, picture)  # fmt: skip
     for row in range(camera.height):
         for column in range(camera.width):
             if shown[row, column] == 255:
@@ -941,5 +1050,5 @@ def draw(camera, mesh, skin, eye, lights, lashes, glasses, exposure):  # type: i
                     sky = lights.ground[c] * (1 - upness) + lights.sky[c] * upness
                     picture[row, column, c] = sky * level * exposure.background
     if glasses.worn:
-        _draw_glasses(camera, glasses, lights, level, depth, shown, picture)
+        _draw_glasses(camera, glasses, lights, level, np.empty(3), depth, shown, picture)
     return _expose(picture, exposure, level), shown, whole_iris, visible_iris

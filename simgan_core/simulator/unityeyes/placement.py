@@ -12,6 +12,7 @@ from simgan_core.simulator.unityeyes import eyeball
 from simgan_core.simulator.unityeyes.assets import Assets, skirt
 from simgan_core.simulator.unityeyes.eyelids import lash_strip, pose_lids, shape_vertices
 from simgan_core.simulator.unityeyes.scenes import Scenes
+from simgan_core.simulator.unityeyes.spectacles import Spectacles, place_spectacles
 from simgan_core.simulator.unityeyes.views import (
     CROP_EYE_WIDTHS,
     Framing,
@@ -39,7 +40,10 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of N pictures; points in pixels, (0, 0) the top-left corner."""
+    """Labels of N pictures; points in pixels, (0, 0) the top-left corner.
+
+    Points behind the lens of glasses are where it shows them.
+    """
 
     gaze: Array
     """Optical axis, unit vectors [N, 3]: x right, y down, z into the scene."""
@@ -79,6 +83,7 @@ class Geometry:
     """Way of the conjunctiva [N, 3]."""
     look_down: Array
     """Weight of the texture of a lid that looks down [N]."""
+    spectacles: Spectacles
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ def _geometry(assets: Assets, scenes: Scenes) -> Geometry:
     right = xp.linalg.cross(scenes.rotation[:, :, 1], -forward)
     right = right / xp.linalg.norm(right, axis=1, keepdims=True)
     axes = xp.stack([right, xp.linalg.cross(-forward, right), forward], axis=1)
-    return Geometry(skin, to_camera(-strips), eye, axes, temple, region.look_down)
+    spectacles = place_spectacles(scenes.glasses, scenes.rotation, eye)
+    return Geometry(skin, to_camera(-strips), eye, axes, temple, region.look_down, spectacles)
 
 
 def _view(assets: Assets, geometry: Geometry, picture: Picture) -> View:
@@ -144,45 +150,51 @@ def _view(assets: Assets, geometry: Geometry, picture: Picture) -> View:
         return frame_view(geometry.eye[:, 2], height, width)
     if picture.framing == "corners":
         return corners_view(_corners(assets, geometry), height, width, picture.eye_widths)
-    margin = geometry.skin[:, assets.margin]
-    caruncle = geometry.skin[:, assets.caruncle_vertices]
+    seen = geometry.spectacles.seen
+    margin = seen(geometry.skin[:, assets.margin])
+    caruncle = seen(geometry.skin[:, assets.caruncle_vertices])
     return crop_view(margin, caruncle, height, width, picture.eye_widths)
 
 
 def _corners(assets: Assets, geometry: Geometry) -> Array:
-    """Return the tip of the inner corner, and the outer corner [N, 2, 3]."""
+    """Return the tip of the inner corner, and the outer corner, as seen [N, 2, 3]."""
     tip = geometry.skin[:, assets.canthus].mean(axis=1)
-    return library_of(tip).stack([tip, geometry.skin[:, assets.upper[-1]]], axis=1)
+    corners = library_of(tip).stack([tip, geometry.skin[:, assets.upper[-1]]], axis=1)
+    return geometry.spectacles.seen(corners)
 
 
 def _labels(assets: Assets, geometry: Geometry, scenes: Scenes, view: View) -> Labels:
     skin = geometry.skin
     iris = geometry.eye[:, None] + eyeball.iris_ring(geometry.axes, scenes.iris_size)
+
+    def to_pixels(points: Array) -> Array:
+        return view.to_pixels(geometry.spectacles.seen(points))
+
     return Labels(
         gaze=scenes.gaze,
         visual_axis=scenes.visual_axis,
         head_rotation=scenes.rotation,
         pupil_px=_seen_pupil(geometry, scenes, view),
-        iris_px=view.to_pixels(iris),
-        lid_px=view.to_pixels(skin[:, assets.margin]),
-        caruncle_px=view.to_pixels(skin[:, assets.caruncle_vertices]),
+        iris_px=to_pixels(iris),
+        lid_px=to_pixels(skin[:, assets.margin]),
+        caruncle_px=to_pixels(skin[:, assets.caruncle_vertices]),
         corners_px=view.to_pixels(_corners(assets, geometry)),
-        margin_corners_px=view.to_pixels(skin[:, [assets.upper[0], assets.upper[-1]]]),
-        eyeball_px=view.to_pixels(geometry.eye),
+        margin_corners_px=to_pixels(skin[:, [assets.upper[0], assets.upper[-1]]]),
+        eyeball_px=to_pixels(geometry.eye[:, None])[:, 0],
     )
 
 
 def _seen_pupil(geometry: Geometry, scenes: Scenes, view: View) -> Array:
-    """Return the pixels [N, 2] at which the pupil's centre is seen through the cornea."""
+    """Return the pixels [N, 2] at which the pupil's centre is seen through cornea and lens."""
     xp = library_of(geometry.eye)
     axis = geometry.axes[:, 2]
     centre = geometry.eye + axis * eyeball.IRIS_DEPTH_MM
     aim = centre
     for _ in range(_REFRACTION_STEPS):
-        direction = aim / xp.linalg.norm(aim, axis=1, keepdims=True)
+        origin, direction, _ = geometry.spectacles.bent(geometry.spectacles.seen(aim[:, None]))
         met, enters = eyeball.refracted_to_iris(
-            -geometry.eye, direction, axis, scenes.refractive_index
+            origin[:, 0] - geometry.eye, direction[:, 0], axis, scenes.refractive_index
         )
         miss = met + geometry.eye - centre
         aim = xp.where(enters[:, None], aim - 0.8 * miss, aim)
-    return view.to_pixels(aim[:, None])[:, 0]
+    return view.to_pixels(geometry.spectacles.seen(aim[:, None]))[:, 0]

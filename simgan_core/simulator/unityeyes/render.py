@@ -41,8 +41,6 @@ BUMP = 12 * 0.05 / 127
 _TEXELS_PER_SAMPLE = 1.6
 """A smaller texture is taken where a sample would cover more texels than this."""
 SKIN_TEXELS_PER_MM, LASH_TEXELS_PER_MM = 7.5, 9.0
-TEMPLE_END_MM = np.array([34.0, -6.0, 70.0])
-"""Where a temple of spectacles ends, from the hinge's height at the eyeball's centre."""
 MAP_CENTRE_MM = np.array([1.0, 0.0, -8.0])
 """Middle of what the lights' depth maps show, in the head's frame."""
 
@@ -180,7 +178,7 @@ class Renderer:
             eye_look,
             lights,
             lashes,
-            _glasses(s, row, eye),
+            _glasses(placed, row),
             exposure,
         )
 
@@ -238,23 +236,16 @@ def _lights(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Lights:
     )  # fmt: skip
 
 
-def _glasses(s: Scenes, row: int, eye: Floats) -> kernel_inputs.Glasses:
-    g, rotation = s.glasses, s.rotation[row]
-    wrap, lean = g.tilt[row]
-    turn = np.array(
-        [
-            [np.cos(wrap), 0, np.sin(wrap)],
-            [np.sin(lean) * np.sin(wrap), np.cos(lean), -np.sin(lean) * np.cos(wrap)],
-            [-np.cos(lean) * np.sin(wrap), np.sin(lean), np.cos(lean) * np.cos(wrap)],
-        ]
+def _glasses(placed: Placed, row: int) -> kernel_inputs.Glasses:
+    g, lens = placed.scenes.glasses, placed.geometry.spectacles
+    centre, axes, temple, optical_centre = (
+        np.ascontiguousarray(array[row])
+        for array in (lens.centre, lens.axes, lens.temple, lens.optical_centre)
     )
-    centre = g.centre[row]
-    hinge_y = centre[1] - 0.45 * g.half_size[row, 1]
-    temple = TEMPLE_END_MM + np.array([0, hinge_y, 0])
     return kernel_inputs.Glasses(
-        bool(g.worn[row]), eye + rotation @ centre, turn @ rotation.T, g.half_size[row],
-        float(g.exponent[row]), float(g.rim[row]), g.colour[row], float(g.gloss[row]),
-        float(g.coating[row]), float(g.transmission[row]), eye + rotation @ temple,
+        bool(g.worn[row]), centre, axes, g.half_size[row], float(g.exponent[row]),
+        float(g.rim[row]), g.colour[row], float(g.gloss[row]), float(g.coating[row]),
+        float(g.transmission[row]), temple, optical_centre, float(lens.power[row]),
     )  # fmt: skip
 
 

@@ -82,6 +82,10 @@ class Glasses:
     """Share of light that each lens reflects [N]."""
     transmission: Array
     """Share of light that a lens lets through [N]."""
+    decentring: Array
+    """Optical centre's place right of and below the eyeball's centre [N, 2]."""
+    power_dpt: Array
+    """Power of the lens in dioptres [N]."""
 
 
 @dataclass(frozen=True)
@@ -407,6 +411,8 @@ def _glasses(config: UnityEyesConfig, draw: _Draw) -> Glasses:
         gloss=np.where(metal, 1.0, 0.35),
         coating=draw.between("coating", (0.01, 0.06)),
         transmission=draw.between("transmission", (0.82, 0.97)),
+        decentring=np.stack([1.0 * draw.normal(f"decentring {axis}", 2) for axis in "xy"], axis=1),
+        power_dpt=draw.between("lens power", config.lens_power_dpt),
     )  # fmt: skip
 
 

@@ -11,9 +11,8 @@ from simgan_core.simulator.unityeyes.batched.shading import (
     SKIN,
     Scene,
     mirrored_window,
-    rays,
+    towards_samples,
 )
-from simgan_core.simulator.unityeyes.render import TEMPLE_END_MM
 from simgan_core.simulator.unityeyes.rows import choose
 from simgan_core.simulator.unityeyes.scenes import Glasses
 
@@ -27,7 +26,8 @@ def draw_glasses(
         return
     height, width = light.shape[1:3]
     g = choose(glasses, worn)
-    lens, axes, temple = _frame(g, scene, worn)
+    spectacles = choose(scene.spectacles, worn)
+    lens, axes, temple = spectacles.centre, spectacles.axes, spectacles.temple
     half_size, rim = g.half_size, g.rim[:, None]
     wide, high = half_size[:, :1], half_size[:, 1:]
     y, x = torch.meshgrid(
@@ -36,7 +36,7 @@ def draw_glasses(
         indexing="ij",
     )
     x, y = x.flatten(), y.flatten()
-    ray = rays(scene, x, y)[worn]
+    ray = towards_samples(scene, x, y)[worn]
     normal = axes[:, None, 2]
     t = (lens * axes[:, 2]).sum(dim=1)[:, None] / (ray * normal).sum(dim=-1)
     away = ray * t[..., None] - lens[:, None]
@@ -113,32 +113,3 @@ def _behind_lens(
         window = mirrored_window(scene, image, k, mirror.reshape(-1, 3), 0.15)
         light = light + window.view_as(light) * coating
     return light
-
-
-def _frame(glasses: Glasses, scene: Scene, worn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the lens' middle [G, 3], its axes [G, 3, 3] and its temple's end [G, 3]."""
-    # Columns: the head's right, down and into the scene.
-    rotation = torch.stack(
-        [scene.right[worn], scene.down[worn],
-         torch.linalg.cross(scene.right[worn], scene.down[worn])], dim=2
-    )  # fmt: skip
-    wrap, lean = glasses.tilt.unbind(dim=1)
-    none = torch.zeros_like(wrap)
-    turn = torch.stack(
-        [
-            torch.stack([wrap.cos(), none, wrap.sin()], dim=1),
-            torch.stack([lean.sin() * wrap.sin(), lean.cos(), -lean.sin() * wrap.cos()], dim=1),
-            torch.stack([-lean.cos() * wrap.sin(), lean.sin(), lean.cos() * wrap.cos()], dim=1),
-        ],
-        dim=1,
-    )
-    centre = glasses.centre
-    temple = torch.as_tensor(TEMPLE_END_MM, dtype=torch.float32, device=centre.device)
-    temple = temple.repeat(len(worn), 1)
-    temple[:, 1] += centre[:, 1] - 0.45 * glasses.half_size[:, 1]
-    eye = scene.eye[worn]
-
-    def place(points: Tensor) -> Tensor:
-        return eye + (rotation @ points[..., None])[..., 0]
-
-    return place(centre), turn @ rotation.transpose(1, 2), place(temple)

@@ -125,31 +125,27 @@ class BatchRenderer:
         """Return images [B, H, W, 3], classes of samples, and samples of all and visible iris."""
         height, width = picture.height * picture.samples, picture.width * picture.samples
         scene = self._scene(placed, picture)
-        mesh = rasterise(
-            _projected(scene, scene.vertices), self._on_device.triangles, height, width
-        )
         y, x = torch.meshgrid(
             torch.arange(height, device=self._device) + 0.5,
             torch.arange(width, device=self._device) + 0.5,
             indexing="ij",
         )
         ray = rays(scene, x.flatten(), y.flatten())
+        through = ray.through.view(-1, height, width)
+        seen = _Seen(scene, scene.vertices, self._on_device.triangles, through)
+        owner, depth = seen.mesh.owner.flatten(1), seen.mesh.depth.flatten(1)
         hits = meet_eye(scene, ray)
-        owner, depth = mesh.owner.flatten(1), mesh.depth.flatten(1)
         met = hits.distance < FAR / 10
-        eye_depth = torch.where(met, hits.distance * ray[..., 2], FAR)
+        eye_depth = torch.where(met, hits.point[..., 2], FAR)
         is_skin = (owner >= 0) & (depth <= eye_depth)
         is_eye = met & ~is_skin
         in_iris = met & ((hits.spot**2).sum(dim=-1) < scene.iris_radius[:, None] ** 2)
-        light = torch.zeros_like(ray)
+        light = torch.zeros_like(ray.direction)
         shown = torch.full_like(owner, BACKGROUND, dtype=torch.uint8)
         image, sample = is_skin.nonzero(as_tuple=True)
-        corners = _projected(scene, scene.vertices)[
-            image[:, None], self._on_device.triangles[owner[image, sample]]
-        ]
-        weights = barycentric(corners, sample % width + 0.5, sample // width + 0.5)
+        weights = seen.weights(image, sample // width, sample % width)
         light[image, sample] = shade_skin(
-            scene, image, owner[image, sample], weights, ray[image, sample]
+            scene, image, owner[image, sample], weights, ray.direction[image, sample]
         )
         shown[image, sample] = SKIN
         image, sample = is_eye.nonzero(as_tuple=True)
@@ -157,13 +153,13 @@ class BatchRenderer:
         near = at_samples(grid, image, sample // width, sample % width)
         chosen = type(hits)(*(getattr(hits, name)[image, sample] for name in vars(hits)))
         light[image, sample], shown[image, sample] = shade_eye(
-            scene, image, chosen, ray[image, sample], near
+            scene, image, chosen, ray.direction[image, sample], near
         )
         depth = torch.where(is_eye, eye_depth, depth)
         size = (len(light), height, width)
         light, shown, depth = light.view(*size, 3), shown.view(size), depth.view(size)
         level = _skin_level(light, shown)
-        self._draw_lashes(placed, scene, picture, light, shown, depth, level)
+        self._draw_lashes(placed, scene, picture, through, light, shown, depth, level)
         background = placed.scenes.background * level
         _fill(light, shown, scene, background)
         draw_glasses(placed.scenes.glasses, scene, light, shown, depth, level)
@@ -239,6 +235,7 @@ class BatchRenderer:
             eyeshadow=s.eyeshadow,
             right=rotation[:, :, 0],
             down=rotation[:, :, 1],
+            spectacles=geometry.spectacles,
         )
 
     def _draw_lashes(
@@ -246,13 +243,13 @@ class BatchRenderer:
         placed: Placed,
         scene: Scene,
         picture: Picture,
+        through: Tensor,
         light: Tensor,
         shown: Tensor,
         depth: Tensor,
         level: Tensor,
     ) -> None:
         """Blend the strips of lashes over the light [B, H, W, 3] by their textures' opacity."""
-        height, width = light.shape[1:3]
         samples_per_mm = placed.focal_px * picture.samples / placed.geometry.eye[:, 2]
         sizes = texture_level(LASH_TEXELS_PER_MM / samples_per_mm.cpu().numpy())
         size = self._tensor(sizes)
@@ -260,12 +257,12 @@ class BatchRenderer:
         hair = tone[:, None] * tone.new_tensor([1.1, 1.0, 0.9])
         strips = placed.geometry.lashes
         for strip, thinning in ((2, 0.7), (3, 0.7), (0, 1.0), (1, 1.0)):
-            places = _projected(scene, strips[:, strip])
-            mesh = rasterise(places, self._lash_triangles, height, width)
-            seen = (mesh.owner >= 0) & (mesh.depth <= depth + 0.6) & (shown != BACKGROUND)
-            image, row, column = seen.nonzero(as_tuple=True)
+            seen = _Seen(scene, strips[:, strip], self._lash_triangles, through)
+            mesh = seen.mesh
+            in_front = (mesh.owner >= 0) & (mesh.depth <= depth + 0.6) & (shown != BACKGROUND)
+            image, row, column = in_front.nonzero(as_tuple=True)
             corner = self._lash_triangles[mesh.owner[image, row, column]]
-            weights = barycentric(places[image[:, None], corner], column + 0.5, row + 0.5)
+            weights = seen.weights(image, row, column)
             u, v = (self._lash_uv[corner] * weights[..., None]).sum(dim=1).unbind(dim=1)
             which = torch.full_like(image, strip)
             opacity = self._on_device.lashes.bilinear(which, size[image], u, v) / 255
@@ -280,6 +277,33 @@ class BatchRenderer:
         albedo = tinted / skin_level.mean()
         # Dark skin stays somewhat darker.
         return scenes.brightness**2 / (level * albedo**-0.6)
+
+
+class _Seen:
+    """A mesh with vertices [B, V, 3] as the camera sees it, `through` [B, H, W] a lens or not."""
+
+    def __init__(self, scene: Scene, vertices: Tensor, triangles: Tensor, through: Tensor) -> None:
+        height, width = through.shape[1:]
+        self._triangles, self._through = triangles, through
+        self._places = _projected(scene, vertices)
+        self._images = self._places
+        self.mesh = rasterise(self._places, triangles, height, width)
+        worn = (scene.spectacles.power != 0).nonzero()[:, 0]
+        if len(worn) == 0:
+            return
+        images = _projected(scene, scene.spectacles.images(vertices))
+        # Depths are those of the points themselves.
+        self._images = torch.cat([images[..., :2], vertices[..., 2:]], dim=2)
+        shown = rasterise(self._images[worn], triangles, height, width)
+        for whole, part in zip(self.mesh, shown, strict=True):
+            whole[worn] = torch.where(through[worn], part, whole[worn])
+
+    def weights(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Return barycentric weights [P, 3] of samples in their triangles."""
+        corner = (image[:, None], self._triangles[self.mesh.owner[image, row, column]])
+        behind = self._through[image, row, column][:, None, None]
+        corners = torch.where(behind, self._images[corner], self._places[corner])
+        return barycentric(corners, column + 0.5, row + 0.5)
 
 
 def _single(values: Array) -> Array:

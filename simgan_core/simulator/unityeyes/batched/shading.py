@@ -6,6 +6,7 @@ sky's light on the eye begins at the picture's corner.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from simgan_core.simulator.unityeyes.eyeball import (
     TEXTURE_PER_MM,
     TEXTURE_PUPIL_MM,
 )
+from simgan_core.simulator.unityeyes.spectacles import Spectacles
 
 SHADOW_PX, AMBIENT_PX = 96, 48
 """Side of a lamp's depth map and of a sky direction's, in texels."""
@@ -113,6 +115,18 @@ class Scene:
     right: Tensor
     """The textures' horizontal direction [B, 3]."""
     down: Tensor
+    spectacles: Spectacles
+
+
+class Rays(NamedTuple):
+    """Rays of samples, those through a lens that bends light from there on; [B, K] of them."""
+
+    direction: Tensor
+    """Unit vectors [B, K, 3]."""
+    origin: Tensor
+    """[B, K, 3]; the camera where there is no lens."""
+    through: Tensor
+    """Whether they pass a lens that bends light, bool [B, K]."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class EyeHits:
     """Points at which rays meet the eye; [..., K] rays."""
 
     distance: Tensor
-    """FAR where a ray misses it."""
+    """From the ray's origin; FAR where it misses the eye."""
     point: Tensor
     """[..., K, 3]."""
     normal: Tensor
@@ -128,8 +142,14 @@ class EyeHits:
     """What is seen there, in mm along the eye's right and down axes [..., K, 2]."""
 
 
-def rays(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
-    """Return unit directions [B, K, 3] of samples at x and y [K]."""
+def rays(scene: Scene, x: Tensor, y: Tensor) -> Rays:
+    """Return the rays of samples at x and y [K], bent by the lens of glasses."""
+    origin, direction, through = scene.spectacles.bent(towards_samples(scene, x, y))
+    return Rays(direction, origin, through)
+
+
+def towards_samples(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
+    """Return unit directions [B, K, 3] from the camera to samples at x and y [K]."""
     focal = scene.focal[:, None]
     aside = (x - scene.centre[:, :1]) / focal
     down = (y - scene.centre[:, 1:]) / focal
@@ -216,9 +236,11 @@ def vertex_ambient(vertices: Tensor, normals: Tensor, origin: Tensor, sky_lamps:
     return light.view(num_images, num_vertices, 3)
 
 
-def meet_eye(scene: Scene, ray: Tensor) -> EyeHits:
-    """Follow rays [B, K, 3] from the camera to the eyeball or the conjunctiva."""
-    eye, axes = scene.eye[:, None], scene.axes[:, None]
+def meet_eye(scene: Scene, rays: Rays) -> EyeHits:
+    """Follow rays to the eyeball or the conjunctiva."""
+    ray = rays.direction
+    # From the rays' origins.
+    eye, axes = scene.eye[:, None] - rays.origin, scene.axes[:, None]
     gaze, temple = axes[..., 2, :], scene.temple[:, None]
     length = scene.conjunctiva[:, None]
     sclera = _meet_sphere(ray, eye, SCLERA_RADIUS_MM)
@@ -245,10 +267,11 @@ def meet_eye(scene: Scene, ray: Tensor) -> EyeHits:
     point = torch.where(white[..., None], ray * over[..., None], point)
     flank = (ray * over[..., None] - eye - temple * along[..., None]) / SCLERA_RADIUS_MM
     normal = torch.where(white[..., None], flank, normal)
-    spot = _spot(scene, ray, point, normal, on_cornea & ~white)
+    spot = _spot(scene, ray, point - eye, normal, on_cornea & ~white)
     spot_radius = torch.linalg.norm(spot, dim=-1).clamp(min=1e-6)
     cleared = spot * (_CLEAR_MM / spot_radius).clamp(min=1)[..., None]
-    return EyeHits(distance, point, normal, torch.where(white[..., None], cleared, spot))
+    spot = torch.where(white[..., None], cleared, spot)
+    return EyeHits(distance, rays.origin + point, normal, spot)
 
 
 def eye_surroundings(scene: Scene, height: int, width: int) -> Tensor:
@@ -465,10 +488,12 @@ def _meet_conjunctiva(
     return torch.where(along > 0, torch.where(beyond, end, distance), FAR), along
 
 
-def _spot(scene: Scene, ray: Tensor, point: Tensor, normal: Tensor, on_cornea: Tensor) -> Tensor:
-    """Return what rays show, in mm along the eye's right and down axes [B, K, 2]."""
+def _spot(scene: Scene, ray: Tensor, away: Tensor, normal: Tensor, on_cornea: Tensor) -> Tensor:
+    """Return what rays show, in mm along the eye's right and down axes [B, K, 2].
+
+    They meet the eye `away` [B, K, 3] from its centre.
+    """
     axes = scene.axes[:, None]
-    away = point - scene.eye[:, None]
     ratio = (1 / scene.refractive_index)[:, None]
     cosine = -_dot(ray, normal)
     root = 1 - ratio * ratio * (1 - cosine * cosine)
