@@ -407,7 +407,7 @@ PRESETS: dict[str, TrainingConfig] = {
         family="bilateral",
         discriminator=DiscriminatorConfig(gradient_penalty=0.01, max_shift_px=2.0, max_tone=0.1),
         regularization=RegularizationConfig(identity=0.3, gradient=0.0),
-        steps=700,
+        steps=1800,
         batch_size=16,
         learning_rate=1e-3,
         history_size=512,
