@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
 
 from tests.docs.pages import README
 from tests.flows.conftest import ForkedSimgan
@@ -145,7 +150,9 @@ def test_prefect_shows_the_training_under_its_name_with_progress_and_pictures(
         run, *_ = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(name=name), sort="START_TIME_DESC"
         )
-        found = {each.key: each for each in client.read_artifacts() if each.flow_run_id == run.id}
+        # Without a filter the 200 newest of all runs come.
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        found = {each.key: each for each in client.read_artifacts(artifact_filter=of_run)}
     assert found["training-progress"].data == 100.0
     assert "step 8 of 8" in (found["training-progress"].description or "")
     assert str(found["refined-samples"].data).startswith("data:image/png;base64,")
