@@ -32,7 +32,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(simgan: Any, inputs: Path) -> dict[str, Any]:
     """The dataset refined in one process."""
-    return result_of(simgan(*words(inputs, inputs / "refined.zarr")))
+    return result_of(simgan(*words(inputs, inputs / "undisturbed.zarr")))
 
 
 def words(inputs: Path, to: object, *more: object) -> tuple[object, ...]:
@@ -77,10 +77,10 @@ def test_a_killed_dask_worker_costs_its_unfinished_shards_only(
 def test_a_finished_dataset_is_returned_at_once(
     simgan: Any, inputs: Path, undisturbed: dict[str, Any], environment: dict[str, str]
 ) -> None:
-    assert result_of(simgan(*words(inputs, inputs / "refined.zarr"))) == undisturbed
+    assert result_of(simgan(*words(inputs, inputs / "undisturbed.zarr"))) == undisturbed
     with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
         # By name: the server may hold runs that are scheduled for later.
-        named = FlowRunFilter(name=FlowRunFilterName(any_=["refine synthetic into refined"]))
+        named = FlowRunFilter(name=FlowRunFilterName(any_=["refine synthetic into undisturbed"]))
         newest, *_, first = client.read_flow_runs(flow_run_filter=named, sort="START_TIME_DESC")
     assert subflows_of(first.id, environment) != []
     assert subflows_of(newest.id, environment) == []
