@@ -43,6 +43,15 @@ def parallel_map(
     return _crew(size, num_threads // size).map(alike, parts)
 
 
+def on_one_thread(work: Callable[[], ResultT]) -> ResultT:
+    """Return what the work returns, computed by one thread of PyTorch's, however many there are.
+
+    Sums that layers split over threads have other last bits; a small network gains little by them.
+    Autocast and gradient modes are the work's own to set. Calls wait for one another.
+    """
+    return _crew(1, 1).submit(work).result()
+
+
 def num_parallel(num_parts: int, num_threads: int) -> int:
     """Return how many parts to have under way: the most that share threads evenly and fully."""
 

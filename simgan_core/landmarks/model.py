@@ -5,7 +5,7 @@ The product brings one, trained on the built-in simulator's eyes and on renders 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from simgan_core.compute.parallel import on_one_thread
 from simgan_core.data.images import to_network
 from simgan_core.landmarks.network import (
     LANDMARKS,
@@ -29,9 +30,6 @@ MAX_SPREAD = 0.12
 """Spread of a corner, as a share of the image's width, above which it counts as not found."""
 _LEAST_CONTRAST = 0.01
 """Largest value of a canvas below which its image shows nothing; what is seen has one above 1."""
-_AT_ONCE = 32
-"""Images predicted at once; fewer are filled up to as many, so that an image's landmarks are the
-same bits whatever images it is predicted with."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +71,27 @@ class LandmarkModel:
         load_weights(path, _KIND, network)
         return cls(network)
 
-    @torch.no_grad()
     def predict(self, images: NDArray[Any]) -> Landmarks:
-        """Find the landmarks in images [N, H, W, C], uint8 or uint16, computed in float32."""
+        """Find the landmarks in images [N, H, W, C], uint8 or uint16, computed in float32.
+
+        An image's landmarks are the same bits whatever images it is predicted with and however many
+        threads there are: each is computed alone, by one thread. A batch of 32 would save a third
+        of 1.2 ms an image, and filled up, for sources that read one image after another, cost 27.
+        """
+        return on_one_thread(partial(self._predict, images))
+
+    @torch.no_grad()
+    def _predict(self, images: NDArray[Any]) -> Landmarks:
         height, width = images.shape[1:3]
         place = fit(height, width)
         points = np.empty((len(images), len(LANDMARKS), 2), np.float32)
         spread = np.empty(points.shape[:2], np.float32)
-        for first in range(0, len(images), _AT_ONCE):
-            batch = images[first : first + _AT_ONCE]
-            filled = np.zeros((_AT_ONCE, *images.shape[1:]), images.dtype)
-            filled[: len(batch)] = batch
-            canvases = to_canvas(to_network(torch.from_numpy(filled)))
-            means, spreads = means_and_spreads(self.network(canvases))
+        for row in range(len(images)):
+            # A copy: torch takes no negative strides, as mirrored images have, nor what is frozen.
+            canvas = to_canvas(to_network(torch.from_numpy(images[row : row + 1].copy())))
+            means, spreads = means_and_spreads(self.network(canvas))
             # Of an image of one grey level the network says where eyes mostly are.
-            spreads[canvases.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
-            rows = slice(first, first + len(batch))
-            at = (means[: len(batch)] - torch.tensor(place.origin)) / torch.tensor(place.scale)
-            points[rows] = at.numpy()
-            spread[rows] = spreads[: len(batch)].numpy() / place.width
+            spreads[canvas.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
+            points[row] = (means[0] - torch.tensor(place.origin)) / torch.tensor(place.scale)
+            spread[row] = spreads[0] / place.width
         return Landmarks(points, spread)

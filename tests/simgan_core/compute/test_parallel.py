@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.compute.parallel import num_parallel, parallel_map
+from simgan_core.compute.parallel import num_parallel, on_one_thread, parallel_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -78,3 +78,8 @@ def test_an_error_in_the_work_is_raised_where_its_result_was_due() -> None:
 )
 def test_threads_are_shared_evenly_and_few_are_idle(num_parts, num_threads, size) -> None:
     assert num_parallel(num_parts, num_threads) == size
+
+
+def test_work_on_one_thread_has_one_and_others_keep_theirs() -> None:
+    assert on_one_thread(torch.get_num_threads) == 1
+    assert torch.get_num_threads() == 2
