@@ -1,6 +1,5 @@
 """Training data: images in memory or by shard, labels, frozen networks."""
 
-import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -77,10 +76,9 @@ def open_training_data(
     drawn = _matched_rows(synthetic, config)
     if in_memory is None:
         in_memory = fit_in_memory(synthetic, real, device)
-    budgets = [math.inf if loaded else 0 for loaded in in_memory]
     return TrainingData(
-        synthetic=images_of(synthetic, device, budgets[0], drawn),
-        real=images_of(real, device, budgets[1]),
+        synthetic=images_of(synthetic, in_memory[0], drawn),
+        real=images_of(real, in_memory[1]),
         pupil_px=_pupils_of(synthetic, drawn),
         features=_features(config, device),
         estimator=_estimator(config.stopping.estimator),
@@ -88,22 +86,16 @@ def open_training_data(
 
 
 def images_of(
-    dataset: Dataset,
-    device: torch.device,
-    budget_bytes: float | None = None,
-    drawn: NDArray[np.int64] | None = None,
+    dataset: Dataset, in_memory: bool, drawn: NDArray[np.int64] | None = None
 ) -> Tensor | ImageShards:
-    """Return a dataset's valid images: in memory if they fit the budget, else in shards.
+    """Return a dataset's valid images: loaded, or in their shards.
 
-    `drawn` are ascending indices among the valid rows, with repetitions; None: each row once. The
-    default budget is a share of the free memory of this machine and the device.
+    `drawn` are ascending indices among the valid rows, with repetitions; None: each row once.
     """
-    if budget_bytes is None:
-        budget_bytes = SHARE_OF_MEMORY * _free_bytes(device)
-    if _num_bytes(dataset) <= budget_bytes:
-        images = torch.from_numpy(dataset.load().images)
-        return images if drawn is None else images[torch.from_numpy(drawn)]
-    return DatasetShards(dataset, drawn)
+    if not in_memory:
+        return DatasetShards(dataset, drawn)
+    images = torch.from_numpy(dataset.load().images)
+    return images if drawn is None else images[torch.from_numpy(drawn)]
 
 
 def fit_in_memory(synthetic: Dataset, real: Dataset, device: torch.device) -> tuple[bool, bool]:

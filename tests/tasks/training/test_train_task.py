@@ -263,21 +263,21 @@ def test_synthetic_rows_are_drawn_by_the_label_prior(
 def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets: tuple[str, str]) -> None:
     real = open_dataset(datasets[1])
     drawn = np.array([0, 0, 5, 13, 14, 14, 14, 35])
-    whole = images_of(real, torch.device("cpu"), drawn=drawn)
-    shards = images_of(real, torch.device("cpu"), budget_bytes=1000, drawn=drawn)
+    whole = images_of(real, in_memory=True, drawn=drawn)
+    shards = images_of(real, in_memory=False, drawn=drawn)
     assert isinstance(whole, torch.Tensor)
     assert isinstance(shards, DatasetShards)
     assert shards.shard_sizes == [4, 3, 1]
     assert torch.equal(torch.cat([shards.read(shard) for shard in range(3)]), whole)
-    assert torch.equal(whole, images_of(real, torch.device("cpu"))[torch.from_numpy(drawn)])
+    assert torch.equal(whole, images_of(real, in_memory=True)[torch.from_numpy(drawn)])
 
 
 def test_images_that_do_not_fit_come_in_shards_without_the_invalid_ones(
     datasets: tuple[str, str],
 ) -> None:
     real = open_dataset(datasets[1])
-    whole = images_of(real, torch.device("cpu"))
-    shards = images_of(real, torch.device("cpu"), budget_bytes=1000)
+    whole = images_of(real, in_memory=True)
+    shards = images_of(real, in_memory=False)
     assert isinstance(whole, torch.Tensor)
     assert isinstance(shards, DatasetShards)
     parts = [shards.read(shard) for shard in range(len(shards.shard_sizes))]
