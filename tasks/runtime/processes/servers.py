@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 from simgan_core.errors import InputError, UnavailableError
 
 PROBE_TIMEOUT_S = 3.0
-PROBES = 2
+PROBES = 3
+"""A server that has just started on a busy machine was silent for 6 s; together they stay below the
+10 s after which a command under way gives a server up."""
 
 _NOT_READY = {502, 503, 504}
 """Status codes of a proxy whose server is down, or of a server that cannot work now."""
@@ -59,7 +61,7 @@ def _require_http(name: str, url: str, example: str) -> None:
 
 
 def _status(url: str, what: str, remedy: str) -> int:
-    """Return the HTTP status of a server; a slow one is probed twice."""
+    """Return the HTTP status of a server; a slow one is probed again."""
     reason = ""
     for _ in range(PROBES):
         try:
