@@ -1,5 +1,7 @@
 """Every page: `simgan` takes its commands, its links and file names lead somewhere."""
 
+import re
+
 import pytest
 
 from flows.cli.main import app
@@ -20,6 +22,15 @@ def test_links_and_file_names_lead_to_files(page: Page) -> None:
     missing = [name for name in page.links if not (page.path.parent / name).exists()]
     missing += [name for name in page.files if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_each_decision_has_a_row_with_its_date_in_the_table_of_its_section() -> None:
+    sections = (ROOT / "docs/decisions.md").read_text("utf-8").split("\n## ")[1:]
+    for section in sections:
+        rows = re.findall(r"^\| \[(.+)\]\(#[\w-]+\) \| (\S+) \|", section, re.MULTILINE)
+        entries = re.findall(r"^### (.+)\n\n\*(\S+)\.\*", section, re.MULTILINE)
+        assert rows == entries
+        assert len(entries) == section.count("\n### ") > 0
 
 
 def test_readme_is_a_page_not_a_book() -> None:
