@@ -5,6 +5,10 @@ turn, a crop. People of every look are assumed to look in the same directions on
 the predictions on images that look alike have in common beyond the overall mean is that offset, and
 is subtracted. A student is then trained on the real images with the centred predictions as labels.
 
+Landmarks teach beside the estimators: the gaze that follows from where the iris lies between the
+corners errs otherwise than theirs, so that the average is better than either, and its mean pitch
+rests on anatomy instead of a simulator's eyes.
+
 Estimators of two simulators have offsets of their own, so that their centred predictions agree the
 better, the less of those is left: what needs no label to choose how far look-alikes reach.
 """
@@ -31,6 +35,26 @@ _EDGE_WEIGHT = 3.0
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""
 _NUM_NEAREST_REFERENCES = 20
+
+
+_MIN_SHARE_FOUND = 0.5
+"""Share of the images in which landmarks must be found for them to teach."""
+_MAX_PITCH_DIFFERENCE_DEG = 10.0
+"""Difference of the mean pitch by landmarks and by estimators beyond which the former is not
+believed: heads are turned up or down, or the eyes are no human ones."""
+
+
+class LandmarkLesson(NamedTuple):
+    """Predictions of estimators averaged with gaze from landmarks, and what the latter did."""
+
+    predictions_deg: NDArray[np.float64]
+    """Pitch and yaw [N, 2] in degrees."""
+    share: float
+    """Share of the images in which landmarks were found; 0 where they did not teach."""
+    pitch_difference_deg: float
+    """Mean pitch by landmarks less that by estimators; NaN where landmarks did not teach."""
+    sets_mean_pitch: bool
+    """Whether the mean pitch is the landmarks'; else the estimators'."""
 
 
 class Centring(NamedTuple):
@@ -64,6 +88,34 @@ def student_config(config: EstimatorConfig) -> EstimatorConfig:
     return config.model_copy(
         update={"max_shift_px": 4.0, "max_scale": 0.15, "validation_share": 0.0}
     )
+
+
+def learn_from_landmarks(
+    predictions_deg: NDArray[np.floating], landmark_gaze_deg: NDArray[np.floating]
+) -> LandmarkLesson:
+    """Average predictions [N, 2] (pitch, yaw in degrees) with gaze from landmarks [N, 2].
+
+    Rows of NaN are images without landmarks, whose predictions stay. The mean yaw stays the
+    estimators': the iris' place between the corners follows the head's turn as well. The mean pitch
+    becomes the landmarks', unless the two differ by more than 10°. Where landmarks were found in
+    less than half of the images, all predictions stay.
+
+    Raises InputError where the arrays do not belong together.
+    """
+    predicted = _checked(predictions_deg, len(landmark_gaze_deg)).numpy()
+    is_found = np.isfinite(landmark_gaze_deg).all(axis=1)
+    share = float(is_found.mean()) if len(is_found) else 0.0
+    if share < _MIN_SHARE_FOUND:
+        return LandmarkLesson(predicted, 0.0, np.nan, sets_mean_pitch=False)
+    geometric = np.asarray(landmark_gaze_deg, np.float64)[is_found]
+    difference = geometric.mean(axis=0) - predicted[is_found].mean(axis=0)
+    averaged = predicted.copy()
+    averaged[is_found] = (predicted[is_found] + geometric - difference) / 2
+    pitch_difference = float(difference[0])
+    is_believed = abs(pitch_difference) <= _MAX_PITCH_DIFFERENCE_DEG
+    if is_believed:
+        averaged[:, 0] += pitch_difference
+    return LandmarkLesson(averaged, share, pitch_difference, sets_mean_pitch=is_believed)
 
 
 def centre_by_look(
@@ -131,7 +183,7 @@ def _agreement(sources: Tensor) -> float:
 def _checked(predictions_deg: NDArray[np.floating], num_images: int) -> Tensor:
     if predictions_deg.shape != (num_images, 2) or not np.isfinite(predictions_deg).all():
         raise InputError(
-            f"centring needs finite pitch and yaw [N, 2] of {num_images} images, found "
+            f"adaptation needs finite pitch and yaw [N, 2] of {num_images} images, found "
             f"{list(predictions_deg.shape)}"
         )
     return torch.from_numpy(np.asarray(predictions_deg, np.float64))

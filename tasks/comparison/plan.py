@@ -46,6 +46,12 @@ class PseudoLabelsRef(_Model):
     """Correlation of the simulators' centred predictions; None with a single one."""
     agreement_uncentred: float | None
     """The same of predictions as they are."""
+    landmark_share: float = 0.0
+    """Share of the images in which eye landmarks taught as well; 0: they did not."""
+    landmark_pitch_difference_deg: float | None = None
+    """Mean pitch by landmarks less that by estimators; None where landmarks did not teach."""
+    landmarks_set_mean_pitch: bool = False
+    """Whether the mean pitch is the landmarks'; else the estimators'."""
     spread: LabelSpread
 
     def __str__(self) -> str:
@@ -61,7 +67,22 @@ class PseudoLabelsRef(_Model):
             else f", where {self.num_sources} simulators' estimators agree best (correlation "
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
-        return f"{centred}{agree}; labels {self.spread}"
+        return f"{self._by_landmarks}{centred}{agree}; labels {self.spread}"
+
+    @property
+    def _by_landmarks(self) -> str:
+        if self.landmark_pitch_difference_deg is None:
+            return ""
+        difference = f"{self.landmark_pitch_difference_deg:+.1f}° from the estimators'"
+        mean = (
+            f"whose mean pitch is used, {difference}"
+            if self.landmarks_set_mean_pitch
+            else f"whose mean pitch is not believed, {difference}"
+        )
+        return (
+            f"predictions averaged with gaze from eye landmarks ({self.landmark_share:.0%} of the "
+            f"images), {mean}; "
+        )
 
     def metrics(self, arm: str) -> dict[str, float]:
         """Return the figures by name, as MLflow keeps them."""
@@ -69,8 +90,13 @@ class PseudoLabelsRef(_Model):
         if self.agreement is not None and self.agreement_uncentred is not None:
             found["agreement"] = self.agreement
             found["agreement_uncentred"] = self.agreement_uncentred
-        return {f"{arm}.centring.{name}": value for name, value in found.items()} | (
-            self.spread.metrics(arm)
+        landmarks = {f"{arm}.landmarks.share": self.landmark_share}
+        if self.landmark_pitch_difference_deg is not None:
+            landmarks[f"{arm}.landmarks.pitch_difference_deg"] = self.landmark_pitch_difference_deg
+        return (
+            {f"{arm}.centring.{name}": value for name, value in found.items()}
+            | landmarks
+            | self.spread.metrics(arm)
         )
 
 
