@@ -100,6 +100,23 @@ def test_teachers_of_another_simulator_are_averaged_and_choose_the_centring(
     assert len(list((home / "estimators").iterdir())) == 2 * 3
 
 
+def test_landmarks_teach_students_and_do_not_judge_refiners(
+    eyes: dict[str, str], home: Path
+) -> None:
+    comparison = taught(plan(eyes, ("synthetic", "refined", "adapted")))
+    labels = labels_of(comparison, "adapted")
+    assert labels.landmark_share > 0.9
+    # Their rendered eyes' irises lie lower between the corners than people's.
+    assert not labels.landmarks_set_mean_pitch
+    assert "averaged with gaze from eye landmarks" in str(labels)
+    assert "not believed" in str(labels)
+    assert "adapted.landmarks.share" in labels.metrics("adapted")
+    judging = comparison.pseudo_labels
+    assert judging is not None
+    assert judging.landmark_share == 0
+    assert "landmarks" not in str(judging)
+
+
 def test_an_adapted_arm_is_found_again_by_the_same_teachers(
     eyes: dict[str, str], home: Path, other_simulator: str
 ) -> None:
