@@ -9,6 +9,7 @@ from simgan_core.landmarks.gaze import gaze_from_landmarks
 from simgan_core.landmarks.model import LandmarkModel, Landmarks
 from storage.schema import DatasetInfo
 from tasks.comparison.estimators import write_atomically
+from tasks.comparison.plan import LandmarkTeacher
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import home
@@ -36,6 +37,18 @@ def landmark_gaze_deg(info: DatasetInfo, datasets: DatasetCache) -> NDArray[np.f
     with np.load(path) as kept:
         gaze_deg: NDArray[np.float64] = kept["gaze_deg"]
     return gaze_deg
+
+
+def landmark_teacher(figures: NDArray[np.float64]) -> LandmarkTeacher:
+    """Return what a `LandmarkLesson` says beside its predictions [5], as a file keeps it."""
+    share, agreement, teaches, pitch_difference_deg, sets_mean_pitch = figures.tolist()
+    return LandmarkTeacher(
+        share=share,
+        agreement=agreement,
+        teaches=bool(teaches),
+        pitch_difference_deg=None if np.isnan(pitch_difference_deg) else pitch_difference_deg,
+        sets_mean_pitch=bool(sets_mean_pitch),
+    )
 
 
 def _landmarks(model: LandmarkModel, images: NDArray[np.uint8] | NDArray[np.uint16]) -> Landmarks:

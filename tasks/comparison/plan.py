@@ -33,6 +33,43 @@ class LabelSpread(_Model):
         }
 
 
+class LandmarkTeacher(_Model):
+    """What gaze from eye landmarks was worth on unlabelled images, by no label."""
+
+    share: float
+    """Share of the images in which landmarks were found."""
+    agreement: float
+    """Correlation with the estimators' predictions, the lesser of pitch and yaw."""
+    teaches: bool
+    """Whether predictions were averaged with it."""
+    pitch_difference_deg: float | None
+    """Its mean pitch less the estimators'; None where no landmarks were found."""
+    sets_mean_pitch: bool
+    """Whether the mean pitch is its own; else the estimators'."""
+
+    def __str__(self) -> str:
+        found = f"{self.share:.0%} of the images, correlation {self.agreement:.2f}"
+        if not self.teaches:
+            return f"gaze from eye landmarks not used ({found})"
+        mean = "" if self.sets_mean_pitch else "not "
+        return (
+            f"predictions averaged with gaze from eye landmarks ({found}), whose mean pitch is "
+            f"{mean}used ({self.pitch_difference_deg:+.1f}° from the estimators')"
+        )
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        found = {
+            "share": self.share,
+            "agreement": self.agreement,
+            "teaches": float(self.teaches),
+            "sets_mean_pitch": float(self.sets_mean_pitch),
+        }
+        if self.pitch_difference_deg is not None:
+            found["pitch_difference_deg"] = self.pitch_difference_deg
+        return {f"{name}.landmarks.{key}": value for key, value in found.items()}
+
+
 class PseudoLabelsRef(_Model):
     """Labels of unlabelled real images by teachers' predictions, centred by look."""
 
@@ -46,12 +83,8 @@ class PseudoLabelsRef(_Model):
     """Correlation of the simulators' centred predictions; None with a single one."""
     agreement_uncentred: float | None
     """The same of predictions as they are."""
-    landmark_share: float = 0.0
-    """Share of the images in which eye landmarks taught as well; 0: they did not."""
-    landmark_pitch_difference_deg: float | None = None
-    """Mean pitch by landmarks less that by estimators; None where landmarks did not teach."""
-    landmarks_set_mean_pitch: bool = False
-    """Whether the mean pitch is the landmarks'; else the estimators'."""
+    landmarks: LandmarkTeacher | None = None
+    """Eye landmarks beside the estimators; None where they were not asked."""
     spread: LabelSpread
 
     def __str__(self) -> str:
@@ -67,22 +100,8 @@ class PseudoLabelsRef(_Model):
             else f", where {self.num_sources} simulators' estimators agree best (correlation "
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
-        return f"{self._by_landmarks}{centred}{agree}; labels {self.spread}"
-
-    @property
-    def _by_landmarks(self) -> str:
-        if self.landmark_pitch_difference_deg is None:
-            return ""
-        difference = f"{self.landmark_pitch_difference_deg:+.1f}° from the estimators'"
-        mean = (
-            f"whose mean pitch is used, {difference}"
-            if self.landmarks_set_mean_pitch
-            else f"whose mean pitch is not believed, {difference}"
-        )
-        return (
-            f"predictions averaged with gaze from eye landmarks ({self.landmark_share:.0%} of the "
-            f"images), {mean}; "
-        )
+        by_landmarks = "" if self.landmarks is None else f"{self.landmarks}; "
+        return f"{by_landmarks}{centred}{agree}; labels {self.spread}"
 
     def metrics(self, arm: str) -> dict[str, float]:
         """Return the figures by name, as MLflow keeps them."""
@@ -90,12 +109,9 @@ class PseudoLabelsRef(_Model):
         if self.agreement is not None and self.agreement_uncentred is not None:
             found["agreement"] = self.agreement
             found["agreement_uncentred"] = self.agreement_uncentred
-        landmarks = {f"{arm}.landmarks.share": self.landmark_share}
-        if self.landmark_pitch_difference_deg is not None:
-            landmarks[f"{arm}.landmarks.pitch_difference_deg"] = self.landmark_pitch_difference_deg
         return (
             {f"{arm}.centring.{name}": value for name, value in found.items()}
-            | landmarks
+            | ({} if self.landmarks is None else self.landmarks.metrics(arm))
             | self.spread.metrics(arm)
         )
 

@@ -11,7 +11,6 @@ from prefect import task
 from simgan_core.config import EstimatorConfig
 from simgan_core.estimation.adaptation import (
     DEFAULT_CENTRING,
-    LandmarkLesson,
     centre_by_look,
     choose_centring,
     learn_from_landmarks,
@@ -26,7 +25,7 @@ from tasks.comparison.estimators import (
 )
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_of
-from tasks.comparison.landmark_gaze import landmark_gaze_deg
+from tasks.comparison.landmark_gaze import landmark_gaze_deg, landmark_teacher
 from tasks.comparison.plan import Arm, EstimatorPlan, Plan, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -120,7 +119,7 @@ def _pseudo_labels(
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
-            share, pitch_difference, sets_mean_pitch = kept["landmarks"].tolist()
+            landmarks = landmark_teacher(kept["landmarks"]) if by_landmarks else None
             spread = spread_of(kept["pitchyaw_deg"])
         alone = len(sources) == 1
         found = PseudoLabelsRef(
@@ -130,9 +129,7 @@ def _pseudo_labels(
             num_steps=steps,
             agreement=None if alone else agreement,
             agreement_uncentred=None if alone else uncentred,
-            landmark_share=share,
-            landmark_pitch_difference_deg=pitch_difference if share else None,
-            landmarks_set_mean_pitch=bool(sets_mean_pitch),
+            landmarks=landmarks,
             spread=spread,
         )
         run.metrics(found.metrics("pseudo_labels"))
@@ -154,17 +151,18 @@ def _predicted(
         chosen = choose_centring(by_source, images, _SEED)
         centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
     predicted = np.mean(by_source, axis=0)
-    lesson = LandmarkLesson(predicted, 0.0, np.nan, sets_mean_pitch=False)
+    landmarks = {}
     if by_landmarks:
         lesson = learn_from_landmarks(predicted, landmark_gaze_deg(unlabelled, datasets))
+        predicted = lesson.predictions_deg
+        landmarks = {"landmarks": np.array(lesson[1:], np.float64)}
     # Centring is linear: the mean of centred predictions is the centred mean.
-    centred = centre_by_look(lesson.predictions_deg, images, _SEED, centring)
-    return {
+    centred = centre_by_look(predicted, images, _SEED, centring)
+    return landmarks | {
         "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
         "pitchyaw_deg": centred,
         "centring": np.array(centring),
         "agreement": np.array(agreement),
-        "landmarks": np.array(lesson[1:]),
     }
 
 

@@ -106,16 +106,19 @@ def test_landmarks_halve_the_errors_variance_and_set_the_mean_pitch_alone() -> N
     truth, predicted, geometric = two_witnesses()
     lesson = learn_from_landmarks(predicted, geometric)
     away = lesson.predictions_deg - truth
+    assert lesson.teaches
     assert away.std(axis=0) == pytest.approx(4 / np.sqrt(2), rel=0.1)
     assert away.mean(axis=0) == pytest.approx([0, 0], abs=0.5)
     assert lesson.sets_mean_pitch
     assert lesson.pitch_difference_deg == pytest.approx(-5, abs=0.5)
+    assert lesson.agreement == pytest.approx(0.8, abs=0.05)
     assert lesson.share == 1
 
 
-def test_a_mean_pitch_far_from_the_estimators_is_not_believed() -> None:
+def test_a_mean_pitch_far_from_the_estimators_is_not_used() -> None:
     _, predicted, geometric = two_witnesses()
     lesson = learn_from_landmarks(predicted, geometric - [12, 0])
+    assert lesson.teaches
     assert not lesson.sets_mean_pitch
     np.testing.assert_allclose(lesson.predictions_deg.mean(axis=0), predicted.mean(axis=0))
 
@@ -127,10 +130,21 @@ def test_images_without_landmarks_keep_their_predictions_but_for_the_mean_pitch(
     kept = predicted[:100] + np.array([lesson.pitch_difference_deg, 0])
     np.testing.assert_allclose(lesson.predictions_deg[:100], kept)
     assert lesson.share == 0.75
-    geometric[:201] = np.nan
-    unchanged = learn_from_landmarks(predicted, geometric)
-    assert unchanged.share == 0
-    np.testing.assert_array_equal(unchanged.predictions_deg, predicted)
+
+
+@pytest.mark.parametrize("how", ["found in few images", "at odds in yaw", "constant", "absent"])
+def test_landmarks_of_no_use_leave_predictions_as_they_are(how: str) -> None:
+    _, predicted, geometric = two_witnesses()
+    if how == "found in few images":
+        geometric[:201] = np.nan
+    elif how == "at odds in yaw":
+        geometric[:, 1] = np.random.default_rng(1).normal(0, 8, len(geometric))
+    else:
+        geometric[:] = 3 if how == "constant" else np.nan
+    lesson = learn_from_landmarks(predicted, geometric)
+    assert not lesson.teaches
+    assert not lesson.sets_mean_pitch
+    np.testing.assert_array_equal(lesson.predictions_deg, predicted)
 
 
 def test_landmarks_of_other_images_are_refused() -> None:
