@@ -174,8 +174,9 @@ class LabelPriorRef(_Model):
     """Of the synthetic labels as they are."""
     error_sd_deg: tuple[float, float]
     """Assumed error of the predictions, pitch and yaw."""
-    held_out_by: Literal["identity", "row"]
-    """Unit by which synthetic rows were held out to estimate it."""
+    held_out_by: Literal["identity", "row", "none"]
+    """Unit by which synthetic rows were held out to estimate it; none: pseudo-labels, whose mean
+    pitch is that of eye landmarks, have an error that is known from other people."""
     signal_share: tuple[float, float]
     """Share of the predictions' variance that is not their error's, pitch and yaw."""
     num_iterations: int
@@ -186,8 +187,9 @@ class LabelPriorRef(_Model):
 
     def __str__(self) -> str:
         doubt = f"; NOT to be trusted: {self.doubt}" if self.doubt else ""
+        by = " by estimators and eye landmarks" if self.held_out_by == "none" else ""
         return (
-            f"gaze of unlabelled real images estimated at {self.estimated}; synthetic labels: "
+            f"gaze of unlabelled real images estimated{by} at {self.estimated}; synthetic labels: "
             f"{self.training}; {self.effective_share:.0%} of the synthetic rows in effect{doubt}"
         )
 
