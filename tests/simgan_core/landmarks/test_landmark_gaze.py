@@ -1,5 +1,8 @@
 """Gaze from landmarks: the geometry of a turning eyeball, recovered."""
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from simgan_core.landmarks.gaze import (
     LEVEL_IRIS_HEIGHT,
     gaze_from_landmarks,
 )
-from simgan_core.landmarks.model import Landmarks
+from simgan_core.landmarks.model import LandmarkModel, Landmarks
 
 
 def eyes_that_look(pitch_deg: np.ndarray, yaw_deg: np.ndarray, iris_px: float = 18.0) -> Landmarks:
@@ -48,3 +51,15 @@ def test_misplaced_landmarks_have_limited_angles() -> None:
     eyes.points[0, 2:] += 1000
     found = gaze_from_landmarks(eyes)
     assert found[0] == pytest.approx([-40.0, -40.0])
+
+
+@pytest.mark.parametrize("file", ["columbia/columbia_people_01_28.h5", "mpiigaze/p00_left_eval.h5"])
+def test_mean_pitch_of_people_is_found_within_a_degree(shared_data: Path, file: str) -> None:
+    with h5py.File(shared_data / file) as people:
+        # Every 7th image of either: all people, head turns and days.
+        images, pitchyaw = people["image"][::7], np.degrees(people["gaze_pitchyaw"][::7])
+    found = gaze_from_landmarks(LandmarkModel.load().predict(images[..., None]))
+    is_found = np.isfinite(found).all(axis=1)
+    assert is_found.mean() > 0.95
+    assert found[is_found, 0].mean() == pytest.approx(pitchyaw[is_found, 0].mean(), abs=1)
+    assert np.corrcoef(found[is_found, 0], pitchyaw[is_found, 0])[0, 1] > 0.6
