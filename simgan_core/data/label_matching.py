@@ -24,6 +24,9 @@ from simgan_core.errors import InputError
 Angles = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 
+PSEUDO_LABEL_ERROR_SD_DEG = 5.0
+"""Standard deviation of the error of pseudo-labels: predictions of estimators averaged with gaze
+from landmarks and centred by look. On people with labels it is 3 to 6° in pitch and in yaw."""
 FALLBACK_ERROR_SD_DEG = 9.0
 """Standard deviation of an estimator's error on images of another domain where nothing tells."""
 _RANDOM_SPLIT_FACTOR = 1.35
@@ -68,6 +71,8 @@ class LabelPrior:
     """Standard deviation of the predictions themselves [2]."""
     num_iterations: int
     """EM iterations after which the other half's likelihood stopped rising."""
+    by_landmarks: bool = False
+    """Whether the predictions are averaged with gaze from eye landmarks, which confirms them."""
 
     @property
     def mean_deg(self) -> Floats:
@@ -98,7 +103,7 @@ class LabelPrior:
     def doubt(self) -> str:
         """Why training sets are better left unmatched; empty where they are not."""
         worst = int(self.signal_share.argmin())
-        if self.signal_share[worst] >= _LEAST_SIGNAL_SHARE:
+        if self.by_landmarks or self.signal_share[worst] >= _LEAST_SIGNAL_SHARE:
             return ""
         return (
             f"predicted {('pitch', 'yaw')[worst]} spreads by {self.prediction_sd_deg[worst]:.1f}°, "
@@ -206,7 +211,8 @@ def load_label_prior(path: Path) -> LabelPrior:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             found = {field.name: kept[field.name] for field in fields(LabelPrior)}
-        prior = LabelPrior(**{**found, "num_iterations": int(found["num_iterations"])})
+        kinds = {"num_iterations": int, "by_landmarks": bool}
+        prior = LabelPrior(**found | {name: kind(found[name]) for name, kind in kinds.items()})
         whole = prior.density.shape == (len(prior.pitch_deg), len(prior.yaw_deg))
     except Exception as error:  # damaged bytes fail anywhere in the reader
         raise InputError(

@@ -5,6 +5,10 @@ turn, a crop. People of every look are assumed to look in the same directions on
 the predictions on images that look alike have in common beyond the overall mean is that offset, and
 is subtracted. A student is then trained on the real images with the centred predictions as labels.
 
+Landmarks teach beside the estimators: the gaze that follows from where the iris lies between the
+corners errs otherwise than theirs, so that the average is better than either, and its mean pitch
+rests on anatomy instead of a simulator's eyes.
+
 Estimators of two simulators have offsets of their own, so that their centred predictions agree the
 better, the less of those is left: what needs no label to choose how far look-alikes reach.
 """
@@ -31,6 +35,34 @@ _EDGE_WEIGHT = 3.0
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""
 _NUM_NEAREST_REFERENCES = 20
+
+
+_MIN_SHARE_FOUND = 0.5
+"""Share of the images in which landmarks must be found for them to teach."""
+_MIN_AGREEMENT = 0.3
+"""Correlation of landmarks' and estimators' angles, pitch and yaw each, below which one of them is
+of no use, and nothing tells which. On real people it is 0.45 and more."""
+_MAX_PITCH_DIFFERENCE_DEG = 10.0
+"""Difference of the mean pitch by landmarks and by estimators beyond which the former is not used:
+heads are turned up or down, or the eyes are no human ones."""
+
+
+class LandmarkLesson(NamedTuple):
+    """Predictions of estimators, averaged with gaze from landmarks where that teaches."""
+
+    predictions_deg: NDArray[np.float64]
+    """Pitch and yaw [N, 2] in degrees."""
+    share: float
+    """Share of the images in which landmarks were found."""
+    agreement: float
+    """Correlation of landmarks' and estimators' angles there, the lesser of pitch and yaw; 0 where
+    there is none."""
+    teaches: bool
+    """Whether predictions are averaged; else they are the estimators' alone."""
+    pitch_difference_deg: float
+    """Mean pitch by landmarks less that by estimators; NaN without landmarks."""
+    sets_mean_pitch: bool
+    """Whether the mean pitch is the landmarks'; else the estimators'."""
 
 
 class Centring(NamedTuple):
@@ -64,6 +96,45 @@ def student_config(config: EstimatorConfig) -> EstimatorConfig:
     return config.model_copy(
         update={"max_shift_px": 4.0, "max_scale": 0.15, "validation_share": 0.0}
     )
+
+
+def learn_from_landmarks(
+    predictions_deg: NDArray[np.floating], landmark_gaze_deg: NDArray[np.floating]
+) -> LandmarkLesson:
+    """Average predictions [N, 2] (pitch, yaw in degrees) with gaze from landmarks [N, 2].
+
+    Rows of NaN are images without landmarks, whose predictions stay. The mean yaw stays the
+    estimators': the iris' place between the corners follows the head's turn as well. The mean pitch
+    becomes the landmarks', unless the two differ by more than 10°. Where landmarks were found in
+    less than half of the images, or correlate with the predictions by less than 0.3, all
+    predictions stay.
+
+    Raises InputError where the arrays do not belong together.
+    """
+    predicted = _checked(predictions_deg, len(landmark_gaze_deg)).numpy()
+    is_found = np.isfinite(landmark_gaze_deg).all(axis=1)
+    share = float(is_found.mean()) if len(is_found) else 0.0
+    if not is_found.any():
+        return LandmarkLesson(predicted, share, 0.0, False, np.nan, False)
+    estimated, geometric = predicted[is_found], np.asarray(landmark_gaze_deg)[is_found]
+    agreement = min(_correlation(estimated[:, axis], geometric[:, axis]) for axis in (0, 1))
+    difference = geometric.mean(axis=0) - estimated.mean(axis=0)
+    pitch_difference = float(difference[0])
+    if share < _MIN_SHARE_FOUND or agreement < _MIN_AGREEMENT:
+        return LandmarkLesson(predicted, share, agreement, False, pitch_difference, False)
+    averaged = predicted.copy()
+    averaged[is_found] = (estimated + geometric - difference) / 2
+    sets_mean = abs(pitch_difference) <= _MAX_PITCH_DIFFERENCE_DEG
+    if sets_mean:
+        averaged[:, 0] += pitch_difference
+    return LandmarkLesson(averaged, share, agreement, True, pitch_difference, sets_mean)
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the correlation of two series [N]; 0 where one does not vary."""
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def centre_by_look(
@@ -131,7 +202,7 @@ def _agreement(sources: Tensor) -> float:
 def _checked(predictions_deg: NDArray[np.floating], num_images: int) -> Tensor:
     if predictions_deg.shape != (num_images, 2) or not np.isfinite(predictions_deg).all():
         raise InputError(
-            f"centring needs finite pitch and yaw [N, 2] of {num_images} images, found "
+            f"adaptation needs finite pitch and yaw [N, 2] of {num_images} images, found "
             f"{list(predictions_deg.shape)}"
         )
     return torch.from_numpy(np.asarray(predictions_deg, np.float64))

@@ -1,7 +1,8 @@
 """Label matching: estimate the gaze distribution of unlabelled real images from synthetic ones."""
 
 import logging
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +10,14 @@ from prefect import task
 
 from simgan_core.config import EstimatorConfig, TrainingConfig
 from simgan_core.data.label_matching import (
+    PSEUDO_LABEL_ERROR_SD_DEG,
     LabelPrior,
     error_spread_deg,
     estimate_label_prior,
     load_label_prior,
     save_label_prior,
 )
+from simgan_core.estimation.adaptation import centre_by_look, learn_from_landmarks
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
@@ -26,6 +29,7 @@ from tasks.comparison.estimators import (
     trained_estimator,
     with_number_format,
 )
+from tasks.comparison.landmark_gaze import landmark_gaze_deg
 from tasks.comparison.plan import Arm, LabelPriorRef, LabelSpread, Plan
 from tasks.runtime.compatibility import (
     require_distinct,
@@ -58,8 +62,9 @@ _SPLIT_SEED = 0
 def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) -> LabelPriorRef:
     """Estimate how the gaze of unlabelled real images is distributed; found if it is there.
 
-    Estimators are trained on the synthetic dataset with its labels as they are, and without some
-    of its identities in turn, to know their error. Labels of `unlabelled` are not read.
+    Estimators are trained on the synthetic dataset with its labels as they are, and, where eye
+    landmarks do not confirm what they predict, without some of its identities in turn, to know
+    their error. Labels of `unlabelled` are not read.
     """
     datasets = DatasetCache()
     infos = {"synthetic": datasets.find(synthetic), "unlabelled": datasets.find(unlabelled)}
@@ -161,17 +166,16 @@ def _estimated(
                 for seed in TEACHER_SEEDS
             ]
             real_deg = np.stack([predictions_deg(each, images) for each in plain])
-            held_out = _held_out(synthetic, config, samples, folds)
-            sd_deg = error_spread_deg(
-                held_out.predicted_deg,
-                labels_deg[held_out.rows],
-                real_deg,
-                by_identity=by_identity,
+            lesson = learn_from_landmarks(
+                real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, datasets)
             )
-            pooled = np.concatenate(list(real_deg))
-            save_label_prior(
-                path, estimate_label_prior(pooled, labels_deg, sd_deg, seed=_SPLIT_SEED)
-            )
+            if lesson.sets_mean_pitch:
+                pseudo_labels_deg = centre_by_look(lesson.predictions_deg, images, _SPLIT_SEED)
+                made = _by_pseudo_labels(pseudo_labels_deg, labels_deg)
+            else:
+                held_out = _held_out(synthetic, config, samples, folds)
+                made = _by_estimators(real_deg, held_out, labels_deg, by_identity=by_identity)
+            save_label_prior(path, made)
             run.artifact(path)
         prior = load_label_prior(path)
         found = LabelPriorRef(
@@ -181,7 +185,7 @@ def _estimated(
             estimated=_spread_of(prior),
             training=spread_of(labels_deg),
             error_sd_deg=_pair(prior.error_sd_deg),
-            held_out_by="identity" if by_identity else "row",
+            held_out_by=_held_out_by(prior, by_identity=by_identity),
             signal_share=_pair(prior.signal_share),
             num_iterations=prior.num_iterations,
             effective_share=prior.effective_share(labels_deg),
@@ -190,6 +194,35 @@ def _estimated(
         run.metrics(found.metrics())
     logger.log(logging.INFO if is_new else logging.DEBUG, "%s", found)
     return found
+
+
+def _by_pseudo_labels(
+    pseudo_labels_deg: NDArray[np.float64], labels_deg: NDArray[np.float64]
+) -> LabelPrior:
+    """Estimate the prior behind pseudo-labels [M, 2], whose error is known from other people."""
+    sd_deg = (PSEUDO_LABEL_ERROR_SD_DEG, PSEUDO_LABEL_ERROR_SD_DEG)
+    prior = estimate_label_prior(pseudo_labels_deg, labels_deg, sd_deg, seed=_SPLIT_SEED)
+    return replace(prior, by_landmarks=True)
+
+
+def _by_estimators(
+    real_deg: NDArray[np.float64],
+    held_out: "_HeldOut",
+    labels_deg: NDArray[np.float64],
+    *,
+    by_identity: bool,
+) -> LabelPrior:
+    """Estimate the prior behind the predictions [2, M, 2] of two seeds as they are."""
+    sd_deg = error_spread_deg(
+        held_out.predicted_deg, labels_deg[held_out.rows], real_deg, by_identity=by_identity
+    )
+    return estimate_label_prior(np.concatenate(list(real_deg)), labels_deg, sd_deg, _SPLIT_SEED)
+
+
+def _held_out_by(prior: LabelPrior, *, by_identity: bool) -> Literal["identity", "row", "none"]:
+    if prior.by_landmarks:
+        return "none"
+    return "identity" if by_identity else "row"
 
 
 def angles_deg(gaze: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -33,6 +33,43 @@ class LabelSpread(_Model):
         }
 
 
+class LandmarkTeacher(_Model):
+    """What gaze from eye landmarks was worth on unlabelled images, by no label."""
+
+    share: float
+    """Share of the images in which landmarks were found."""
+    agreement: float
+    """Correlation with the estimators' predictions, the lesser of pitch and yaw."""
+    teaches: bool
+    """Whether predictions were averaged with it."""
+    pitch_difference_deg: float | None
+    """Its mean pitch less the estimators'; None where no landmarks were found."""
+    sets_mean_pitch: bool
+    """Whether the mean pitch is its own; else the estimators'."""
+
+    def __str__(self) -> str:
+        found = f"{self.share:.0%} of the images, correlation {self.agreement:.2f}"
+        if not self.teaches:
+            return f"gaze from eye landmarks not used ({found})"
+        mean = "" if self.sets_mean_pitch else "not "
+        return (
+            f"predictions averaged with gaze from eye landmarks ({found}), whose mean pitch is "
+            f"{mean}used ({self.pitch_difference_deg:+.1f}° from the estimators')"
+        )
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        found = {
+            "share": self.share,
+            "agreement": self.agreement,
+            "teaches": float(self.teaches),
+            "sets_mean_pitch": float(self.sets_mean_pitch),
+        }
+        if self.pitch_difference_deg is not None:
+            found["pitch_difference_deg"] = self.pitch_difference_deg
+        return {f"{name}.landmarks.{key}": value for key, value in found.items()}
+
+
 class PseudoLabelsRef(_Model):
     """Labels of unlabelled real images by teachers' predictions, centred by look."""
 
@@ -46,6 +83,8 @@ class PseudoLabelsRef(_Model):
     """Correlation of the simulators' centred predictions; None with a single one."""
     agreement_uncentred: float | None
     """The same of predictions as they are."""
+    landmarks: LandmarkTeacher | None = None
+    """Eye landmarks beside the estimators; None where they were not asked."""
     spread: LabelSpread
 
     def __str__(self) -> str:
@@ -61,7 +100,8 @@ class PseudoLabelsRef(_Model):
             else f", where {self.num_sources} simulators' estimators agree best (correlation "
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
-        return f"{centred}{agree}; labels {self.spread}"
+        by_landmarks = "" if self.landmarks is None else f"{self.landmarks}; "
+        return f"{by_landmarks}{centred}{agree}; labels {self.spread}"
 
     def metrics(self, arm: str) -> dict[str, float]:
         """Return the figures by name, as MLflow keeps them."""
@@ -69,8 +109,10 @@ class PseudoLabelsRef(_Model):
         if self.agreement is not None and self.agreement_uncentred is not None:
             found["agreement"] = self.agreement
             found["agreement_uncentred"] = self.agreement_uncentred
-        return {f"{arm}.centring.{name}": value for name, value in found.items()} | (
-            self.spread.metrics(arm)
+        return (
+            {f"{arm}.centring.{name}": value for name, value in found.items()}
+            | ({} if self.landmarks is None else self.landmarks.metrics(arm))
+            | self.spread.metrics(arm)
         )
 
 
@@ -132,8 +174,9 @@ class LabelPriorRef(_Model):
     """Of the synthetic labels as they are."""
     error_sd_deg: tuple[float, float]
     """Assumed error of the predictions, pitch and yaw."""
-    held_out_by: Literal["identity", "row"]
-    """Unit by which synthetic rows were held out to estimate it."""
+    held_out_by: Literal["identity", "row", "none"]
+    """Unit by which synthetic rows were held out to estimate it; none: pseudo-labels, whose mean
+    pitch is that of eye landmarks, have an error that is known from other people."""
     signal_share: tuple[float, float]
     """Share of the predictions' variance that is not their error's, pitch and yaw."""
     num_iterations: int
@@ -144,8 +187,9 @@ class LabelPriorRef(_Model):
 
     def __str__(self) -> str:
         doubt = f"; NOT to be trusted: {self.doubt}" if self.doubt else ""
+        by = " by estimators and eye landmarks" if self.held_out_by == "none" else ""
         return (
-            f"gaze of unlabelled real images estimated at {self.estimated}; synthetic labels: "
+            f"gaze of unlabelled real images estimated{by} at {self.estimated}; synthetic labels: "
             f"{self.training}; {self.effective_share:.0%} of the synthetic rows in effect{doubt}"
         )
 

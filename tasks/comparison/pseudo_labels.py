@@ -1,4 +1,4 @@
-"""Pseudo-labels of unlabelled real images: predictions of estimators of one or more simulators."""
+"""Pseudo-labels of unlabelled real images: by simulators' estimators, and by eye landmarks."""
 
 import logging
 from collections.abc import Sequence
@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from prefect import task
 
 from simgan_core.config import EstimatorConfig
-from simgan_core.estimation.adaptation import DEFAULT_CENTRING, centre_by_look, choose_centring
+from simgan_core.estimation.adaptation import (
+    DEFAULT_CENTRING,
+    centre_by_look,
+    choose_centring,
+    learn_from_landmarks,
+)
 from simgan_core.gaze import gaze_from_pitchyaw
 from storage.schema import DatasetInfo
 from tasks.comparison.estimators import (
@@ -20,6 +25,7 @@ from tasks.comparison.estimators import (
 )
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_of
+from tasks.comparison.landmark_gaze import landmark_gaze_deg, landmark_teacher
 from tasks.comparison.plan import Arm, EstimatorPlan, Plan, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
@@ -43,8 +49,11 @@ def teach_students(comparison: Plan, datasets: DatasetCache) -> Plan:
     arms = tuple(_taught(arm, comparison, datasets) for arm in comparison.arms)
     taught = comparison.model_copy(update={"arms": arms})
     if comparison.judged_on is not None:
+        # Without landmarks, as was measured how it orders refiners.
         labels = _pseudo_labels(
-            "pseudo-labels", comparison.judged_by, comparison.judged_on, comparison, datasets
+            "pseudo-labels",
+            *(comparison.judged_by, comparison.judged_on, comparison, datasets),
+            by_landmarks=False,
         )
         taught = taught.model_copy(update={"pseudo_labels": labels})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
@@ -71,14 +80,20 @@ def _taught(arm: Arm, plan: EstimatorPlan, datasets: DatasetCache) -> Arm:
     if arm.teachers_of is None:
         return arm
     sources = (arm.datasets[0], *arm.teachers)
-    labels = _pseudo_labels(arm.title, sources, arm.teachers_of, plan, datasets)
+    labels = _pseudo_labels(arm.title, sources, arm.teachers_of, plan, datasets, by_landmarks=True)
     return arm.model_copy(update={"pseudo_labels": labels})
 
 
 def _pseudo_labels(
-    title: str, places: Sequence[str], place: str, plan: EstimatorPlan, datasets: DatasetCache
+    title: str,
+    places: Sequence[str],
+    place: str,
+    plan: EstimatorPlan,
+    datasets: DatasetCache,
+    *,
+    by_landmarks: bool,
 ) -> PseudoLabelsRef:
-    """Average the predictions of two estimators a simulator, centred alike.
+    """Average the predictions of two estimators a simulator, and landmarks', centred alike.
 
     `places` are the simulators' datasets, `place` that of the unlabelled images.
     """
@@ -91,6 +106,7 @@ def _pseudo_labels(
             "sources": [info.digest for info in sources],
             "unlabelled": unlabelled.digest,
             "estimator": config.model_dump(mode="json"),
+            "by_landmarks": by_landmarks,
             "recipe": recipe_version("estimate"),
         },
     )
@@ -98,11 +114,12 @@ def _pseudo_labels(
     with tracked_run(COMPARISONS, name, name, {"stage": "pseudo-labels"}) as run:
         is_new = not path.exists()
         if is_new:
-            write_atomically(path, _predicted(sources, unlabelled, config, datasets))
+            write_atomically(path, _predicted(sources, unlabelled, config, datasets, by_landmarks))
             run.artifact(path)
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
+            landmarks = landmark_teacher(kept["landmarks"]) if by_landmarks else None
             spread = spread_of(kept["pitchyaw_deg"])
         alone = len(sources) == 1
         found = PseudoLabelsRef(
@@ -112,6 +129,7 @@ def _pseudo_labels(
             num_steps=steps,
             agreement=None if alone else agreement,
             agreement_uncentred=None if alone else uncentred,
+            landmarks=landmarks,
             spread=spread,
         )
         run.metrics(found.metrics("pseudo_labels"))
@@ -124,6 +142,7 @@ def _predicted(
     unlabelled: DatasetInfo,
     config: EstimatorConfig,
     datasets: DatasetCache,
+    by_landmarks: bool,
 ) -> dict[str, NDArray[Any]]:
     images = datasets.load(unlabelled).images
     by_source = [_predictions_of(source, images, config, datasets) for source in sources]
@@ -131,9 +150,15 @@ def _predicted(
     if len(sources) > 1:
         chosen = choose_centring(by_source, images, _SEED)
         centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
+    predicted = np.mean(by_source, axis=0)
+    landmarks = {}
+    if by_landmarks:
+        lesson = learn_from_landmarks(predicted, landmark_gaze_deg(unlabelled, datasets))
+        predicted = lesson.predictions_deg
+        landmarks = {"landmarks": np.array(lesson[1:], np.float64)}
     # Centring is linear: the mean of centred predictions is the centred mean.
-    centred = centre_by_look(np.mean(by_source, axis=0), images, _SEED, centring)
-    return {
+    centred = centre_by_look(predicted, images, _SEED, centring)
+    return landmarks | {
         "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
         "pitchyaw_deg": centred,
         "centring": np.array(centring),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,15 @@ def test_a_prior_is_read_as_it_was_written_and_nothing_else_is_one(
         load_label_prior(path)
     with pytest.raises(InputError, match="simgan label-prior"):
         load_label_prior(tmp_path / "none.npz")
+
+
+def test_pseudo_labels_that_landmarks_confirm_are_not_doubted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    training = rng.uniform(-25, 25, (2000, 2))
+    narrow = rng.normal(3, 4, (500, 2))
+    alone = estimate_label_prior(narrow, training, (5, 5), seed=0)
+    assert alone.doubt
+    confirmed = replace(alone, by_landmarks=True)
+    assert not confirmed.doubt
+    save_label_prior(tmp_path / "prior.npz", confirmed)
+    assert load_label_prior(tmp_path / "prior.npz").by_landmarks is True

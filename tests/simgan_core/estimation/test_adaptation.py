@@ -4,7 +4,12 @@ import pytest
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimation import adaptation
-from simgan_core.estimation.adaptation import centre_by_look, choose_centring, student_config
+from simgan_core.estimation.adaptation import (
+    centre_by_look,
+    choose_centring,
+    learn_from_landmarks,
+    student_config,
+)
 
 
 def looks_with_offsets(count: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,3 +92,62 @@ def test_nothing_is_subtracted_where_that_makes_predictions_agree_less() -> None
     assert chosen.agreement == chosen.agreement_uncentred
     kept = centre_by_look(predicted, images, seed=0, centring=chosen.centring)
     np.testing.assert_array_equal(kept, predicted)
+
+
+def two_witnesses(count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True angles, predictions 5° too high, and landmarks' gaze 9° off in yaw, both noisy."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 8, (count, 2))
+    predicted = truth + rng.normal([5, 0], 4, (count, 2))
+    return truth, predicted, truth + rng.normal([0, 9], 4, (count, 2))
+
+
+def test_landmarks_halve_the_errors_variance_and_set_the_mean_pitch_alone() -> None:
+    truth, predicted, geometric = two_witnesses()
+    lesson = learn_from_landmarks(predicted, geometric)
+    away = lesson.predictions_deg - truth
+    assert lesson.teaches
+    assert away.std(axis=0) == pytest.approx(4 / np.sqrt(2), rel=0.1)
+    assert away.mean(axis=0) == pytest.approx([0, 0], abs=0.5)
+    assert lesson.sets_mean_pitch
+    assert lesson.pitch_difference_deg == pytest.approx(-5, abs=0.5)
+    assert lesson.agreement == pytest.approx(0.8, abs=0.05)
+    assert lesson.share == 1
+
+
+def test_a_mean_pitch_far_from_the_estimators_is_not_used() -> None:
+    _, predicted, geometric = two_witnesses()
+    lesson = learn_from_landmarks(predicted, geometric - [12, 0])
+    assert lesson.teaches
+    assert not lesson.sets_mean_pitch
+    np.testing.assert_allclose(lesson.predictions_deg.mean(axis=0), predicted.mean(axis=0))
+
+
+def test_images_without_landmarks_keep_their_predictions_but_for_the_mean_pitch() -> None:
+    _, predicted, geometric = two_witnesses()
+    geometric[:100] = np.nan
+    lesson = learn_from_landmarks(predicted, geometric)
+    kept = predicted[:100] + np.array([lesson.pitch_difference_deg, 0])
+    np.testing.assert_allclose(lesson.predictions_deg[:100], kept)
+    assert lesson.share == 0.75
+
+
+@pytest.mark.parametrize("how", ["found in few images", "at odds in yaw", "constant", "absent"])
+def test_landmarks_of_no_use_leave_predictions_as_they_are(how: str) -> None:
+    _, predicted, geometric = two_witnesses()
+    if how == "found in few images":
+        geometric[:201] = np.nan
+    elif how == "at odds in yaw":
+        geometric[:, 1] = np.random.default_rng(1).normal(0, 8, len(geometric))
+    else:
+        geometric[:] = 3 if how == "constant" else np.nan
+    lesson = learn_from_landmarks(predicted, geometric)
+    assert not lesson.teaches
+    assert not lesson.sets_mean_pitch
+    np.testing.assert_array_equal(lesson.predictions_deg, predicted)
+
+
+def test_landmarks_of_other_images_are_refused() -> None:
+    _, predicted, geometric = two_witnesses()
+    with pytest.raises(InputError, match="pitch and yaw"):
+        learn_from_landmarks(predicted, geometric[1:])

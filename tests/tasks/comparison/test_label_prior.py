@@ -10,6 +10,8 @@ from mlflow import MlflowClient
 from simgan_core.config import PRESETS, EstimatorConfig
 from simgan_core.data.label_matching import load_label_prior
 from simgan_core.errors import InputError
+from simgan_core.landmarks import gaze as landmark_gaze
+from simgan_core.landmarks.model import LandmarkModel
 from storage.reader import open_dataset
 from storage.schema import GAZE
 from tasks.comparison.arms import ComparisonConfig, Protocol
@@ -183,6 +185,22 @@ def test_identities_are_held_out_where_ids_tell_them(eyes: dict[str, str], home:
     assert kept.density.sum() == pytest.approx(1)
     again = estimate_prior.fn(eyes["real"], eyes["test"], QUICK)
     assert again == prior
+
+
+def test_landmarks_that_confirm_the_mean_pitch_spare_what_is_held_out(
+    eyes: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The level of the built-in simulator's irises instead of people's.
+    monkeypatch.setattr(landmark_gaze, "LEVEL_IRIS_HEIGHT", 0.03)
+    trained = EstimatorConfig(steps=60, batch_size=16, architecture="compact")
+    prior = estimate_prior.fn(eyes["synthetic"], eyes["real"], trained)
+    assert prior.held_out_by == "none"
+    assert not prior.doubt
+    assert "estimated by estimators and eye landmarks" in str(prior)
+    assert len(list((home / "estimators").iterdir())) == 2
+    found = LandmarkModel.load().predict(open_dataset(eyes["real"]).load().images)
+    pitch_deg = np.nanmean(landmark_gaze.gaze_from_landmarks(found)[:, 0])
+    assert prior.estimated.mean_deg[0] == pytest.approx(pitch_deg, abs=1)
 
 
 def test_labels_stay_as_they_are_where_the_training_sets_have_the_real_ones(

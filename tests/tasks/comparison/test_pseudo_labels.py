@@ -100,6 +100,31 @@ def test_teachers_of_another_simulator_are_averaged_and_choose_the_centring(
     assert len(list((home / "estimators").iterdir())) == 2 * 3
 
 
+def test_landmarks_teach_students_and_do_not_judge_refiners(
+    eyes: dict[str, str], home: Path
+) -> None:
+    trained = EstimatorConfig(steps=60, batch_size=16, architecture="compact")
+    comparison = taught(plan(eyes, ("synthetic", "refined", "adapted"), trained))
+    landmarks = labels_of(comparison, "adapted").landmarks
+    assert landmarks is not None
+    assert landmarks.teaches
+    assert landmarks.share > 0.9
+    # Irises of the built-in simulator lie lower between the corners than people's.
+    assert not landmarks.sets_mean_pitch
+    assert comparison.pseudo_labels is not None
+    assert comparison.pseudo_labels.landmarks is None
+
+
+def test_estimators_that_see_nothing_are_not_averaged_with_landmarks(
+    eyes: dict[str, str], home: Path
+) -> None:
+    labels = labels_of(taught(plan(eyes, ("synthetic", "adapted"))), "adapted")
+    assert labels.landmarks is not None
+    assert not labels.landmarks.teaches
+    assert "gaze from eye landmarks not used" in str(labels)
+    assert labels.metrics("adapted")["adapted.landmarks.teaches"] == 0
+
+
 def test_an_adapted_arm_is_found_again_by_the_same_teachers(
     eyes: dict[str, str], home: Path, other_simulator: str
 ) -> None:
