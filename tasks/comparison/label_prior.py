@@ -201,7 +201,7 @@ def _by_pseudo_labels(
 ) -> LabelPrior:
     """Estimate the prior behind pseudo-labels [M, 2], whose error is known from other people."""
     sd_deg = (PSEUDO_LABEL_ERROR_SD_DEG, PSEUDO_LABEL_ERROR_SD_DEG)
-    prior = estimate_label_prior(pseudo_labels_deg, labels_deg, sd_deg, seed=_SPLIT_SEED)
+    prior = estimate_label_prior(pseudo_labels_deg[None], labels_deg, sd_deg, seed=_SPLIT_SEED)
     return replace(prior, by_landmarks=True)
 
 
@@ -216,7 +216,7 @@ def _by_estimators(
     sd_deg = error_spread_deg(
         held_out.predicted_deg, labels_deg[held_out.rows], real_deg, by_identity=by_identity
     )
-    return estimate_label_prior(np.concatenate(list(real_deg)), labels_deg, sd_deg, _SPLIT_SEED)
+    return estimate_label_prior(real_deg, labels_deg, sd_deg, _SPLIT_SEED)
 
 
 def _held_out_by(prior: LabelPrior, *, by_identity: bool) -> Literal["identity", "row", "none"]:
