@@ -359,6 +359,19 @@ class EstimatorConfig(Config):
     bf16 where it is faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
 
 
+class LandmarkTraining(Config):
+    """Training of the landmark network."""
+
+    steps: int = Field(default=3000, ge=1)
+    """Optimiser updates."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images of an update, taken from all sets of examples alike."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak rate of Adam; warm-up over 50 updates, then cosine to 0."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Seed of the weights and of the views."""
+
+
 PRESETS: dict[str, TrainingConfig] = {
     "demo": TrainingConfig(
         family="bilateral",
