@@ -226,6 +226,10 @@ class TrainingConfig(Config):
     micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Images computed at once; gradients are accumulated up to the batch. None: what suits the
     device (what fits the caches of a CPU, more on a GPU)."""
+    images_in: Literal["auto", "memory", "shards"] = "auto"
+    """Where images are while training: loaded into memory (with a GPU, its own), or read shard by
+    shard. auto: loaded where those of a domain take 4 GiB at most, however much memory is free.
+    Either samples in another order, so that the refiner and its id are others."""
     learning_rate: float = Field(default=3e-4, gt=0)
     """Learning rate of the refiner."""
     discriminator_learning_rate: float | None = Field(default=None, gt=0)
@@ -302,12 +306,14 @@ class TrainingConfig(Config):
         return self
 
     @model_serializer(mode="wrap")
-    def _leave_out_other_family(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave family and bilateral out in the convolutional family.
+    def _leave_out_newer_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave family and bilateral out in the convolutional family, and images_in where auto.
 
-        A refiner's id is a digest of its configuration, and refiners are older than families.
+        A refiner's id is a digest of its configuration, and refiners are older than these settings.
         """
         values: dict[str, Any] = handler(self)
+        if self.images_in == "auto":
+            values.pop("images_in", None)
         if self.family == "convolutional":
             values.pop("family", None)
             values.pop("bilateral", None)
@@ -351,6 +357,19 @@ class EstimatorConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision: fp32, or mixed precision with bf16 layers and float32 weights and optimiser. auto:
     bf16 where it is faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
+
+
+class LandmarkTraining(Config):
+    """Training of the landmark network."""
+
+    steps: int = Field(default=3000, ge=1)
+    """Optimiser updates."""
+    batch_size: int = Field(default=64, ge=2)
+    """Images of an update, taken from all sets of examples alike."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak rate of Adam; warm-up over 50 updates, then cosine to 0."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Seed of the weights and of the views."""
 
 
 PRESETS: dict[str, TrainingConfig] = {

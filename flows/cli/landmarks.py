@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from flows.cli.arguments import Count, Seed
 from flows.cli.outcome import Outcome
+from simgan_core.config import LandmarkTraining
 
 app = App(name="landmarks", help="Train the network that finds the eye's corners in images.")
 
@@ -44,19 +45,14 @@ def train(
     seed
         The same seed gives the same model.
     """
-    from simgan_core.landmarks.training import LandmarkTraining
-    from tasks.training.landmarks import train_landmark_model
+    from flows.landmarks import train_landmarks
 
     config = LandmarkTraining(steps=steps, seed=seed)
-    model, errors = train_landmark_model(out, dataset, config, simulated)
-    result = {
-        "out": str(out),
-        "digest": model.digest,
-        "errors": [vars(each) for each in errors],
-    }
+    trained = train_landmarks(str(out), dataset, simulated, config)
     lines = [
-        f"{out}: landmark model {model.digest[:12]}; distances in pixels of an image 55 wide, "
+        f"{out}: landmark model {trained.digest[:12]}; distances in pixels of an image 55 wide, "
         "median (95% below)",
-        *(f"  {each}" for each in errors),
+        *(f"  {each}" for each in trained.errors),
+        f"MLflow: run {trained.mlflow_run_id}",
     ]
-    return Outcome(result, "\n".join(lines))
+    return Outcome(trained.model_dump(mode="json"), "\n".join(lines))

@@ -55,6 +55,7 @@ FLOW_MODULES = {
     "ingest": "flows.ingest",
     "train": "flows.train",
     "label-prior": "flows.label_prior",
+    "landmarks": "flows.landmarks",
     "refine": "flows.refine",
     "evaluate": "flows.evaluate",
     "compare": "flows.evaluate",

@@ -118,7 +118,7 @@ class LabelPrior:
         smoothed density, clipped to a tenth and ten times the mean. Raises
         InputError where there is no label or one is not finite.
         """
-        labels_deg = _checked(labels_deg, "training labels")
+        labels_deg = _checked(labels_deg, "training labels [N, 2]")
         cells = _cells(labels_deg, (self.pitch_deg, self.yaw_deg))
         own = _smoothed_histogram(cells, self.density.shape)
         blurred = _smoothed(self.density, _MEAN_UNCERTAINTY_DEG)
@@ -133,16 +133,16 @@ class LabelPrior:
 def estimate_label_prior(
     predictions_deg: Angles, training_deg: Angles, error_sd_deg: Sequence[float] | Floats, seed: int
 ) -> LabelPrior:
-    """Estimate the label distribution behind predictions [M, 2] by maximum likelihood.
+    """Estimate the label distribution behind predictions [S, M, 2] by maximum likelihood.
 
-    `predictions_deg` are those of estimators trained on rows with labels `training_deg` [N, 2] as
-    they are, those of several estimators pooled; the error is Gaussian with `error_sd_deg` [2].
-    EM starts at the training labels' density. It stops where the likelihood of the predictions
+    `predictions_deg` are those of S estimators on M images, trained on rows with labels
+    `training_deg` [N, 2] as they are; the error is Gaussian with `error_sd_deg` [2].
+    EM starts at the training labels' density. It stops where the likelihood of the images
     that were kept out stops rising: the mean over two random halves, each kept out in turn.
     `seed` decides the halves. Raises InputError where an angle is missing or not finite.
     """
-    training_deg = _checked(training_deg, "training labels")
-    predictions_deg = _checked(predictions_deg, "predictions on real images")
+    training_deg = _checked(training_deg, "training labels [N, 2]")
+    predictions_deg = _checked(predictions_deg, "predictions on real images [S, M, 2]")
     sd_deg = np.asarray(error_sd_deg, np.float64)
     if sd_deg.shape != (2,) or not (np.isfinite(sd_deg) & (sd_deg > 0)).all():
         raise InputError(
@@ -152,15 +152,17 @@ def estimate_label_prior(
     axes = [_STEP_DEG * np.arange(low[i], high[i] + 1) for i in (0, 1)]
     start = _smoothed_histogram(_cells(training_deg, axes), (len(axes[0]), len(axes[1])))
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(predictions_deg))[:_MAX_PREDICTIONS]
-    kernels = _kernels(predictions_deg[order], axes, sd_deg)
-    halves = [tuple(kernel[half::2] for kernel in kernels) for half in (0, 1)]
+    num_estimators, num_images, _ = predictions_deg.shape
+    # Images and not predictions are halved: estimators err alike on one image.
+    order = rng.permutation(num_images)[: max(1, _MAX_PREDICTIONS // num_estimators)]
+    halves = [_kernels(predictions_deg[:, order[half::2]], axes, sd_deg) for half in (0, 1)]
+    kernels = tuple(np.concatenate(axis) for axis in zip(*halves, strict=True))
     stops = [_best_iteration(start, halves[i], halves[1 - i]) for i in (0, 1)]
     num_iterations = max(1, int(np.mean(stops)))
     density = start
     for _ in range(num_iterations):
         density = _em_step(density, kernels)
-    spread = predictions_deg.std(axis=0)
+    spread = predictions_deg.std(axis=(0, 1))
     return LabelPrior(axes[0], axes[1], density, sd_deg, spread, num_iterations)
 
 
@@ -233,7 +235,8 @@ def _disagreement(predictions_deg: Angles) -> Floats:
 def _kernels(
     predictions_deg: Floats, axes: Sequence[Floats], sd_deg: Floats
 ) -> tuple[Floats, Floats]:
-    """Return likelihoods of predictions by pitch [M, P] and by yaw [M, Y]: they factorise."""
+    """Return likelihoods of predictions [S, M, 2] by pitch [S·M, P] and by yaw [S·M, Y]."""
+    predictions_deg = predictions_deg.reshape(-1, 2)
     pitch, yaw = (
         np.exp(-0.5 * ((predictions_deg[:, i, None] - axes[i]) / sd_deg[i]) ** 2) for i in (0, 1)
     )
@@ -306,17 +309,19 @@ def _cells(labels_deg: Floats, axes: Sequence[Floats]) -> tuple[NDArray[np.intp]
     )
 
 
-def _checked(angles_deg: Angles, name: str) -> Floats:
+def _checked(angles_deg: Angles, what: str) -> Floats:
+    """Return finite angles; `what` they are ends in their axes."""
     angles = np.asarray(angles_deg, np.float64)
-    if angles.ndim != 2 or angles.shape[1] != 2 or len(angles) == 0:
+    name, _, axes = what.partition(" [")
+    if angles.ndim != axes.count(",") + 1 or angles.shape[-1] != 2 or angles.size == 0:
         raise InputError(
-            f"matching labels needs pitch and yaw of at least one image as {name} [N, 2], found "
+            f"matching labels needs pitch and yaw of at least one image as {what}, found "
             f"{list(angles.shape)}"
         )
-    if not np.isfinite(angles).all():
-        rows = np.count_nonzero(~np.isfinite(angles).all(axis=1))
+    finite = np.isfinite(angles).all(axis=-1)
+    if not finite.all():
         raise InputError(
-            f"matching labels needs finite angles; {rows} of {len(angles)} {name} are not: leave "
-            "out the rows without a label"
+            f"matching labels needs finite angles; {np.count_nonzero(~finite)} of {finite.size} "
+            f"{name} are not: leave out the rows without a label"
         )
     return angles

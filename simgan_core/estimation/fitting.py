@@ -58,14 +58,27 @@ class Split:
         return Split(*(_resampled(rows, weights, seed) for rows in (self.train, self.validation)))
 
 
-def split_rows(num_rows: int, share: float, seed: int, device: torch.device) -> Split:
-    """Split off a random share of the rows as the validation set; a function of seed and number.
+def split_rows(
+    num_rows: int,
+    share: float,
+    seed: int,
+    device: torch.device,
+    image_of_row: NDArray[np.int64] | None = None,
+) -> Split:
+    """Split off a random share of the images as the validation set; a function of seed and number.
 
-    Synthetic and refined training sets have the same order of rows, so they keep out the same.
+    `image_of_row` [N] is the number of the image that each row shows, None: each its own; rows of
+    one image are in one set. Synthetic and refined training sets have the same order of images,
+    so they keep out the same.
     """
-    order = torch.randperm(num_rows, generator=seeded_generator(seed, _SPLIT)).to(device)
-    num_validation = min(round(share * num_rows), num_rows - 1)
-    return Split(train=order[num_validation:], validation=order[:num_validation])
+    if image_of_row is None:
+        image_of_row = np.arange(num_rows)
+    images, number = np.unique(image_of_row, return_inverse=True)
+    order = torch.randperm(len(images), generator=seeded_generator(seed, _SPLIT))
+    place = order.argsort()[torch.from_numpy(number)]
+    rows = place.argsort(stable=True).to(device)
+    num_validation = int((place < min(round(share * len(images)), len(images) - 1)).sum())
+    return Split(train=rows[num_validation:], validation=rows[:num_validation])
 
 
 def _resampled(rows: Tensor, weights: NDArray[np.floating[Any]], seed: int) -> Tensor:

@@ -29,15 +29,17 @@ def train_estimator(
     on_progress: Progress = no_progress,
     head_pose: Numbers | None = None,
     weights: NDArray[np.floating[Any]] | None = None,
+    image_of_row: NDArray[np.int64] | None = None,
 ) -> Estimator:
     """Train an estimator on images [N, H, W, C] (uint8 or uint16) and their gaze [N, 3].
 
     It runs on the device of `images`, which stay there as pixels until their batch is sampled.
     `head_pose` [N, 2 or 3] in radians is needed where the configuration asks for it. `weights` [N]
     are the sampling weights of the rows, None: uniform; rows are resampled after the validation set
-    is split off, so that no row is in both. `seed` decides initial weights, order, crops and
-    the validation set: the same seed gives the same bits on the same CPU with the same number of
-    threads.
+    is split off, so that no row is in both. `image_of_row` [N] is the number of the image that each
+    row shows, where several show one: all of them train, or all validate. `seed` decides initial
+    weights, order, crops and the validation set: the same seed gives the same bits on the same CPU
+    with the same number of threads.
 
     Raises InputError where images and labels do not belong together, NonFiniteLossError where the
     training diverged.
@@ -45,7 +47,7 @@ def train_estimator(
     targets = _unit_targets(images, gaze)
     pose = _poses(config, len(images), images.device, head_pose)
     estimator = _fresh_estimator(config, images, seed)
-    _fit(estimator, config, images, targets, pose, seed, on_progress, weights)
+    _fit(estimator, config, images, targets, pose, seed, on_progress, weights, image_of_row)
     return estimator
 
 
@@ -116,6 +118,7 @@ def _fit(
     seed: int,
     on_progress: Progress,
     weights: NDArray[np.floating[Any]] | None = None,
+    image_of_row: NDArray[np.int64] | None = None,
 ) -> None:
     """Run the one loop on eyes."""
 
@@ -143,7 +146,7 @@ def _fit(
         estimator.train()
         return float(torch.cat(angles).rad2deg().mean())
 
-    split = split_rows(len(images), config.validation_share, seed, images.device)
+    split = split_rows(len(images), config.validation_share, seed, images.device, image_of_row)
     if weights is not None:
         split = split.resampled(weights, seed)
     error_deg = fit(estimator, config, split, seed, examples, loss, validate, on_progress)

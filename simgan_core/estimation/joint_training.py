@@ -25,12 +25,14 @@ def train_joint_estimator(
     joints: Tensor | NDArray[np.floating[Any]],
     seed: int,
     on_progress: Progress = no_progress,
+    image_of_row: NDArray[np.int64] | None = None,
 ) -> Hourglass:
     """Train a stacked hourglass on images [N, H, W, C] and joints [N, J, 2 or 3].
 
     u and v are pixels, (0, 0) the image's top-left corner; a depth after them is not looked at. The
     loss is the cross-entropy of every stack's heat maps. Joints move with the image where
-    training shifts and scales it. It runs where `images` are; `seed` as for gaze.
+    training shifts and scales it. It runs where `images` are; `seed` and
+    `image_of_row` as for gaze.
 
     Raises InputError where images and joints do not belong together, NonFiniteLossError where the
     training ran away.
@@ -61,7 +63,7 @@ def train_joint_estimator(
         network.train()
         return float((found - truth[rows].cpu()).norm(dim=2).mean())
 
-    split = split_rows(len(images), config.validation_share, seed, images.device)
+    split = split_rows(len(images), config.validation_share, seed, images.device, image_of_row)
     fit(network, config, split, seed, examples, loss, validate, on_progress)
     return network
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from simgan_core.compute.malloc import keep_freed_memory
 from simgan_core.compute.non_finite import NonFiniteGuard
 from simgan_core.compute.settings import choose_compute_settings
-from simgan_core.config import MAX_SEED, Config
+from simgan_core.config import LandmarkTraining
 from simgan_core.data.sampler import seeded_generator
 from simgan_core.errors import InputError
 from simgan_core.landmarks.augmentation import random_views
@@ -29,19 +28,6 @@ _CHECKPOINT_EVERY = 250
 
 Progress = Callable[[int, int, float], None]
 """Progress callback: step, number of steps, loss; about a hundred calls in a training."""
-
-
-class LandmarkTraining(Config):
-    """Training of the landmark network."""
-
-    steps: int = Field(default=3000, ge=1)
-    """Optimiser updates."""
-    batch_size: int = Field(default=64, ge=2)
-    """Images of an update, taken from all sets of examples alike."""
-    learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak rate of Adam; warm-up over 50 updates, then cosine to 0."""
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    """Seed of the weights and of the views."""
 
 
 def train_landmarks(

@@ -238,6 +238,7 @@ def _joints(
         samples.labels["joints_uvd"],
         job.seed,
         log_progress,
+        samples.image_of_row,
     )
     return predict_joints(network, test_images)
 

@@ -1,10 +1,10 @@
 """Gaze estimators by content: trained once, found again by every comparison that needs them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from simgan_core.errors import InputError
 from simgan_core.estimation.fitting import estimator_compute_settings
 from simgan_core.estimation.gaze_training import train_estimator
 from simgan_core.models.estimator import Estimator, load_estimator, save_estimator
+from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
 from tasks.comparison.kept_files import weights_file
 from tasks.comparison.plan import Arm
@@ -24,6 +25,7 @@ from tasks.runtime.devices import default_device
 from tasks.runtime.policies import stop_if_told
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.stages import position
+from tasks.runtime.styles import image_ids
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,14 @@ class TrainingSamples:
     """By name, [N, …]."""
     weights: NDArray[np.float64] | None = None
     """Sampling weight of each row [N], 1 in the mean; None: all alike."""
+    image_of_row: NDArray[np.int64] | None = None
+    """Number of the image that each row shows [N]: styles share one. None: each row its own."""
+
+    @classmethod
+    def of_block(cls, block: SampleBlock, info: DatasetInfo) -> Self:
+        """Return those of a dataset's rows."""
+        numbers = number_images(image_ids(block.ids, info))
+        return cls(block.images, block.labels, image_of_row=numbers)
 
     def of_rows(self, rows: NDArray[np.integer[Any]]) -> "TrainingSamples":
         """Return those of some rows."""
@@ -45,7 +55,15 @@ class TrainingSamples:
             self.images[rows],
             {name: each[rows] for name, each in self.labels.items()},
             None if self.weights is None else self.weights[rows],
+            None if self.image_of_row is None else self.image_of_row[rows],
         )
+
+
+def number_images(names: Iterable[Hashable]) -> NDArray[np.int64] | None:
+    """Number images in the order in which rows show them [N]; None where no two rows show one."""
+    numbers: dict[Hashable, int] = {}
+    image_of_row = np.array([numbers.setdefault(each, len(numbers)) for each in names], np.int64)
+    return image_of_row if len(numbers) < len(image_of_row) else None
 
 
 def content_of(arm: Arm, datasets: Mapping[str, DatasetInfo]) -> dict[str, Any]:
@@ -109,6 +127,7 @@ def trained_estimator(
             log_progress,
             head_pose=poses(samples, config),
             weights=samples.weights,
+            image_of_row=samples.image_of_row,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_estimator(path, estimator)

@@ -54,7 +54,7 @@ TEACHER_SEEDS = (0, 1)
 _NUM_FOLDS = 5
 """Parts into which identities are divided; estimators are trained without each in turn."""
 _HELD_OUT_SHARE = 0.1
-"""Share of the rows that is held out where ids tell no identities."""
+"""Share of the images that is held out where ids tell no identities."""
 _SPLIT_SEED = 0
 
 
@@ -150,9 +150,9 @@ def _estimated(
     name = content_id("label-prior", content)
     path = home() / "label_priors" / f"{name}.npz"
     block = datasets.load(synthetic)
-    samples = TrainingSamples(block.images, block.labels)
+    samples = TrainingSamples.of_block(block, synthetic)
     labels_deg = angles_deg(block.labels["gaze"])
-    folds, by_identity = _folds(block.ids)
+    folds, by_identity = _folds(block.ids, samples.image_of_row)
     with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
         is_new = not path.exists()
         if is_new:
@@ -201,7 +201,7 @@ def _by_pseudo_labels(
 ) -> LabelPrior:
     """Estimate the prior behind pseudo-labels [M, 2], whose error is known from other people."""
     sd_deg = (PSEUDO_LABEL_ERROR_SD_DEG, PSEUDO_LABEL_ERROR_SD_DEG)
-    prior = estimate_label_prior(pseudo_labels_deg, labels_deg, sd_deg, seed=_SPLIT_SEED)
+    prior = estimate_label_prior(pseudo_labels_deg[None], labels_deg, sd_deg, seed=_SPLIT_SEED)
     return replace(prior, by_landmarks=True)
 
 
@@ -216,7 +216,7 @@ def _by_estimators(
     sd_deg = error_spread_deg(
         held_out.predicted_deg, labels_deg[held_out.rows], real_deg, by_identity=by_identity
     )
-    return estimate_label_prior(np.concatenate(list(real_deg)), labels_deg, sd_deg, _SPLIT_SEED)
+    return estimate_label_prior(real_deg, labels_deg, sd_deg, _SPLIT_SEED)
 
 
 def _held_out_by(prior: LabelPrior, *, by_identity: bool) -> Literal["identity", "row", "none"]:
@@ -271,16 +271,21 @@ def _held_out(
     return _HeldOut(np.concatenate(folds), by_seed)
 
 
-def _folds(ids: list[str]) -> tuple[list[NDArray[np.intp]], bool]:
+def _folds(
+    ids: list[str], image_of_row: NDArray[np.int64] | None
+) -> tuple[list[NDArray[np.intp]], bool]:
     """Divide rows by identity, the first part of their ids; else hold out a tenth at random.
 
-    Returns the parts, and whether identities were told.
+    Rows of one image stay together. Returns the parts, and whether identities were told.
     """
     first = np.array([each.partition("/")[0] if "/" in each else "" for each in ids])
     identities = np.unique(first)
     if "" in identities or not 2 <= len(identities) <= len(ids) // 2:
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(ids))
-        return [np.sort(order[: max(1, round(_HELD_OUT_SHARE * len(ids)))])], False
+        numbers = np.arange(len(ids)) if image_of_row is None else image_of_row
+        num_images = int(numbers.max()) + 1
+        order = np.random.default_rng(_SPLIT_SEED).permutation(num_images)
+        held_out = order[: max(1, round(_HELD_OUT_SHARE * num_images))]
+        return [np.flatnonzero(np.isin(numbers, held_out))], False
     count = min(_NUM_FOLDS, len(identities))
     parts = [np.flatnonzero(np.isin(first, identities[part::count])) for part in range(count)]
     return parts, True

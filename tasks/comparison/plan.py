@@ -261,6 +261,9 @@ class Comparison(EstimatorPlan):
     test_digest: str
     people: tuple[str, ...]
     """People in the test set, where its ids name them."""
+    people_in_common: dict[str, tuple[str, ...]] = {}
+    """Who of them is also in other real images that take part, by their role; of protocols by
+    person, which intend it, nobody."""
     caveat: str = ""
     """What the verdict has to say of the test beside its figures; empty where there is nothing."""
 

@@ -19,7 +19,7 @@ from tasks.comparison.estimators import (
     content_of,
     with_number_format,
 )
-from tasks.comparison.people import people_in
+from tasks.comparison.people import caution_of_people, people_in, people_in_common
 from tasks.comparison.plan import Arm, Comparison
 from tasks.runtime.compatibility import (
     HeldOutImages,
@@ -69,7 +69,8 @@ def plan_comparison(
     _require_refined_from(inputs, synthetic, refined)
     _require_teachers(inputs, teachers, synthetic, refined)
     _require_unlabelled(inputs, unlabelled, {"synthetic": synthetic, "refined": refined}, teachers)
-    seen, caveat = _untested(inputs, _real_images_of_refiner(inputs, refined))
+    real_of_refiner = _real_images_of_refiner(inputs, refined)
+    seen, caveat = _untested(inputs, real_of_refiner)
     reference = unlabelled or real
     if reference is None and isinstance(seen, DatasetInfo):
         inputs.infos[seen.url] = seen
@@ -116,6 +117,7 @@ def plan_comparison(
         *(arms, inputs, seeds, estimator, config.protocol, matching, judging),
         match_doubtful=config.match_labels == "always",
         caveat=caveat,
+        real_of_refiner=real_of_refiner,
     )
 
 
@@ -245,8 +247,13 @@ def plan_evaluation(
     inputs = _Inputs.find(datasets, test, train, unlabelled)
     domain = inputs.infos[train].spec.domain
     arm = Arm(name=domain, title=domain, training_set=domain, datasets=(train,))
+    real_of_refiner = _real_images_of_refiner(inputs, train) if domain == "refined" else ""
     if unlabelled is None:
-        return _begin("evaluation", (arm,), inputs, seeds, estimator, Protocol())
+        return _begin(
+            "evaluation",
+            *((arm,), inputs, seeds, estimator, Protocol()),
+            real_of_refiner=real_of_refiner,
+        )
     if domain == "real":
         raise InputError(
             f"the labels of real images are never matched: leave --unlabelled out, or train on a "
@@ -257,7 +264,10 @@ def plan_evaluation(
     arms = (arm.model_copy(update={"matched": True}), arm.model_copy(update=names))
     matching = (train, unlabelled)
     return _begin(
-        "evaluation", arms, inputs, seeds, estimator, Protocol(), matching, match_doubtful=True
+        "evaluation",
+        *(arms, inputs, seeds, estimator, Protocol(), matching),
+        match_doubtful=True,
+        real_of_refiner=real_of_refiner,
     )
 
 
@@ -273,8 +283,12 @@ def _begin(
     *,
     match_doubtful: bool = False,
     caveat: str = "",
+    real_of_refiner: DatasetInfo | str = "",
 ) -> Comparison:
-    """Make a comparison's run; `matching`: datasets that labels are matched from and to."""
+    """Make a comparison's run; `matching`: datasets that labels are matched from and to.
+
+    `real_of_refiner`: the real images that a refiner was trained on, or why they are not known.
+    """
     estimator = with_number_format(estimator)
     test = inputs.infos[inputs.test]
     infos = {"test": test} | _training_sets(arms, inputs.infos)
@@ -294,6 +308,13 @@ def _begin(
         inputs.held_out.require_none_in(unlabelled)
     people = people_in(inputs.datasets.open(test).read_ids())
     _require_people(protocol, people, test)
+    common = {}
+    if not protocol.by_person:
+        common = people_in_common(
+            people, _ids_of_real(infos, unlabelled, real_of_refiner, inputs.datasets)
+        )
+    if caution := caution_of_people(common):
+        logger.warning("%s", caution)
     key = content_id(
         kind,
         {
@@ -323,6 +344,7 @@ def _begin(
         test=inputs.test,
         test_digest=test.digest,
         people=people,
+        people_in_common=common,
         caveat=caveat,
         seeds=seeds,
         estimator=estimator,
@@ -359,6 +381,24 @@ def _unlabelled_of(
     used = [arm.look_reference or arm.teachers_of for arm in arms]
     used += [matching and matching[1], judging and judging.unlabelled]
     return next((place for place in used if place is not None), None)
+
+
+def _ids_of_real(
+    training_sets: Mapping[str, DatasetInfo],
+    unlabelled: DatasetInfo | None,
+    real_of_refiner: DatasetInfo | str,
+    datasets: DatasetCache,
+) -> dict[str, list[str]]:
+    """Return the ids of the real images that take part beside the test set's, by their role."""
+    found: dict[str, DatasetInfo] = {}
+    for role, info in training_sets.items():
+        if role != "test" and info.spec.domain == "real":
+            found["real training images"] = info
+    if unlabelled is not None:
+        found["unlabelled real images"] = unlabelled
+    if isinstance(real_of_refiner, DatasetInfo):
+        found["real images of the refiner's training"] = real_of_refiner
+    return {role: datasets.open(info).read_ids() for role, info in found.items()}
 
 
 def _other_simulators(

@@ -174,7 +174,7 @@ def _predictions_of(
 ) -> NDArray[np.float64]:
     """Return the mean prediction [N, 2] in degrees of a simulator's estimators, unmatched."""
     block = datasets.load(source)
-    samples = TrainingSamples(block.images, block.labels)
+    samples = TrainingSamples.of_block(block, source)
     predicted = [
         predictions_deg(
             trained_estimator(plain_estimator_id(source, config, seed), config, samples, seed),

@@ -27,6 +27,11 @@ def comparison_folder(comparison_id: str) -> Path:
     return home() / "comparisons" / comparison_id
 
 
+def landmark_model_folder(model_id: str) -> Path:
+    """Return the folder of a landmark model's checkpoint, finished weights and errors."""
+    return home() / "landmark_models" / model_id
+
+
 def shown_path(path: str) -> str:
     """Return a path below the working directory as a relative one, any other place as it is."""
     here = Path.cwd()

@@ -22,7 +22,9 @@ from typing import Literal, NamedTuple, get_args
 
 from tasks.runtime.code_digest import CodeReader
 
-Stage = Literal["simulate", "unityeyes", "ingest", "train", "refine", "estimate", "compare"]
+Stage = Literal[
+    "simulate", "unityeyes", "ingest", "landmarks", "train", "refine", "estimate", "compare"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _ROOT = Path(__file__).parents[2]
@@ -43,6 +45,7 @@ _ENTRIES: dict[Stage, tuple[str, ...]] = {
         "simgan_core.simulator.unityeyes.batched.render:BatchRenderer",
     ),
     "ingest": ("tasks.ingestion.ingest:plan_ingestion", "tasks.ingestion.ingest:ingest_shards"),
+    "landmarks": ("tasks.training.landmarks:_trained",),
     "train": (
         "simgan_core.training.trainer:Trainer",
         "simgan_core.models.checkpoint:save_refiner",

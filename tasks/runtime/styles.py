@@ -29,7 +29,12 @@ def num_styles(info: DatasetInfo) -> int:
 
 def base_ids(dataset: Dataset) -> list[str]:
     """Return for each row the id of the image that it was refined from, or its own."""
-    return _without_style(dataset.read_ids(), num_styles(dataset.info))
+    return image_ids(dataset.read_ids(), dataset.info)
+
+
+def image_ids(ids: Sequence[str], info: DatasetInfo) -> list[str]:
+    """Return the ids of the images that some rows of a dataset were refined from, or their own."""
+    return _without_style(ids, num_styles(info))
 
 
 def load_first_style(

@@ -1,10 +1,10 @@
 """Training data: images in memory or by shard, labels, frozen networks."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from simgan_core.models.estimator import Estimator, load_estimator
 from simgan_core.models.feature_network import load_feature_network
 from storage.reader import Dataset
 
-SHARE_OF_MEMORY = 0.3
-"""Share of the free memory that one domain's images may take."""
+_MOST_IN_MEMORY = 4 * 2**30
+"""Bytes of a domain's images up to which images_in auto loads them."""
+_GIB = 2**30
 
 
 class TrainingData(NamedTuple):
@@ -66,16 +67,12 @@ def open_training_data(
     real: Dataset,
     config: TrainingConfig,
     device: torch.device,
-    in_memory: tuple[bool, bool] | None = None,
 ) -> TrainingData:
-    """Load images, labels and frozen networks.
-
-    `in_memory` says of synthetic and real images whether they are loaded or stay in their shards;
-    None: loaded where they fit.
-    """
+    """Load images, labels and frozen networks; raises InputError where memory is too small."""
+    in_memory = are_loaded(synthetic, real, config)
+    loaded = (each for each, is_in in zip((synthetic, real), in_memory, strict=True) if is_in)
+    _require_memory(sum(map(_num_bytes, loaded)), device)
     drawn = _matched_rows(synthetic, config)
-    if in_memory is None:
-        in_memory = fit_in_memory(synthetic, real, device)
     return TrainingData(
         synthetic=images_of(synthetic, in_memory[0], drawn),
         real=images_of(real, in_memory[1]),
@@ -98,15 +95,24 @@ def images_of(
     return images if drawn is None else images[torch.from_numpy(drawn)]
 
 
-def fit_in_memory(synthetic: Dataset, real: Dataset, device: torch.device) -> tuple[bool, bool]:
-    """Return of each domain whether its images take no more than a share of the free memory.
+def are_loaded(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> tuple[bool, bool]:
+    """Return whether synthetic, and real, images are loaded; else they are read shard by shard.
 
-    What the synthetic images take is not free for the real ones.
+    A function of settings and datasets alone, since the order in which images are sampled, and so
+    the refiner, follows from it.
     """
-    free = _free_bytes(device)
-    of_synthetic = _num_bytes(synthetic) <= SHARE_OF_MEMORY * free
-    free -= of_synthetic * _num_bytes(synthetic)
-    return of_synthetic, _num_bytes(real) <= SHARE_OF_MEMORY * free
+    if config.images_in != "auto":
+        return (config.images_in == "memory",) * 2
+    return _num_bytes(synthetic) <= _MOST_IN_MEMORY, _num_bytes(real) <= _MOST_IN_MEMORY
+
+
+def with_auto_where_alike(
+    config: TrainingConfig, synthetic: Dataset, real: Dataset
+) -> TrainingConfig:
+    """Return settings with images_in auto where that comes to the same: it is one training."""
+    auto = config.model_copy(update={"images_in": "auto"})
+    alike = are_loaded(synthetic, real, auto) == are_loaded(synthetic, real, config)
+    return auto if alike else config
 
 
 def _num_bytes(dataset: Dataset) -> int:
@@ -116,11 +122,17 @@ def _num_bytes(dataset: Dataset) -> int:
     return dataset.info.num_valid * size
 
 
-def _free_bytes(device: torch.device) -> float:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if device.type == "cuda":
-        return min(free, torch.cuda.mem_get_info(device)[0])
-    return free
+def _require_memory(num_bytes: int, device: torch.device) -> None:
+    """Refuse to load more images than there is memory for."""
+    free, where = psutil.virtual_memory().available, "memory"
+    if device.type == "cuda" and (on_gpu := torch.cuda.mem_get_info(device)[0]) < free:
+        free, where = on_gpu, "the GPU's memory"
+    if num_bytes > free:
+        raise InputError(
+            f"the images take {num_bytes / _GIB:.1f} GiB, of {where} {free / _GIB:.1f} GiB are "
+            "free: train where there is more, or with --images-in shards, which makes another "
+            "refiner"
+        )
 
 
 def _matched_rows(synthetic: Dataset, config: TrainingConfig) -> NDArray[np.int64] | None:

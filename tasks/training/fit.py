@@ -9,7 +9,7 @@ import torch
 from simgan_core.compute.distributed import ALONE, DistributedContext
 from simgan_core.config import TrainingConfig
 from simgan_core.errors import InputError
-from simgan_core.models.checkpoint import LoadedRefiner, load_checkpoint, save_refiner
+from simgan_core.models.checkpoint import LoadedRefiner, save_refiner
 from simgan_core.training.trainer import TrainedRefiner, Trainer
 from storage.reader import Dataset
 from tasks.runtime.code_version import code_version
@@ -19,7 +19,7 @@ from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import open_refiner
 from tasks.runtime.tracking.champion import CHAMPION_RULE, chosen_champion
 from tasks.runtime.tracking.runs import REGISTERED_REFINER, TrackedRun
-from tasks.training.data import fit_in_memory, open_training_data
+from tasks.training.data import open_training_data
 from tasks.training.domain_report import report_domains
 from tasks.training.sink import TrackedSink
 
@@ -41,10 +41,7 @@ def fit(
     """
     device = torch.device(default_device())
     checkpoint = weights.with_name("training.ckpt")
-    # One decision for all processes: free memory differs from one to the next, and with it the
-    # order in which images are sampled.
-    in_memory = distributed.share(_in_memory(checkpoint, (synthetic, real), device))
-    data = open_training_data(synthetic, real, config, device, in_memory)
+    data = open_training_data(synthetic, real, config, device)
     sink = TrackedSink(run)
     trainer = Trainer(
         config,
@@ -85,21 +82,6 @@ def fit(
         "may_lead": may_lead and trained.best_step is not None,
     }
     save_refiner(weights, trained.refiner, config, _metadata(weights, synthetic, real) | outcome)
-
-
-def _in_memory(
-    checkpoint: Path, domains: tuple[Dataset, Dataset], device: torch.device
-) -> tuple[bool, bool]:
-    """Return of each domain whether its images are loaded: as in the checkpoint, else by size.
-
-    A training that goes on would otherwise be refused where less memory is free than at its start.
-    """
-    if not checkpoint.exists():
-        return fit_in_memory(*domains, device)
-    # Images in shards are named by their dataset's digest.
-    in_shards = str(load_checkpoint(checkpoint).get("images")).split(" ")
-    synthetic, real = (dataset.info.digest not in in_shards for dataset in domains)
-    return synthetic, real
 
 
 def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from tasks.runtime.tracking.runs import (
     TrackedRun,
     tracked_run,
 )
+from tasks.training.data import are_loaded, with_auto_where_alike
 from tasks.training.distributed import num_processes, train_in_processes
 from tasks.training.fit import fit
 from tasks.training.named_files import identity_of, with_received
@@ -74,6 +75,7 @@ def train_refiner(
     require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
     _require_family_fits(synthetic_set, config)
+    config = with_auto_where_alike(config, synthetic_set, real_set)
     refiner_id = _refiner_id(synthetic_set, real_set, config)
     folder = refiner_folder(refiner_id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,15 +90,16 @@ def train_refiner(
 
 
 def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> str:
-    return content_id(
-        "refiner",
-        {
-            "synthetic": synthetic.info.digest,
-            "real": real.info.digest,
-            **identity_of(config),
-            "recipe": recipe_version("train"),
-        },
-    )
+    content: dict[str, object] = {
+        "synthetic": synthetic.info.digest,
+        "real": real.info.digest,
+        **identity_of(config),
+        "recipe": recipe_version("train"),
+    }
+    loaded = dict(zip(("synthetic", "real"), are_loaded(synthetic, real, config), strict=True))
+    if in_shards := [domain for domain, is_loaded in loaded.items() if not is_loaded]:
+        content["in_shards"] = in_shards
+    return content_id("refiner", content)
 
 
 def _require_family_fits(synthetic: Dataset, config: TrainingConfig) -> None:

@@ -25,9 +25,8 @@ from flows.cli.main import app, launch, main
 
 NOT_STARTED = {
     *(("up",), ("ui",), ("status",), ("down",), ("doctor",), ("turing", "serve")),
-    ("landmarks", "train"),
 }
-"""Commands that would start or look for servers, or train here: their arguments alone are tried."""
+"""Commands that would start or look for servers: their arguments alone are tried."""
 
 ODD_TEXT = [
     *("", " ", "-", "--", "=", "0", "-1", "1.5", "3.0", "-0.0", "1e3", "1e400", "nan", "inf"),

@@ -66,6 +66,7 @@ def results_from_predictions(
         test_digest=comparison.test_digest,
         num_test=len(some.ids),
         num_people=None if groups is None else int(groups.max()) + 1,
+        people_in_common=comparison.people_in_common,
         seeds=comparison.seeds,
         pupil_shift_px=shift,
         label_matching=label_matching(comparison, some),

@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from tasks.comparison.error_metrics import ERROR_METRICS, ErrorMetric
+from tasks.comparison.people import caution_of_people
 from tasks.comparison.reporting.charts import Chart
 from tasks.comparison.reporting.results import ComparisonResult, Difference
 from tasks.comparison.reporting.tables import (
@@ -39,7 +40,8 @@ def comparison_page(
         arms=_arms(result, measure),
         rules=html.escape(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
-            "estimator seeds; other methods are trained once."
+            "estimator seeds; other methods are trained once. "
+            + caution_of_people(result.people_in_common)
         ),
         judged='<th scope="col">pseudo-labels</th>' * is_judged(result),
         labels="\n".join(f"<p>{html.escape(each)}</p>" for each in notes(result)),

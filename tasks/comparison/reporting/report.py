@@ -17,6 +17,7 @@ from tasks.comparison.champion import decide_champion
 from tasks.comparison.criterion import PSEUDO_LABEL_ERROR
 from tasks.comparison.error_metrics import ERROR_METRICS
 from tasks.comparison.kept_files import fetched
+from tasks.comparison.people import caution_of_people
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.predictions import read_predictions
 from tasks.comparison.reporting.analysis import arm_result, label_matching, results_from_predictions
@@ -79,6 +80,8 @@ class EvaluationResult(BaseModel):
     unmatched: ArmResult | None = None
     """The same training set with its labels as they are, where labels are matched."""
     label_matching: LabelMatching | None = None
+    people_in_common: dict[str, tuple[str, ...]] = {}
+    """People of the test set who are also in other real images, by these images' role."""
 
     def __str__(self) -> str:
         measure = ERROR_METRICS[self.arm.measure]
@@ -87,9 +90,10 @@ class EvaluationResult(BaseModel):
             f"{measure.noun} {self.arm.error:.2f}{measure.unit} (95% interval {low:.2f}–{high:.2f}"
             f"{measure.unit}), {self.arm.within:.1%} {measure.within}, {self.num_test} test images"
         )
-        if self.unmatched is None:
-            return summary
-        return f"{summary}\nlabels unmatched: {self.unmatched.error:.2f}\n{self.label_matching}"
+        lines = [summary, caution_of_people(self.people_in_common)]
+        if self.unmatched is not None:
+            lines += [f"labels unmatched: {self.unmatched.error:.2f}", str(self.label_matching)]
+        return "\n".join(filter(None, lines))
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -124,6 +128,7 @@ def summarize(evaluation: Comparison, estimates: list[Estimate]) -> EvaluationRe
         estimators=tuple(each.model for each in own if each.model is not None),
         unmatched=unmatched[0] if unmatched else None,
         label_matching=matching,
+        people_in_common=evaluation.people_in_common,
     )
 
 

@@ -110,6 +110,8 @@ class Results(_Model):
     test_digest: str
     num_test: int
     num_people: int | None
+    people_in_common: dict[str, tuple[str, ...]] = {}
+    """People of the test set who are also in other real images, by these images' role."""
     seeds: int
     pupil_shift_px: PupilShift | None
     label_matching: LabelMatching | None

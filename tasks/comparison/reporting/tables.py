@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tasks.comparison.criterion import doubt_of_teachers
 from tasks.comparison.error_metrics import ERROR_METRICS
+from tasks.comparison.people import caution_of_people
 from tasks.comparison.reporting.results import ArmResult, Results
 
 _PSEUDO_LABEL_HEADING = "pseudo-labels"
@@ -32,8 +33,11 @@ def table(results: Results) -> str:
             f"| {arm.within:.1%} |"
         )
         lines.append(row + f" {pseudo_label_error(arm)} |" * judged)
-    rules = f"Protocol: {results.protocol.title}; {results.num_test:,} real test images."
-    return "\n".join([*lines, "", rules, *notes(results), results.verdict])
+    rules = [
+        f"Protocol: {results.protocol.title}; {results.num_test:,} real test images.",
+        caution_of_people(results.people_in_common),
+    ]
+    return "\n".join([*lines, "", " ".join(filter(None, rules)), *notes(results), results.verdict])
 
 
 def notes(results: Results) -> list[str]:

@@ -3,3 +3,4 @@
 REFINERS = "refiners"
 COMPARISONS = "comparisons"
 DATASETS = "datasets"
+LANDMARKS = "landmarks"

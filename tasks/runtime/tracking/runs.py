@@ -49,6 +49,8 @@ REFINER_TAG = "simgan.refiner"
 """Tag of a model version, and of a training's run: the refiner's id."""
 _WARNING_TAG = "simgan.worse_than_synthetic."
 """Prefix of a tag of a refiner's model version, followed by a comparison's id."""
+_ALIAS_DUE_TAG = "simgan.alias_due"
+"""Tag of a model version whose alias is not set yet: the alias, and the version that has it."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """Where MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
@@ -195,8 +197,8 @@ class TrackedRun:
 
     def registered_version(self, name: str) -> str | None:
         """Return the version of `name` that was made from this run, None where there is none."""
-        versions = self.client.search_model_versions(f"name='{name}'")
-        return next((str(v.version) for v in versions if v.run_id == self.run_id), None)
+        known = self._registered(name)
+        return None if known is None else str(known.version)
 
     def register_model(
         self, name: str, folder: str, tags: Mapping[str, str], alias: str | None = None
@@ -204,20 +206,41 @@ class TrackedRun:
         """Register the model logged under `folder` as the next version of `name`.
 
         Returns the version. A model that is registered already keeps its version, and the alias
-        may have moved to another since.
+        may have moved to another since; one that was killed before its alias was set gets it,
+        unless another has moved the alias meanwhile.
         """
-        if (known := self.registered_version(name)) is not None:
-            return known
+        if (known := self._registered(name)) is not None:
+            self._set_alias_due(known)
+            return str(known.version)
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{folder}"
-        made = self.client.create_model_version(name, source, self.run_id, tags=dict(tags))
+        all_tags = dict(tags)
         if alias is not None:
-            self.client.set_registered_model_alias(name, alias, made.version)
+            all_tags[_ALIAS_DUE_TAG] = json.dumps([alias, self._version_with(name, alias)])
+        made = self.client.create_model_version(name, source, self.run_id, tags=all_tags)
+        self._set_alias_due(made)
         return str(made.version)
+
+    def _registered(self, name: str) -> ModelVersion | None:
+        versions = self.client.search_model_versions(f"name='{name}'")
+        return next((each for each in versions if each.run_id == self.run_id), None)
+
+    def _set_alias_due(self, version: ModelVersion) -> None:
+        """Set the alias that this version was registered for, if that is still to be done."""
+        if (due := version.tags.get(_ALIAS_DUE_TAG)) is None:
+            return
+        alias, held_by = json.loads(due)
+        if self._version_with(version.name, alias) == held_by:
+            self.client.set_registered_model_alias(version.name, alias, version.version)
+        self.client.delete_model_version_tag(version.name, version.version, _ALIAS_DUE_TAG)
+
+    def _version_with(self, name: str, alias: str) -> str | None:
+        found = self.client.get_registered_model(name).aliases.get(alias)
+        return None if found is None else str(found)
 
 
 def begin_run(

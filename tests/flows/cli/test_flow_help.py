@@ -13,6 +13,7 @@ from flows.cli.main import app
     [
         ("train", "train"),
         ("label_prior", "label_prior"),
+        ("landmarks", "train_landmarks"),
         ("refine", "refine"),
         ("evaluate", "evaluate"),
         ("evaluate", "compare"),

@@ -24,9 +24,10 @@ def training_deg(count: int = 6000) -> np.ndarray:
 
 
 def predictions_deg(count: int = 3000, seed: int = 2) -> np.ndarray:
-    """Predictions about images with a narrower, shifted prior, blurred by the error."""
+    """One estimator's predictions about images with a narrower, shifted prior, with its error."""
     rng = np.random.default_rng(seed)
-    return rng.normal(MEAN_DEG, SD_DEG, (count, 2)) + rng.normal(0, ERROR_SD_DEG, (count, 2))
+    shape = (1, count, 2)
+    return rng.normal(MEAN_DEG, SD_DEG, shape) + rng.normal(0, ERROR_SD_DEG, shape)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_resampled_labels_are_distributed_as_the_real_ones_blurred_by_5_degrees(
     resampled = labels[resampled_rows(prior.weights(labels), seed=0)]
     np.testing.assert_allclose(resampled.mean(axis=0), MEAN_DEG, atol=1.0)
     np.testing.assert_allclose(resampled.std(axis=0), np.hypot(SD_DEG, 5), atol=1.2)
-    assert resampled.std(axis=0)[1] < predictions_deg().std(axis=0)[1]
+    assert resampled.std(axis=0)[1] < predictions_deg()[0].std(axis=0)[1]
 
 
 def test_the_same_prior_serves_a_training_set_with_other_labels(prior: LabelPrior) -> None:
@@ -59,7 +60,7 @@ def test_the_same_prior_serves_a_training_set_with_other_labels(prior: LabelPrio
 def test_iterations_agree_with_a_brute_force_reference(prior: LabelPrior) -> None:
     """The update written out over all pairs of predictions and cells."""
     cells = np.stack(np.meshgrid(prior.pitch_deg, prior.yaw_deg, indexing="ij"), -1)
-    distance = (predictions_deg()[:, None, None] - cells) / ERROR_SD_DEG
+    distance = (predictions_deg()[0][:, None, None] - cells) / ERROR_SD_DEG
     likelihood = np.exp(-0.5 * (distance**2).sum(axis=-1)) + 1e-12
 
     def smoothed(grid: np.ndarray, sd_cells: float) -> np.ndarray:
@@ -96,8 +97,8 @@ def test_a_prior_is_trusted_where_predictions_spread_wider_than_their_error(
 def test_predictions_shrunk_to_their_error_are_no_narrow_distribution() -> None:
     """The eyes look around by 10°, and the estimators see a third of it in yaw."""
     rng = np.random.default_rng(3)
-    seen = rng.normal(0, (8, 10), (3000, 2)) * (1, 0.35)
-    predicted = seen + rng.normal(0, (4, 3.5), (3000, 2))
+    seen = rng.normal(0, (8, 10), (1, 3000, 2)) * (1, 0.35)
+    predicted = seen + rng.normal(0, (4, 3.5), seen.shape)
     shrunk = estimate_label_prior(predicted, training_deg(), (4.0, 4.9), seed=0)
     assert shrunk.sd_deg[1] < 5
     assert "predicted yaw spreads by 4.9°, hardly more than its error of 4.9°" in shrunk.doubt
@@ -109,9 +110,19 @@ def test_the_same_seed_gives_the_same_bits(prior: LabelPrior) -> None:
     assert again.num_iterations == prior.num_iterations > 1
 
 
+def test_a_second_estimator_that_predicts_the_same_changes_nothing() -> None:
+    """No image is in both halves: else EM would fit what it is to be stopped by."""
+    predicted = predictions_deg(count=200)
+    alone = estimate_label_prior(predicted, training_deg(), ERROR_SD_DEG, seed=0)
+    twice = np.concatenate([predicted, predicted])
+    both = estimate_label_prior(twice, training_deg(), ERROR_SD_DEG, seed=0)
+    assert both.num_iterations == alone.num_iterations
+    np.testing.assert_allclose(both.density, alone.density, atol=1e-12)
+
+
 def test_labels_that_are_alike_already_stay_almost_as_they_are() -> None:
     labels = np.random.default_rng(0).normal(0, 10, (4000, 2))
-    blurred = labels + np.random.default_rng(1).normal(0, 5, labels.shape)
+    blurred = (labels + np.random.default_rng(1).normal(0, 5, labels.shape))[None]
     weights = estimate_label_prior(blurred, labels, (5, 5), seed=0).weights(labels)
     assert np.quantile(np.abs(weights - 1), 0.9) < 0.4
 
@@ -142,7 +153,7 @@ def test_the_error_spread_grows_by_as_much_as_seeds_disagree_more_on_real_images
 
 def test_a_gaze_that_is_not_known_is_refused(prior: LabelPrior) -> None:
     unknown = predictions_deg(count=3)
-    unknown[1] = np.nan
+    unknown[0, 1] = np.nan
     with pytest.raises(InputError, match="1 of 3 predictions on real images are not"):
         estimate_label_prior(unknown, training_deg(), ERROR_SD_DEG, seed=0)
     with pytest.raises(InputError, match=r"training labels \[N, 2\], found \[0, 2\]"):
@@ -167,7 +178,7 @@ def test_a_prior_is_read_as_it_was_written_and_nothing_else_is_one(
 def test_pseudo_labels_that_landmarks_confirm_are_not_doubted(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     training = rng.uniform(-25, 25, (2000, 2))
-    narrow = rng.normal(3, 4, (500, 2))
+    narrow = rng.normal(3, 4, (1, 500, 2))
     alone = estimate_label_prior(narrow, training, (5, 5), seed=0)
     assert alone.doubt
     confirmed = replace(alone, by_landmarks=True)

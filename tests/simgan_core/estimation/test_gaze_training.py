@@ -154,6 +154,15 @@ def test_no_row_both_trains_and_says_when_to_stop():
     assert len(split_rows(1, 0.5, 5, torch.device("cpu")).train) == 1
 
 
+def test_no_image_is_in_both_sets_by_two_of_its_rows():
+    of_images = split_rows(100, 0.3, 5, torch.device("cpu"))
+    image_of_row = np.delete(np.repeat(np.arange(100), 3), [4, 5])
+    split = split_rows(298, 0.3, 5, torch.device("cpu"), image_of_row)
+    assert sorted(torch.cat([split.train, split.validation]).tolist()) == list(range(298))
+    for rows, images in zip(vars(split).values(), vars(of_images).values(), strict=True):
+        assert set(image_of_row[rows].tolist()) == set(images.tolist())
+
+
 def test_micro_batches_add_up_to_the_batch(eyes):
     images, gaze = eyes
     config = EstimatorConfig(

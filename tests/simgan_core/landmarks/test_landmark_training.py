@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from simgan_core.config import LandmarkTraining
 from simgan_core.errors import InputError
 from simgan_core.landmarks import training
 from simgan_core.landmarks.examples import Examples, simulated_examples
 from simgan_core.landmarks.model import LandmarkModel
-from simgan_core.landmarks.training import LandmarkTraining, train_landmarks
+from simgan_core.landmarks.training import train_landmarks
 
 
 def toy_eyes(count: int, seed: int) -> Examples:

@@ -18,7 +18,7 @@ from storage.writer import DatasetWriter
 from tasks.comparison.arms import ComparisonConfig, Protocol
 from tasks.comparison.estimate import estimate
 from tasks.comparison.label_prior import match_labels
-from tasks.comparison.people import people_in
+from tasks.comparison.people import caution_of_people, people_in
 from tasks.comparison.plan import Comparison, Estimate
 from tasks.comparison.planning import plan_comparison, plan_evaluation
 from tasks.comparison.predictions import read_predictions
@@ -202,16 +202,17 @@ def test_refined_images_of_another_dataset_are_refused(
     assert plan(eyes | {"refined": twice}, arms=PAIR).arms
 
 
-def test_the_verdict_says_where_the_refiner_saw_images_that_are_tested_on(
-    eyes: dict[str, str], home: Path, tmp_path: Path
+def test_what_the_refiner_saw_of_the_test_set_is_said(
+    eyes: dict[str, str], home: Path, tmp_path: Path, familiar: str
 ) -> None:
     block = open_dataset(eyes["refined"]).load()
     labels = {"gaze": (GAZE, block.labels["gaze"])}
     plans = {}
-    for seen in ("real", "test"):
+    for seen in ("real", "familiar", "test"):
         refiner = f"refiner-{seen}"
         loaded = load_refiner(make_refiner(tmp_path / "refiner.pt"))
-        real = {"real_url": eyes[seen], "real_digest": open_dataset(eyes[seen]).info.digest}
+        url = {**eyes, "familiar": familiar}[seen]
+        real = {"real_url": url, "real_digest": open_dataset(url).info.digest}
         folder = home / "refiners" / refiner
         folder.mkdir(parents=True)
         save_refiner(folder / "refiner.pt", loaded.refiner, loaded.config, loaded.metadata | real)
@@ -220,9 +221,61 @@ def test_the_verdict_says_where_the_refiner_saw_images_that_are_tested_on(
         images = block.images
         refined = write_dataset(place, "refined", images, block.ids, labels, made)
         plans[seen] = plan(eyes | {"refined": refined}, 1, arms=PAIR)
-    assert plans["real"].caveat == ""
+    assert plans["real"].caveat == plans["familiar"].caveat == ""
+    assert plans["real"].people_in_common == {}
+    assert plans["familiar"].people_in_common == {
+        "real images of the refiner's training": ("p10", "p11")
+    }
     verdict = results_of(plans["test"], run(plans["test"])).verdict
     assert "the refiner was trained on images of the test set" in verdict
+
+
+@pytest.fixture
+def familiar(eyes: dict[str, str], tmp_path: Path) -> str:
+    """Other real images, some of people of the test set."""
+    block = open_dataset(eyes["real"]).load()
+    ids = [f"p{row % 12:02d}/again-{row}" for row in range(len(block.ids))]
+    labels = {"gaze": (GAZE, block.labels["gaze"])}
+    return write_dataset(tmp_path / "familiar-real.zarr", "real", 255 - block.images, ids, labels)
+
+
+def test_people_who_are_tested_and_learnt_from_are_named(
+    eyes: dict[str, str], home: Path, familiar: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = (
+        "the test set shares 2 people (by id: p10, p11) with the real training images and the "
+        "unlabelled real images: its errors say nothing about new people."
+    )
+    comparison = plan(eyes | {"real": familiar}, 1, arms=("real", "tone_matched"))
+    assert said in caplog.text
+    results = results_of(comparison, run(comparison))
+    assert f"40 real test images. CAUTION: {said}" in table(results)
+    assert results.model_dump()["people_in_common"]["real training images"] == ("p10", "p11")
+
+
+def test_strangers_and_protocols_that_intend_people_in_common_have_no_warning(
+    eyes: dict[str, str], home: Path, familiar: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strangers = plan(eyes, 1, arms=("real", "tone_matched"))
+    by_person = plan(
+        eyes | {"real": familiar}, 1, arms=("real",), protocol=Protocol(name="leave-one-person-out")
+    )
+    assert strangers.people_in_common == by_person.people_in_common == {}
+    assert "shares" not in caplog.text
+
+
+def test_an_evaluation_names_people_in_common(
+    eyes: dict[str, str], home: Path, familiar: str
+) -> None:
+    comparison = plan_evaluation.fn(DatasetCache(), familiar, eyes["test"], 1, QUICK)
+    assert "shares 2 people (by id: p10, p11)" in str(summarize.fn(comparison, run(comparison)))
+
+
+def test_many_people_in_common_are_counted_and_the_first_named() -> None:
+    many = tuple(f"p{number:02d}" for number in range(7))
+    words = caution_of_people({"a": many, "b": many[:1]})
+    assert "7 people (by id: p00, p01, p02, p03, p04, …) with the a and 1 person (by id" in words
+    assert caution_of_people({}) == ""
 
 
 def test_runs_of_different_protocols_meet_in_no_table_that_does_not_say_so(

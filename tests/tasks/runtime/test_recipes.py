@@ -52,7 +52,8 @@ def versions(sources: Path) -> dict[Stage, int]:
 def refiner_id(sources: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(recipes, "_ROOT", sources)
     recipes._recorded.cache_clear()
-    dataset = SimpleNamespace(info=SimpleNamespace(digest="0" * 64))
+    spec = SimpleNamespace(dtype="uint8", height=35, width=55, channels=1)
+    dataset = SimpleNamespace(info=SimpleNamespace(digest="0" * 64, num_valid=1, spec=spec))
     found = _refiner_id(dataset, dataset, TrainingConfig())
     recipes._recorded.cache_clear()
     return found

@@ -4,11 +4,15 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from simgan_core.config import RefinerConfig, StoppingConfig, TrainingConfig
+from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import render, sample_scenes
 from storage.reader import Dataset, open_dataset
@@ -16,7 +20,14 @@ from tasks.runtime.processes.cancellation import EXIT_CODE
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.tracking.experiments import REFINERS
 from tasks.runtime.tracking.runs import TrackedRun, begin_run
+from tasks.training.data import (
+    DatasetShards,
+    are_loaded,
+    open_training_data,
+    with_auto_where_alike,
+)
 from tasks.training.fit import fit
+from tasks.training.train import _refiner_id
 from tests.tasks.comparison.conftest import write_dataset
 
 CONFIG = TrainingConfig(
@@ -95,16 +106,41 @@ def test_a_training_told_to_stop_leaves_a_checkpoint_and_goes_on_to_the_same_bit
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_training_goes_on_where_less_memory_is_free_than_at_its_start(
-    datasets: tuple[Dataset, Dataset], home: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+def test_images_that_memory_does_not_hold_are_refused_and_never_read_in_another_way(
+    datasets: tuple[Dataset, Dataset], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = weights_of(home, "crowded")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=50_000))
     run = begin_run(REFINERS, "crowded", "crowded")
-    with pytest.raises(SystemExit):
-        fit(weights, *datasets, CONFIG, StoppedRun(run.client, run.run_id, run.experiment_id))
-    monkeypatch.setattr("tasks.training.data.SHARE_OF_MEMORY", 0)
-    fit(weights, *datasets, CONFIG, run, may_lead=False)
-    assert load_refiner(weights).weights_digest == load_refiner(whole).weights_digest
+    with pytest.raises(InputError, match=r"memory 0\.0 GiB are free.* --images-in shards"):
+        fit(weights_of(home, "crowded"), *datasets, CONFIG, run)
+    in_shards = CONFIG.model_copy(update={"images_in": "shards"})
+    data = open_training_data(*datasets, in_shards, torch.device("cpu"))
+    assert isinstance(data.synthetic, DatasetShards)
+    assert isinstance(data.real, DatasetShards)
+
+
+def test_the_size_of_datasets_alone_decides_whether_images_are_loaded(
+    datasets: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic, real = datasets
+    large = SimpleNamespace(info=real.info.model_copy(update={"num_valid": 3_000_000}))
+    assert are_loaded(synthetic, real, CONFIG) == (True, True)
+    assert are_loaded(synthetic, large, CONFIG) == (True, False)
+
+
+def test_an_id_says_which_images_are_read_in_shards(datasets: tuple[Dataset, Dataset]) -> None:
+    synthetic, real = datasets
+    large = SimpleNamespace(info=real.info.model_copy(update={"num_valid": 3_000_000}))
+
+    def id_of(images_in: str, real: Any = real) -> str:
+        config = with_auto_where_alike(
+            CONFIG.model_copy(update={"images_in": images_in}), synthetic, real
+        )
+        return _refiner_id(synthetic, real, config)
+
+    assert id_of("auto") == id_of("memory") != id_of("shards")
+    assert len({id_of(each, large) for each in ("auto", "memory", "shards")}) == 3
+    assert len({id_of("auto"), id_of("auto", large)}) == 2
 
 
 def test_the_refiner_carries_its_datasets_recipe_and_verdict(

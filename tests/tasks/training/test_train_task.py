@@ -251,7 +251,7 @@ def test_synthetic_rows_are_drawn_by_the_label_prior(
     pupils_px = []
     for yaw_deg in (-10, 10):
         aside = np.random.default_rng(1).normal((0, yaw_deg), 5, (500, 2))
-        save_label_prior(path, estimate_label_prior(aside, labels_deg, (5, 5), seed=0))
+        save_label_prior(path, estimate_label_prior(aside[None], labels_deg, (5, 5), seed=0))
         synthetic, real = (open_dataset(url) for url in datasets)
         data = open_training_data(synthetic, real, settings, torch.device("cpu"))
         assert len(data.synthetic) == open_dataset(datasets[0]).info.num_valid

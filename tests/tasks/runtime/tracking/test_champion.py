@@ -62,6 +62,10 @@ def champion(client: MlflowClient) -> str:
     return str(version.tags[REFINER_TAG])
 
 
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_least_error_leads_and_a_repetition_changes_nothing(client: MlflowClient) -> None:
     register("a", "champion")
     register("b")
@@ -92,16 +96,46 @@ def test_a_decision_that_is_killed_is_made_by_the_next_run(
     measure("a", 8.5)
     measure("b", 8.1)
     with monkeypatch.context() as patch:
-
-        def killed(*_: object) -> None:
-            raise KeyboardInterrupt
-
         patch.setattr(MlflowClient, dies_in, killed)
         with pytest.raises(KeyboardInterrupt):
             choose_champion(CRITERION)
     choose_champion(CRITERION)
     assert champion(client) == "b"
     assert client.get_model_version(REGISTERED_REFINER, "2").aliases == ["champion"]
+
+
+@pytest.mark.parametrize("dies_in", ["set_registered_model_alias", "delete_model_version_tag"])
+def test_a_training_that_is_killed_before_its_alias_is_set_sets_it_when_repeated(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    register("a", "champion")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, dies_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            register("b", "champion")
+    assert register("b", "champion") == "2"
+    assert champion(client) == "b"
+    register("c", "champion")
+    register("b", "champion")
+    assert champion(client) == "c"
+    # Nothing is left to be done.
+    assert set(client.get_model_version(REGISTERED_REFINER, "2").tags) == {
+        REFINER_TAG, MAY_LEAD_TAG, SYNTHETIC_TAG,
+    }  # fmt: skip
+
+
+def test_an_alias_that_moved_after_a_training_was_killed_stays(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("a")
+    register("b", "champion")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            register("c", "champion")
+    client.set_registered_model_alias(REGISTERED_REFINER, "champion", "1")
+    register("c", "champion")
+    assert champion(client) == "a"
 
 
 def test_neither_a_refused_refiner_nor_a_variant_of_an_ablation_leads(
