@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 from pydantic import BaseModel, ValidationError
 
-from simgan_core.config import MAX_SEED
+from simgan_core.config import MAX_SEED, EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))]
@@ -24,14 +24,24 @@ RunnerKind = Annotated[
 Workers = Annotated[
     int | None,
     Parameter(
-        validator=Number(gte=1, lte=1024), help="With dask: start so many workers on this machine."
+        validator=Number(gte=1, lte=1024),
+        help="With dask: number of workers to start on this machine.",
     ),
 ]
 DaskAddress = Annotated[
     str | None,
-    Parameter(help="With dask: the scheduler of a running cluster, tcp://HOST:PORT."),
+    Parameter(help="With dask: address of a running cluster's scheduler, tcp://HOST:PORT."),
 ]
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
+
+COMMON = Group("Options of every command", sort_key=4)
+COMPARISON = Group("Comparison", sort_key=1)
+ESTIMATOR = Group("Estimator", sort_key=2)
+TRAINING = Group("Training; defaults are those of the preset", sort_key=3)
+Estimator = Annotated[EstimatorConfig, Parameter(group=ESTIMATOR)]
+# The defaults of `TrainingConfig` are not shown, since a preset replaces them.
+Training = Annotated[TrainingConfig, Parameter(group=TRAINING, show_default=False)]
+FLAT = Parameter(name="*")
 
 _MAX_INT = 2**63 - 1
 """Prefect's and MLflow's databases keep whole numbers in 64 bits."""

@@ -9,8 +9,8 @@ from simgan_core.config import DEFAULT_PRESET, PRESETS, TrainingConfig
 Preset = Annotated[
     Literal["demo", "stable", "paper", "hand", "colour", "bilateral"] | None,
     Parameter(
-        help="Where every training setting comes from that is not given here. Left out: bilateral, "
-        "or stable where --family convolutional or a setting of --refiner is given."
+        help="Named training configuration; options override single settings of it. By default "
+        "bilateral, or stable with family convolutional or a setting of its refiner."
     ),
 ]
 

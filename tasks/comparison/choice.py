@@ -188,7 +188,7 @@ def find_judged(plan: EstimatorPlan) -> dict[str, float]:
     }
     found = {job.name: measured[job.name] for job in plan.jobs if job.name in measured}
     if found:
-        logger.info("%d of %d estimators are there already", len(found), len(plan.jobs))
+        logger.info("%d of %d estimators are found from an earlier run", len(found), len(plan.jobs))
     return found
 
 

@@ -76,7 +76,9 @@ def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
                 job.arm.name, job.seed, job.person, str(path), model, error, run.run_id, judged
             )
     if found:
-        logger.info("%d of %d estimators are there already", len(found), len(comparison.jobs))
+        logger.info(
+            "%d of %d estimators are found from an earlier run", len(found), len(comparison.jobs)
+        )
     return found
 
 

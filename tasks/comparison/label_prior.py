@@ -88,7 +88,7 @@ def match_labels(comparison: Plan, datasets: DatasetCache) -> Plan:
     )
     arms = comparison.arms
     if prior.doubt and not comparison.match_doubtful_labels:
-        logger.warning("labels are left as they are: %s", prior.doubt)
+        logger.warning("labels are not matched: %s", prior.doubt)
         arms = _unmatched(arms)
     matched = comparison.model_copy(update={"label_prior": prior, "arms": arms})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
@@ -119,7 +119,7 @@ def with_matched_labels(
         return training
     prior = _estimated(info, datasets.find(real), estimator, datasets)
     if prior.doubt and comparison.match_labels == "auto":
-        logger.warning("the refiner is trained on labels as they are: %s", prior.doubt)
+        logger.warning("the refiner is trained without label matching: %s", prior.doubt)
         return training
     return training.model_copy(update={"match_labels_by": prior.path})
 
@@ -253,7 +253,7 @@ def _held_out(
     predicted = []
     everything = np.arange(len(samples.images))
     for number, rows in enumerate(folds):
-        words = "gaze distribution: part %d of %d held out"
+        words = "estimating the gaze distribution: fold %d of %d"
         at = position("estimating the gaze distribution", number, len(folds))
         logger.info(words, number + 1, len(folds), extra=at)
         kept = samples.of_rows(np.setdiff1d(everything, rows))
@@ -266,7 +266,7 @@ def _held_out(
         ]
         predicted.append([predictions_deg(each, samples.images[rows]) for each in trained])
     at = position("estimating the gaze distribution", len(folds), len(folds))
-    logger.info("gaze distribution: predictions held out", extra=at)
+    logger.info("estimating the gaze distribution: held-out predictions done", extra=at)
     by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)
     return _HeldOut(np.concatenate(folds), by_seed)
 

@@ -76,13 +76,15 @@ def plan_comparison(
         reference = seen.url
     elif reference is None:
         logger.warning(
-            "no label matching, no tone-matched and Fourier arms (give --unlabelled): %s", seen
+            "no label matching and no tone-matched, Fourier or adapted arms, which need unlabelled "
+            "real images: %s; give --unlabelled",
+            seen,
         )
     else:
         inputs.held_out.require_none_in(inputs.infos[reference])
     info = inputs.infos[synthetic]
     if "gaze" not in {label.name for label in info.spec.labels}:
-        logger.info("no label matching, no other methods than networks: gaze is not labelled")
+        logger.info("no label matching and no classical baselines: gaze is not labelled")
         config = config.model_copy(
             update={"methods": (), "match_labels": "never", "arms": _without_adapted(config)}
         )
@@ -106,9 +108,8 @@ def plan_comparison(
         judging = _Judging(reference, (synthetic, *teachers))
     if teachers and judging is None and not any(arm.teachers for arm in arms):
         raise InputError(
-            "teachers label unlabelled real images, from which no arm learns and on which none is "
-            "judged: give --unlabelled and images with gaze, no protocol leave-one-person-out, no "
-            "--head-pose; or leave --teachers out"
+            "--teachers cannot be used: it needs --unlabelled, gaze labels, no protocol "
+            "leave-one-person-out and no --head-pose; or leave --teachers out"
         )
     matching = (synthetic, reference) if matched and reference is not None else None
     return _begin(
@@ -286,7 +287,10 @@ def _begin(
         if role != "test":
             inputs.held_out.require_none_in(info)
     if not arms:
-        raise InputError("no arm of the comparison can take part with the datasets that were given")
+        raise InputError(
+            "none of the selected arms can run with the given datasets; pass --real, or select "
+            "other --arms"
+        )
     place = _unlabelled_of(arms, matching, judging)
     unlabelled = None if place is None else inputs.infos[place]
     if unlabelled is not None:
@@ -415,6 +419,6 @@ def _untested(inputs: _Inputs, seen: DatasetInfo | str) -> tuple[DatasetInfo | s
     try:
         inputs.held_out.require_none_in(seen)
     except InputError as error:
-        logger.warning("the refiner saw images that are tested on: %s", error)
+        logger.warning("the refiner was trained on images of the test set: %s", error)
         return str(error), _TESTED_ON_SEEN
     return seen, ""

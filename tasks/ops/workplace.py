@@ -104,7 +104,7 @@ def require_password(host: str) -> None:
         raise InputError(
             f"--host {host} lets others in, who could then run code here: set "
             f"{', '.join(missing)} first (PREFECT_API_AUTH_STRING is user:password; "
-            "docs/how-to/operate.md, Letting others in), or leave out --host"
+            "docs/how-to/operate.md, Access for others), or leave out --host"
         )
 
 

@@ -60,8 +60,9 @@ class SynthesEyesOptions(SizedOptions, CroppedOptions):
     folder: Path
     """The folder; nested folders are read too."""
     crop: Literal["frame", "corners", "landmarks"] = "frame"  # type: ignore[assignment]
-    """Cut about the frame's middle, or midway between the eye's corners, by the labels or as the
-    landmark network finds them; both domains of a training want the same rule."""
+    """Centre of the crop. frame: the frame's middle; corners: midway between the eye's corners, by
+    the labels; landmarks: midway between those that the landmark network finds. Use one rule for
+    both domains of a training."""
     channels: Channels = 1
     """1: grey, 3: colour."""
 

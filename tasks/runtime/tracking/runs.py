@@ -281,7 +281,11 @@ def _record_failure(run: TrackedRun, error: BaseException) -> None:
             run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED"
         )
     except (MlflowException, InputError, UnavailableError) as failure:
-        logger.warning("the end of run %s is not recorded: %s", run.run_id, failure)
+        logger.warning(
+            "MLflow run %s stays marked as running, its end could not be recorded: %s",
+            run.run_id,
+            failure,
+        )
 
 
 def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:
