@@ -42,7 +42,7 @@ class LastTraining(Config):
     config: TrainingConfig
     trained_at: datetime
     worse: bool = False
-    """Whether the last comparison found its images worse than synthetic ones."""
+    """True where the last comparison found its images worse than synthetic ones."""
 
     @classmethod
     def read(cls, out: str) -> Self | None:

@@ -1,4 +1,4 @@
-"""Checks of arguments that hold for every command, whatever its options are."""
+"""Checks and help groups of arguments, shared by all commands."""
 
 import re
 import sys
@@ -82,9 +82,9 @@ def require_not_empty(tokens: Sequence[str]) -> None:
 
 
 def require_usable(arguments: Mapping[str, Any]) -> None:
-    """Refuse what no option means: numbers that are none or fit no database, text that is no text.
+    """Refuse values that no option accepts: numbers out of range, and text that is not Unicode.
 
-    Of a path that is kept on this machine also a URL.
+    Also refuse a URL for a path on this machine.
     """
     for name, value in _leaves(arguments):
         option = f"--{name.replace('_', '-')}"

@@ -160,7 +160,7 @@ def _refusal(error: ValidationError) -> str:
 
 
 def _is_list(field: FieldInfo) -> bool:
-    """Whether the field is a tuple of any length, or None."""
+    """Return true for a tuple of any length, or None."""
     return any(
         Ellipsis in get_args(each) for each in (field.annotation, *get_args(field.annotation))
     )

@@ -76,7 +76,7 @@ UNTRACKED_COMMANDS = {"simulate", "ingest"}
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 PARAMETER_ERRORS = ("ParameterTypeError", "ParameterBindError")
-"""What Prefect raises for a flow's parameters; to import it takes a second."""
+"""Names of Prefect's errors for a flow's parameters; importing them takes a second."""
 
 Comparing = Annotated[ComparisonConfig, Parameter(group=COMPARISON, negative_iterable="empty-")]
 Teachers = Annotated[tuple[str, ...], Parameter(show_default=False)]
@@ -451,7 +451,7 @@ def launch(
     ] = False,
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="", group=COMMON)] = False,
 ) -> None:
-    """Run a command and print what it found.
+    """Run a command and print its result.
 
     Parameters
     ----------
@@ -485,7 +485,7 @@ def launch(
 
 
 def _collect_garbage_from_now_on() -> None:
-    """Collect what becomes garbage later, and look no more at what has been imported."""
+    """Freeze the imported objects, so that garbage collection skips them."""
     gc.freeze()
     gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
     gc.enable()
@@ -496,7 +496,7 @@ def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, InputError, StorageError, ValidationError) as error:

@@ -16,7 +16,7 @@ Preset = Annotated[
 
 
 def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Lay the options that were given over a preset; None: the one of the options' family."""
+    """Override a preset by the given options; None: the default preset of the options' family."""
     base = PRESETS[preset or _preset_for(options)].model_dump()
     return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
 

@@ -127,7 +127,7 @@ def down() -> Outcome:
 def _workplace(
     supervisor: "Supervisor", host: str, prefect_port: int, mlflow_port: int
 ) -> "Workplace":
-    """Take the servers that the user named, and our own for the others."""
+    """Choose the servers: those that the user named, else our own."""
     from tasks.ops.workplace import Addresses, Workplace
     from tasks.runtime.devices import num_gpus
     from tasks.runtime.paths import home

@@ -89,6 +89,6 @@ DEMO = ComparisonConfig(
     match_labels="never",
     pseudo_label_error=False,
 )
-"""What fits in the few minutes of a demo. Its shaded eyes shrink the angles that estimators predict
-on "real" images, so that matched labels would be too narrow, and errors on pseudo-labels order
-refiners wrongly (docs/decisions.md)."""
+"""Comparison of the demo: arms that fit in a few minutes. Its shaded eyes shrink the angles that
+estimators predict on "real" images, so that matched labels would be too narrow, and errors on
+pseudo-labels order refiners wrongly (docs/decisions.md)."""

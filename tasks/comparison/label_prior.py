@@ -60,7 +60,7 @@ _SPLIT_SEED = 0
 
 @task(name="estimate-label-prior", cache_policy=CACHE)
 def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) -> LabelPriorRef:
-    """Estimate how the gaze of unlabelled real images is distributed; found if it is there.
+    """Estimate the gaze distribution of unlabelled real images, or load a stored estimate.
 
     Estimators are trained on the synthetic dataset with its labels as they are, and, where eye
     landmarks do not confirm what they predict, without some of its identities in turn, to know
@@ -92,7 +92,7 @@ def match_labels(comparison: Plan, datasets: DatasetCache) -> Plan:
         arms = _unmatched(arms)
     matched = comparison.model_copy(update={"label_prior": prior, "arms": arms})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
-    # What tables are rebuilt from, now with the prior's figures.
+    # `compare --from-mlflow` rebuilds its tables from this file.
     run.text("comparison.json", matched.model_dump_json(indent=2))
     return matched
 
@@ -105,7 +105,7 @@ def with_matched_labels(
     estimator: EstimatorConfig,
     comparison: ComparisonConfig,
 ) -> TrainingConfig:
-    """Let a refiner's training draw synthetic rows under the prior that its comparison uses.
+    """Match the labels of a refiner's training by the prior of its comparison.
 
     The training stays as it is where it names a prior itself, the comparison matches no labels, the
     estimate is doubtful, or no gaze is labelled.
@@ -125,7 +125,7 @@ def with_matched_labels(
 
 
 def _unmatched(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-    """Return the arms with labels as they are; the synthetic arm is then the unmatched one, too."""
+    """Return the arms without label matching; `synthetic` then equals `synthetic_unmatched`."""
     names = {arm.training_set for arm in arms}
     return tuple(
         arm.model_copy(update={"matched": False})

@@ -146,7 +146,7 @@ class _Judging(NamedTuple):
     simulators: tuple[str, ...]
 
     def digests(self, infos: Mapping[str, DatasetInfo]) -> list[str]:
-        """Return what these datasets hold, as ids take it."""
+        """Return the digests of these datasets, for content ids."""
         return [infos[url].digest for url in (self.unlabelled, *self.simulators)]
 
 
@@ -170,7 +170,7 @@ def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
 
 
 def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | None) -> None:
-    """Refuse datasets in one another's place; what is tested on may be of another simulator."""
+    """Refuse datasets in the wrong role; the test set may be of another simulator."""
     given = {"synthetic": synthetic, "refined": refined, "real": real, "test": inputs.test}
     infos = {role: inputs.infos[url] for role, url in given.items() if url is not None}
     require_distinct(infos)
@@ -345,7 +345,7 @@ def _begin(
 def _training_sets(
     arms: tuple[Arm, ...], by_url: Mapping[str, DatasetInfo]
 ) -> dict[str, DatasetInfo]:
-    """Return every dataset that trains, once, by the part that it plays."""
+    """Return every training dataset, once, by role."""
     found: dict[str, DatasetInfo] = {}
     for arm in arms:
         for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
@@ -359,7 +359,7 @@ def _training_sets(
 def _unlabelled_of(
     arms: tuple[Arm, ...], matching: tuple[str, str] | None, judging: _Judging | None
 ) -> str | None:
-    """Return the place of the unlabelled real images that are used, for whatever; else None."""
+    """Return the place of the unlabelled real images in use; None if none are."""
     used = [arm.look_reference or arm.teachers_of for arm in arms]
     used += [matching and matching[1], judging and judging.unlabelled]
     return next((place for place in used if place is not None), None)
@@ -413,7 +413,7 @@ def _real_images_of_refiner(inputs: _Inputs, refined: str) -> DatasetInfo | str:
 
 
 def _untested(inputs: _Inputs, seen: DatasetInfo | str) -> tuple[DatasetInfo | str, str]:
-    """Return the refiner's real images, if none is tested on, and a caveat, if some are."""
+    """Return the refiner's real images if none is in the test set, and a caveat if some are."""
     if isinstance(seen, str):
         return seen, ""
     try:

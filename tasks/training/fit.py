@@ -118,7 +118,7 @@ def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tup
 
 
 def _against(champion: LoadedRefiner, trainer: Trainer, trained: TrainedRefiner) -> tuple[str, str]:
-    """Return the alias of a refiner that may lead, by the champion's metrics on its images."""
+    """Return alias and reason, by the champion's metrics on this training's images."""
     theirs, ours = trainer.validate(champion.refiner), trained.metrics
     kids = f"KID {ours['realism/kid']:.4f}, the champion's on the same images "
     kids += f"{theirs['realism/kid']:.4f}"

@@ -36,7 +36,7 @@ MAX_VALUES = 200_000
 
 
 class LabelRange(BaseModel):
-    """What a label's numbers are like, over the valid rows."""
+    """Range of a label's numbers over the valid rows."""
 
     name: str
     unit: str
@@ -50,9 +50,10 @@ class LabelRange(BaseModel):
 
 
 class CropCentre(BaseModel):
-    """Where the images are centred: the eye's corners against the image's middle.
+    """Centre of the crops: the eye's corners relative to the image's middle.
 
-    Two domains want one rule: a pixel at a width of 55 is about 3° of gaze.
+    Both domains of a training should share one rule: a pixel at a width of 55 is about 3°
+    of gaze.
     """
 
     landmarks: Literal["corners", "lids"]
@@ -74,7 +75,7 @@ class CropCentre(BaseModel):
 
 
 class Description(BaseModel):
-    """What `simgan inspect` prints."""
+    """Summary of a dataset, as `simgan inspect` prints it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,7 +107,7 @@ class Description(BaseModel):
     code: dict[str, JsonValue]
 
     def text(self) -> str:
-        """Say it in words."""
+        """Return the summary as text."""
         lines = [
             f"{self.dataset}: {self.num_rows} rows in {self.num_shards} shards, "
             f"{self.num_valid} valid",

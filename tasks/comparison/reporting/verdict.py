@@ -1,4 +1,4 @@
-"""Verdict of a comparison in words: what is shown, what is not, and how sure that is."""
+"""Verdict of a comparison in words: differences shown and not shown, with intervals."""
 
 from collections.abc import Mapping
 
@@ -69,7 +69,7 @@ def _headline(
 
 
 def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
-    """Return whether refinement beats the alternatives that a user would try first."""
+    """Return whether refinement beats alternatives without a refiner, in words."""
     tried = {
         words: differences[f"refined_minus_{name}"]
         for name, words in CHEAP.items()

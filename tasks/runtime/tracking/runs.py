@@ -50,7 +50,7 @@ REFINER_TAG = "simgan.refiner"
 _WARNING_TAG = "simgan.worse_than_synthetic."
 """Prefix of a tag of a refiner's model version, followed by a comparison's id."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
-"""Where MLflow's UI and `load_table` find a run's tables."""
+"""Tag by which MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
