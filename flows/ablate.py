@@ -1,4 +1,4 @@
-"""Ablation: the training as configured, and once without each part of the method."""
+"""Ablation study: the training as configured, and once without each part of the method."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -38,18 +38,19 @@ def ablate(
     parts: Annotated[tuple[Part, ...], Field(min_length=1)] = PARTS,
     runner: Runner = Runner(),
 ) -> Ablation:
-    """Train, refine and evaluate each variant; run again, it goes on where it was.
+    """Train, refine and evaluate each variant; after a stop the same run resumes.
 
     Args:
         synthetic: The simulator's dataset, path or URL.
         real: The unlabelled real dataset.
-        test: Labelled real images to test on; nothing of it is used for any choice.
+        test: Labelled real images to test on; they take no part in early stopping or any other
+            choice.
         out: Folder or URL for the refined datasets.
-        training: What parts are taken from.
-        seeds: Refiners trained for each variant.
-        estimator_seeds: Estimators trained on what each refiner made.
-        estimator: Network and recipe, the same for all.
-        parts: What to do without, each in turn: a training for each of them and each seed.
+        training: The training of which each variant lacks one part.
+        seeds: Number of refiners to train for each variant.
+        estimator_seeds: Number of estimators to train on each refined dataset.
+        estimator: Network and training recipe, the same for all.
+        parts: Parts of the method to leave out, one in each variant.
         runner: Where refiners and estimators are trained and datasets refined: in this process, or
             by Dask's workers.
     """

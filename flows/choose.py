@@ -1,4 +1,4 @@
-"""Choose among refiners without real labels."""
+"""Choose among refiners without real labels, by the error on pseudo-labels."""
 
 from typing import Literal
 
@@ -31,18 +31,19 @@ def choose(
     teachers: tuple[str, ...] = (),
     runner: Runner = Runner(),
 ) -> ChoiceResult:
-    """Order refined datasets by their error on pseudo-labels, and name the champion.
+    """Rank refined datasets by their error on pseudo-labels, and update the champion.
 
     Args:
         synthetic: The simulator's dataset, path or URL.
-        refined: Datasets refined from it, two or more, each by another refiner.
-        unlabelled: Real images; their labels, if they have any, are not looked at.
-        seeds: Estimators trained for each refined dataset.
-        estimator: Network and recipe, the same for all.
-        match_labels: Draw refined rows as often as their gaze is estimated to occur among the
-            unlabelled images; auto: unless that estimate is doubtful.
-        teachers: Labelled datasets of other simulators, whose estimators label the unlabelled
-            images too.
+        refined: Datasets refined from `synthetic`, two or more, each by another refiner; repeat the
+            option for each.
+        unlabelled: Real images; their labels, if they have any, are not read.
+        seeds: Number of estimators to train on each refined dataset.
+        estimator: Network and training recipe, the same for all.
+        match_labels: Label matching: resample rows to the estimated gaze distribution of the
+            unlabelled images. auto: unless that estimate is doubtful.
+        teachers: Labelled datasets of other simulators. Estimators trained on them also predict
+            pseudo-labels.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)

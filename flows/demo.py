@@ -1,7 +1,7 @@
 """Demo on the built-in simulator: the whole pipeline without data, in minutes on two cores.
 
-`make demo`, or `simgan demo`. Both domains are rendered; the one called "real" stands in for
-a laptop's camera so that every stage can be seen at work.
+`make demo`, or `simgan demo`. Both domains are rendered; the one called "real" imitates a laptop's
+camera.
 """
 
 from prefect import flow
@@ -26,7 +26,7 @@ ESTIMATOR = EstimatorConfig(architecture="compact", steps=400)
 
 @flow(name="demo", flow_run_name=named("demo in {out}, seed {seed}"))
 def demo(out: str, seed: int = 0) -> ComparisonResult:
-    """Render both domains, then go the whole way round.
+    """Render both domains, then run the pipeline on them.
 
     Args:
         out: Folder for the rendered files and the datasets.

@@ -1,4 +1,4 @@
-"""Pull step of every deployment (`prefect.yaml`): load the flows, then enter the team's folder."""
+"""Pull step of every deployment (`prefect.yaml`): load the flows, then change the folder."""
 
 import importlib
 import os

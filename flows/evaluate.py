@@ -42,11 +42,11 @@ def evaluate(
 
     Args:
         train: Dataset to train on, path or URL.
-        test: Dataset to test on; nothing of it is used for any choice.
-        seeds: Trainings, each from another seed.
-        estimator: Network and recipe.
-        unlabelled: Real images to whose estimated gaze distribution the training set is matched;
-            the result without is beside it.
+        test: Dataset to test on; it takes no part in early stopping or any other choice.
+        seeds: Number of estimators to train, each with another seed.
+        estimator: Network and training recipe.
+        unlabelled: Real images for label matching: rows are resampled to their estimated gaze
+            distribution. The result without it is shown too.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
@@ -71,20 +71,21 @@ def compare(
     teachers: tuple[str, ...] = (),
     runner: Runner = Runner(),
 ) -> ComparisonResult:
-    """Did refinement help on real images: by how much, and how sure is that.
+    """Compare synthetic with refined training images by their error on labelled real images.
 
     Args:
         synthetic: The simulator's dataset, path or URL.
-        refined: The same rows refined.
-        test: Labelled real images to test on; nothing of it is used for any choice.
-        real: Labelled real images to train on, as the ceiling.
-        seeds: Estimators trained for each training set.
-        estimator: Network and recipe, the same for every training set.
-        comparison: Protocol, training sets, other methods and sizes that take part.
-        unlabelled: Real images whose looks and estimated gaze distribution arms take, none of the
-            test set; where not given `real`, else the real images of the refiner's training.
-        teachers: Labelled datasets of other simulators: estimators of theirs label the unlabelled
-            images too, for the adapted arms and the error on pseudo-labels.
+        refined: The dataset refined from `synthetic`.
+        test: Labelled real images to test on; they take no part in early stopping or any other
+            choice.
+        real: Labelled real images to train on: what real labels would give (the ceiling).
+        seeds: Number of estimators to train on each training set.
+        estimator: Network and training recipe, the same for every training set.
+        comparison: Protocol, training sets, classical baselines and sizes that take part.
+        unlabelled: Real images for label matching, tone matching and domain adaptation, none of
+            them in the test set. By default `real`, else the real images of the refiner's training.
+        teachers: Labelled datasets of other simulators. Estimators trained on them also predict
+            pseudo-labels, for the adapted arms and the error on pseudo-labels.
         runner: Where estimators are trained: in this process, or by Dask's workers.
     """
     require_runner(runner, to_mlflow=True)
@@ -107,7 +108,7 @@ def trained_estimators(
     datasets: DatasetCache,
     runner: Runner,
 ) -> list[T]:
-    """Train the estimators of a plan that are not known; returns what `step` does, job by job."""
+    """Train a plan's missing estimators; returns the result of `step` for each job."""
     found = dict(known)
     missing = [job for job in plan.jobs if job.name not in found]
     # Where nothing is to be computed, no slot is waited for that another run may hold.

@@ -24,7 +24,7 @@ def ingest(
     append: bool = False,
     runner: Runner = Runner(),
 ) -> DatasetInfo:
-    """Read every sample of a source into a dataset; run again, it goes on where it was.
+    """Read every sample of a source into a dataset; after a stop the same run resumes.
 
     Args:
         source: What to read.

@@ -1,4 +1,4 @@
-"""Estimate the gaze distribution of unlabelled real images."""
+"""Label prior: estimate of the gaze distribution of unlabelled real images."""
 
 from prefect import flow
 
@@ -17,8 +17,8 @@ def label_prior(
 
     Args:
         synthetic: The simulator's dataset, path or URL.
-        unlabelled: Real images; their labels, if they have any, are not looked at.
-        estimator: Network and recipe.
+        unlabelled: Real images; their labels, if they have any, are not read.
+        estimator: Network and training recipe.
     """
     with gpu_slot():
         return estimate_prior(synthetic, unlabelled, estimator)

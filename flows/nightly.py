@@ -1,6 +1,6 @@
 """Nightly run: ingest what is new, retrain by rule, refine, compare.
 
-A new refiner is trained only when a rule says so; the rule's answer is on the run.
+A new refiner is trained only when a rule says so; the run shows the rule's decision and reason.
 """
 
 from prefect import flow
@@ -29,18 +29,19 @@ def nightly(
     estimator: EstimatorConfig = EstimatorConfig(),
     seeds: Seeds = 3,
 ) -> ComparisonResult:
-    """Take what the simulator added, refine it, compare, and say when refined got worse.
+    """Ingest new samples, refine them, compare, and raise an event when refined images got worse.
 
     Args:
         synthetic: The simulator's output, to which it adds.
-        real: Real images to learn the look from.
-        test: Real images with labels to test on, none of them among `real`.
-        out: Folder or URL under which the four datasets are kept from night to night.
-        preprocess: Applied to both domains alike.
-        training: The refiner's networks, losses and schedule, when one is trained.
+        real: Real images that the refiner learns from.
+        test: Labelled real images to test on, none of them among `real`.
+        out: Folder or URL in which the four datasets stay from night to night.
+        preprocess: Preprocessing of both domains: histogram equalisation, as MPIIGaze's images have
+            it, or none.
+        training: The refiner's hyperparameters, for nights that train one.
         retrain: When to train a new refiner.
-        estimator: The estimator's network and recipe, the same for every training set.
-        seeds: Estimators trained for each training set.
+        estimator: The estimator's network and training recipe, the same for every training set.
+        seeds: Number of estimators to train on each training set.
     """
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess, append=True)
     real_set = ingest(real, f"{out}/real.zarr", preprocess, append=True)

@@ -39,14 +39,16 @@ def pipeline(
 
     Args:
         synthetic: The simulator's output.
-        real: Real images to learn the look from; their labels serve the ceiling alone.
-        test: Real images with labels to test on, none of them among `real`.
-        out: Folder or URL under which the four datasets are kept.
-        preprocess: Applied to both domains alike.
-        training: The refiner's networks, losses and schedule.
-        estimator: The estimator's network and recipe, the same for every training set.
-        seeds: Estimators trained for each training set.
-        comparison: Protocol, training sets, other methods and sizes that take part.
+        real: Real images that the refiner learns from; their labels serve only the arms of real
+            images (the ceiling).
+        test: Labelled real images to test on, none of them among `real`.
+        out: Folder or URL for the four datasets.
+        preprocess: Preprocessing of both domains: histogram equalisation, as MPIIGaze's images have
+            it, or none.
+        training: The refiner's hyperparameters.
+        estimator: The estimator's network and training recipe, the same for every training set.
+        seeds: Number of estimators to train on each training set.
+        comparison: Protocol, training sets, classical baselines and sizes that take part.
     """
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
     real_set = ingest(real, f"{out}/real.zarr", preprocess)

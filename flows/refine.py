@@ -38,21 +38,22 @@ def refine(
     styles: Styles = 1,
     style_seed: StyleSeed = 0,
 ) -> DatasetInfo:
-    """Refine every valid row of a dataset; run again, it goes on where it was.
+    """Refine every valid row of a dataset; after a stop the same run resumes.
 
     Args:
         dataset: The dataset to refine, path or URL.
-        refiner: What `train` printed, an MLflow model URI, or the path of a refiner.pt; of other
-            programs a model (.onnx, or a .pt2 of torch.export), or a folder with an image for each
-            row, named by its id.
+        refiner: Id printed by `train` (refiner-…), MLflow model URI, or path of a refiner.pt. Of
+            another program: a model (.onnx, or .pt2 of torch.export), or a folder with an image for
+            each row, named by its id.
         to: Path or URL of the refined dataset.
-        overwrite: Replace another dataset that is at `to`.
-        dtype: Number format of the network; auto is what is fastest here.
-        gate_shift: Mark rows as not valid whose pupil refinement moved by more pixels than this.
+        overwrite: Replace an existing dataset at `to`.
+        dtype: Number format of the network; auto is the fastest on this machine.
+        gate_shift: Label gate: mark rows as not valid whose pupil moved by more than this, in
+            pixels.
         runner: Where shards are refined: in this process, or by Dask's workers.
-        append: Keep the full shards that the same refiner made before rows were added to the
-            dataset, and refine those that follow.
-        styles: Rows for each image, in as many random styles, where the refiner's family has them;
+        append: Refine only what was added to the dataset since the same refiner made `to`; full
+            shards are kept.
+        styles: Number of rows for each image, each in another random style (bilateral family);
             with more than one, ids end in #1, #2, …
         style_seed: The same seed gives the same styles.
     """

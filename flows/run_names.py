@@ -7,7 +7,7 @@ from prefect import runtime
 
 
 def named(words: str) -> Callable[[], str]:
-    """Return what names a flow's runs: `words` with the flow's parameters filled in.
+    """Return a function that names a flow's runs: `words` with the flow's parameters filled in.
 
     Of paths and URLs the last part is shown; `{date}` is the day for which the run was scheduled.
     """

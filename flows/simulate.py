@@ -64,7 +64,7 @@ def simulate_unityeyes(
     overwrite: bool = False,
     runner: Runner = Runner(),
 ) -> DatasetInfo | None:
-    """Render UnityEyes' eyes as files or as a dataset; run again, it goes on where it was.
+    """Render UnityEyes' eyes as files or as a dataset; after a stop the same run resumes.
 
     Args:
         simulation: What decides every image.

@@ -15,12 +15,12 @@ def train(
     config: TrainingConfig = PRESETS[DEFAULT_PRESET],
     may_lead: bool = True,
 ) -> RefinerRef:
-    """Train the refiner, remember it in MLflow and register it; run again, it goes on.
+    """Train a refiner and register it in MLflow; after a stop the same run resumes.
 
     Args:
         synthetic: The simulator's dataset, path or URL.
-        real: The real dataset; its labels, if it has any, are not looked at.
-        config: Networks, losses and schedule.
+        real: The real dataset; its labels, if it has any, are not read.
+        config: Hyperparameters of networks, losses, learning-rate schedule and early stopping.
         may_lead: Let the refiner become MLflow's champion where it is the best.
     """
     with gpu_slot():

@@ -1,7 +1,7 @@
 """Hyperparameters: frozen pydantic models and presets, free of torch.
 
-Prefect draws its forms and the command line its options from these models, and both must answer
-before torch is loaded; that is why they live here and not beside the classes that they configure.
+Prefect's forms and the options of the command line are made from these models. Both must answer
+before torch is loaded, so the models are here and not beside the classes that they configure.
 """
 
 from typing import Any, Literal, Self
@@ -86,7 +86,7 @@ class RefinerConfig(Config):
 
 
 class BilateralConfig(Config):
-    """The bilateral family: local monotone tone curves, blur and noise by image and random style.
+    """Bilateral refiner: local monotone tone curves, blur and noise, from image and random style.
 
     A network at low resolution predicts a grid of tone curves by place and grey level, which is
     sliced at full resolution (HDRnet: Gharbi et al., SIGGRAPH 2017).
@@ -183,11 +183,11 @@ class StoppingConfig(Config):
     """Path of a trained estimator: validation also measures the change of its predictions, in
     degrees."""
     min_pupils_kept: float = Field(default=0.9, ge=0, le=1)
-    """Label gate: least share of the pupils found in synthetic images that is found in refined
-    ones: a pupil that is gone has not moved, but its label is as wrong. Less where real eyes lie in
-    shadow."""
+    """Label gate: smallest share of the pupils found in synthetic images that must be found in
+    refined ones, since a lost pupil makes its label as wrong as a moved one does. Lower it where
+    real eyes lie in shadow."""
     patience: int = Field(default=10, ge=1, le=1_000_000_000)
-    """Validations in a row without a better candidate after which training ends."""
+    """Number of validations in a row without a better candidate after which training stops."""
 
 
 class TrainingConfig(Config):
@@ -199,7 +199,7 @@ class TrainingConfig(Config):
     refiner: RefinerConfig = RefinerConfig()
     """The refiner's network in the convolutional family."""
     bilateral: BilateralConfig = BilateralConfig()
-    """The refiner in the bilateral family."""
+    """The refiner's network in the bilateral family."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The discriminator's network."""
     regularization: RegularizationConfig = RegularizationConfig()
@@ -209,8 +209,8 @@ class TrainingConfig(Config):
     steps: int = Field(default=1000, ge=1, le=1_000_000_000)
     """Refiner updates of the adversarial phase, at most: early stopping can end it before."""
     schedule: Literal["fixed", "adaptive"] = "fixed"
-    """adaptive: K_g starts at 1 and rises by 1 after every round in which the discriminator still
-    won clearly, up to refiner_steps_per_round."""
+    """Update ratio. fixed: K_g is refiner_steps_per_round. adaptive: K_g starts at 1 and rises by 1
+    after every round in which the discriminator won clearly, up to refiner_steps_per_round."""
     refiner_steps_per_round: int = Field(default=1, ge=1, le=1_000_000_000)
     """K_g: refiner updates in a round."""
     discriminator_steps_per_round: int = Field(default=1, ge=1, le=1_000_000_000)
@@ -219,13 +219,13 @@ class TrainingConfig(Config):
     """Refiner updates of pretraining on self-regularization alone; a residual refiner needs none,
     since it starts by returning its input (the paper's needs about 1000)."""
     discriminator_pretraining_steps: int = Field(default=50, ge=0, le=1_000_000_000)
-    """Discriminator updates alone, after the refiner's pretraining."""
+    """Discriminator updates of pretraining, after the refiner's."""
     batch_size: int = Field(default=32, ge=2, le=65_536)
     """Images in a batch of either domain; even: half of the refined ones come from the history
     buffer."""
     micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000_000)
-    """Images computed at once; gradients are accumulated up to the batch. None: what suits the
-    device (what fits the caches of a CPU, more on a GPU)."""
+    """Number of images computed at once; gradients are accumulated up to the batch. None: as many
+    as fit the caches of a CPU, more on a GPU."""
     images_in: Literal["auto", "memory", "shards"] = "auto"
     """Where images are while training: loaded into memory (with a GPU, its own), or read shard by
     shard. auto: loaded where those of a domain take 4 GiB at most, however much memory is free.
@@ -250,8 +250,8 @@ class TrainingConfig(Config):
     """Learning-rate schedule: share of the adversarial phase, at its end, of linear cool-down to
     zero."""
     history_size: int = Field(default=2048, ge=0, le=10_000_000)
-    """Images in the history (replay) buffer of the discriminator, at least half a batch; 0:
-    none."""
+    """Capacity of the discriminator's history (replay) buffer, in images, at least half a batch; 0:
+    no buffer."""
     ema_decay: float = Field(default=0.98, ge=0, lt=1)
     """Decay of the refiner's exponential moving average (EMA), which is the one used for refining;
     0: no averaging."""
@@ -324,36 +324,38 @@ class EstimatorConfig(Config):
     """Hyperparameters of an estimator and its training, the same for every arm of a comparison."""
 
     architecture: Literal["pooled", "compact", "paper", "resnet", "hourglass"] = "pooled"
-    """Of gaze: a small network with normalisation and pooling, which errs least on images of
-    another domain; the fastest one, with strides alone; the paper's; or a pre-activation ResNet as
-    people use on MPIIGaze. Of hands' joints: a stacked hourglass."""
+    """Network. pooled: small, with batch normalisation and pooling, the least error on another
+    domain; compact: the fastest, with strides only; paper: the paper's; resnet: a pre-activation
+    ResNet, as used on MPIIGaze; hourglass: a stacked hourglass, for joints of hands."""
     head_pose: bool = False
-    """Head pitch and yaw are inputs of the gaze estimator beside the image."""
+    """Give the gaze estimator head pitch and yaw as inputs beside the image."""
     loss: Literal["distance", "angle"] = "distance"
     """Loss of the gaze estimator: mean distance of unit vectors, or mean angle."""
     num_features: int = Field(default=64, ge=4, le=512)
-    """Feature maps of the hourglass (its authors have 256)."""
+    """Number of feature maps of the hourglass (its authors have 256)."""
     steps: int = Field(default=700, ge=1, le=1_000_000_000)
-    """Updates of the weights, at most."""
+    """Largest number of updates of the weights; early stopping can end training before."""
     batch_size: int = Field(default=128, ge=2, le=65_536)
     """Images in a batch."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak learning rate of Adam, reached in 50 steps, then annealed to zero along a cosine."""
+    """Peak learning rate of Adam. Learning-rate schedule: linear warm-up over 50 steps, then cosine
+    annealing to zero."""
     validation_share: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of the training set that is kept out as the validation set, for early stopping and the
+    """Share of the training set that is held out as the validation set, for early stopping and the
     choice of the best weights; 0: no validation set, all steps."""
     patience: int = Field(default=5, ge=1, le=20)
-    """Early stopping: validations without a better one before training stops. There is one every
-    20th of the steps, after a third of them."""
+    """Early stopping: number of validations in a row without a better one after which training
+    stops. Validations begin after a third of the steps, one every 20th of them."""
     max_shift_px: float = Field(default=2.0, ge=0, le=10)
-    """Largest random shift of the crop, in pixels, either way on each axis; gaze labels hold."""
+    """Data augmentation: largest random shift of the crop along each axis, in pixels."""
     max_scale: float = Field(default=0.08, ge=0, lt=0.5)
-    """Largest random change of the crop's scale, as a share of it."""
+    """Data augmentation: largest random change of the crop's scale, as a share of it."""
     degrade: bool = False
     """Data augmentation by random blur, gamma, noise and occlusion. A comparison's augmented arms
     always use it."""
     fine_tuning_steps: int = Field(default=60, ge=1, le=1_000_000_000)
-    """Updates on a person's own samples where a protocol has them, at a tenth of the rate."""
+    """Protocol fine-tuning: number of updates on a person's samples, at a tenth of the learning
+    rate."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision: fp32, or mixed precision with bf16 layers and float32 weights and optimiser. auto:
     bf16 where it is faster, which is on GPUs, on CPUs with AMX, and on AMD's with AVX512-bf16."""
@@ -432,8 +434,8 @@ PRESETS: dict[str, TrainingConfig] = {
         history_size=512,
     ),
 }
-"""Named trainings: `demo` for two cores and a minute, `bilateral` (the default), `stable` (a
-residual form of the paper's network), `paper` (eyes), `hand` (the paper's networks for depth images
-of 224×224), `colour` (three channels: hues may change, their mean is held)."""
+"""Named training configurations: `demo` (a minute on two cores), `bilateral` (the default),
+`stable` (a residual form of the paper's network), `paper` (eyes), `hand` (the paper's networks for
+depth images of 224×224), `colour` (three channels: hues may change, their mean is held)."""
 DEFAULT_PRESET = "bilateral"
-"""The training of commands and deployments where none is named."""
+"""Preset of commands and deployments that name none."""

@@ -156,7 +156,7 @@ class BulkRefiner:
 
 
 class Block:
-    """Images on their way through a device, and their places there and in memory afterwards."""
+    """Block of images to refine, with buffers for the results on the device and in memory."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Slot(Protocol):
     """Buffers of one batch on a device, which computes it while others are copied."""
 
     def start(self, block: Block, rows: slice) -> None:
-        """Send a block's rows on their way; the slot was not started or is finished."""
+        """Start refining a block's rows; the slot must be new or finished."""
 
     def finish(self) -> None:
         """Wait until the rows are refined, in the block's places on the device and in memory."""
@@ -189,7 +189,7 @@ class Slot(Protocol):
 def stream_blocks(
     slots: Sequence[Slot], blocks: Iterable[Block], batch_size: int
 ) -> Generator[Block, None, None]:
-    """Send blocks through the slots in batches that follow closely; yield each when it is refined.
+    """Refine blocks in pipelined batches through the slots; yield each block when it is refined.
 
     All slots have been started again when a block is yielded, with the next one's first batches.
     However this ends, no slot is at work afterwards.
@@ -300,7 +300,7 @@ def refine_images(
     micro_batch_size: int | None = None,
     style: NDArray[np.float32] | None = None,
 ) -> Pixels:
-    """Refine uint8 or uint16 [N, H, W, C] once; who refines more than once keeps a `BulkRefiner`.
+    """Refine uint8 or uint16 [N, H, W, C] once; for more than once, keep a `BulkRefiner`.
 
     `style` float32 [N, Z] is there for refiners that take one. Raises InputError for another type,
     shape or number of channels.

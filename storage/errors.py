@@ -19,7 +19,7 @@ every backend, so that callers can retry it.
 
 
 class StorageError(ValueError):
-    """The root of the tree: what was given cannot be used."""
+    """Base of all storage errors: the given place, dataset or source cannot be used."""
 
 
 class LocationError(StorageError):
@@ -43,7 +43,7 @@ class DatasetBusyError(StorageError):
 
 
 class ClaimLostError(StorageError):
-    """This attempt was thought dead, or its dataset was replaced: another one has its place."""
+    """The claim is lost: another writer took it over, or the dataset was replaced."""
 
 
 class UnsupportedDatasetError(StorageError):

@@ -52,7 +52,7 @@ def _keep(claim: Claim, over: threading.Event) -> None:
         try:
             claim.require()
         except (OSError, StorageError) as error:
-            logger.warning("not held alone any more: %s", error)
+            logger.warning("the exclusive lock on the dataset is lost: %s", error)
 
 
 def _ourselves() -> dict[str, str | int]:

@@ -228,7 +228,11 @@ class DatasetWriter:
                     self._hashes[shard] = _hashes_of(block.ids)
                     return record
             except ClaimLostError as lost:
-                logger.warning("shard %d: %s; its record counts", shard, lost)
+                logger.warning(
+                    "shard %d: %s; written again unless the other has finished it",
+                    shard,
+                    lost,
+                )
 
     def finish(self, code: Mapping[str, JsonValue] | None = None) -> DatasetInfo:
         """Declare the dataset complete; a repeated call returns the same.

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class RetrainRule(Config):
-    """When a night trains a new refiner instead of using the last one."""
+    """Rule for retraining: when a nightly run trains a new refiner instead of using the last."""
 
     grown_by: float = Field(default=0.25, gt=0)
     """Train when the synthetic dataset has grown by this share since the last training."""
@@ -33,7 +33,7 @@ class RetrainRule(Config):
 
 
 class LastTraining(Config):
-    """What the nights of one folder remember of the refiner in use."""
+    """Refiner in use and its training, kept in the folder from one nightly run to the next."""
 
     refiner: str
     num_synthetic: int
@@ -42,24 +42,24 @@ class LastTraining(Config):
     config: TrainingConfig
     trained_at: datetime
     worse: bool = False
-    """Whether the last comparison found its images worse than synthetic ones."""
+    """True where the last comparison found its images worse than synthetic ones."""
 
     @classmethod
     def read(cls, out: str) -> Self | None:
-        """What the last night of this folder wrote, None before the first."""
+        """Read what the last nightly run of this folder wrote; None before the first."""
         try:
             return cls.model_validate_json(_memory(out).read_bytes())
         except FileNotFoundError:
             return None
 
     def write(self, out: str) -> None:
-        """Remember it for the next night."""
+        """Write it for the next nightly run."""
         with atomic_write(_memory(out)) as file:
             file.write(self.model_dump_json(indent=2).encode())
 
 
 class Decision(NamedTuple):
-    """Whether to train, and why."""
+    """Decision whether to train, with its reason."""
 
     refiner: str | None
     """The refiner to go on with; None to train a new one."""
@@ -70,7 +70,7 @@ class Decision(NamedTuple):
 def decide_retraining(
     out: str, synthetic: DatasetInfo, real: DatasetInfo, config: TrainingConfig, rule: RetrainRule
 ) -> Decision:
-    """Apply the rule and write on the run what it said."""
+    """Apply the rule and show its decision as an artifact of the run."""
     last = LastTraining.read(out)
     decision = decide(last, synthetic, real, config, rule, datetime.now(UTC))
     what = "Train a new refiner" if decision.refiner is None else f"Go on with {decision.refiner}"
@@ -94,7 +94,7 @@ def decide(
     rule: RetrainRule,
     now: datetime,
 ) -> Decision:
-    """Go through the reasons for a new refiner; the first that holds is the one given."""
+    """Return the first reason for a new refiner that holds, or the decision to keep the last."""
     if last is None:
         return Decision(None, "there is none yet")
     grown = synthetic.spec.num_rows / last.num_synthetic - 1
@@ -122,7 +122,7 @@ def decide(
 def remember_training(
     out: str, refiner: str, synthetic: DatasetInfo, real: DatasetInfo, config: TrainingConfig
 ) -> None:
-    """Note the new refiner for the nights to come."""
+    """Store the new refiner as the one in use for the next nightly runs."""
     LastTraining(
         refiner=refiner,
         num_synthetic=synthetic.spec.num_rows,
@@ -134,7 +134,7 @@ def remember_training(
 
 @task(name="watch-outcome", cache_policy=CACHE)
 def watch_outcome(out: str, result: ComparisonResult) -> None:
-    """Note how refined images did, and raise an event where they are shown to be worse."""
+    """Store the comparison's outcome; raise an event where refined images are worse."""
     last = LastTraining.read(out)
     worse = got_worse(result)
     if last is not None:
@@ -145,13 +145,13 @@ def watch_outcome(out: str, result: ComparisonResult) -> None:
 
 
 def got_worse(result: ComparisonResult) -> bool:
-    """Whether estimators trained on refined images are shown to be worse: interval above zero."""
+    """True where refined training images are worse: the interval of the difference is above 0."""
     difference = result.differences.get("refined_minus_synthetic")
     return difference is not None and difference.is_worse
 
 
 def raise_alarm(result: ComparisonResult) -> None:
-    """Emit the event that the automation of `simgan up` waits for."""
+    """Emit the event that triggers the automation of `simgan up`."""
     emit_event(
         REFINED_GOT_WORSE,
         resource={

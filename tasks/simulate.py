@@ -183,8 +183,8 @@ def _write_list(folder: Path, person: int, num_frames: int) -> None:
 def _say_progress(domain: str, done: int, count: int, started: float) -> None:
     done = min(done, count)
     rate = done / max(time.monotonic() - started, 1e-9)
-    words = "rendered %d of %d %s images, %.0f a second"
+    words = "rendered %s of %s %s images, %.0f a second"
     at = position(f"rendering {domain} images", done, count)
-    logger.info(words, done, count, domain, rate, extra=at)
+    logger.info(words, f"{done:,}", f"{count:,}", domain, rate, extra=at)
     if done == count:
         logger.info("%s %s images rendered", f"{count:,}", domain)

@@ -4,7 +4,7 @@ import gc
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     # Imports allocate a million objects that stay. To look through them for garbage is a fifth of a
     # short command's processor time; `flows.cli.main` enables it when all is imported.
     gc.disable()

@@ -7,13 +7,13 @@ Everything heavy is imported inside the command, so that help answers at once.
 
 from cyclopts import App
 
-from flows.cli.arguments import DaskAddress, RunnerKind, Seeds, Workers
+from flows.cli.arguments import DaskAddress, Estimator, RunnerKind, Seeds, Training, Workers
 from flows.cli.flow_help import described_by
 from flows.cli.outcome import Outcome
 from flows.cli.preset import Preset, with_preset
 from simgan_core.config import PARTS, EstimatorConfig, Part, TrainingConfig
 
-app = App(name="ablate", help="Train without each part of the method in turn, and measure.")
+app = App(name="ablate", help="Ablation study: train without each part of the method in turn.")
 
 
 @app.default
@@ -27,8 +27,8 @@ def ablate(
     preset: Preset = None,
     seeds: Seeds = 3,
     estimator_seeds: Seeds = 3,
-    training: TrainingConfig = TrainingConfig(),
-    estimator: EstimatorConfig = EstimatorConfig(),
+    training: Training = TrainingConfig(),
+    estimator: Estimator = EstimatorConfig(),
     parts: tuple[Part, ...] = PARTS,
     runner: RunnerKind = "local",
     workers: Workers = None,

@@ -1,4 +1,4 @@
-"""Checks of arguments that hold for every command, whatever its options are."""
+"""Checks and help groups of arguments, shared by all commands."""
 
 import re
 import sys
@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 from pydantic import BaseModel, ValidationError
 
-from simgan_core.config import MAX_SEED
+from simgan_core.config import MAX_SEED, EstimatorConfig, TrainingConfig
 from simgan_core.errors import InputError
 
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=10_000_000))]
@@ -24,14 +24,24 @@ RunnerKind = Annotated[
 Workers = Annotated[
     int | None,
     Parameter(
-        validator=Number(gte=1, lte=1024), help="With dask: start so many workers on this machine."
+        validator=Number(gte=1, lte=1024),
+        help="With dask: number of workers to start on this machine.",
     ),
 ]
 DaskAddress = Annotated[
     str | None,
-    Parameter(help="With dask: the scheduler of a running cluster, tcp://HOST:PORT."),
+    Parameter(help="With dask: address of a running cluster's scheduler, tcp://HOST:PORT."),
 ]
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
+
+COMMON = Group("Options of every command", sort_key=4)
+COMPARISON = Group("Comparison", sort_key=1)
+ESTIMATOR = Group("Estimator", sort_key=2)
+TRAINING = Group("Training; defaults are those of the preset", sort_key=3)
+Estimator = Annotated[EstimatorConfig, Parameter(group=ESTIMATOR)]
+# The defaults of `TrainingConfig` are not shown, since a preset replaces them.
+Training = Annotated[TrainingConfig, Parameter(group=TRAINING, show_default=False)]
+FLAT = Parameter(name="*")
 
 _MAX_INT = 2**63 - 1
 """Prefect's and MLflow's databases keep whole numbers in 64 bits."""
@@ -72,9 +82,9 @@ def require_not_empty(tokens: Sequence[str]) -> None:
 
 
 def require_usable(arguments: Mapping[str, Any]) -> None:
-    """Refuse what no option means: numbers that are none or fit no database, text that is no text.
+    """Refuse values that no option accepts: numbers out of range, and text that is not Unicode.
 
-    Of a path that is kept on this machine also a URL.
+    Also refuse a URL for a path on this machine.
     """
     for name, value in _leaves(arguments):
         option = f"--{name.replace('_', '-')}"

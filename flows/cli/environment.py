@@ -35,11 +35,11 @@ def prepare(home: Path | None = None) -> Path:
         # Prefect's client has telemetry of its own, which it announces on a terminal.
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OWN_LOGGERS),
-        # Threads that spin for each other lose the cores that other processes want: on two busy
+        # OpenMP threads that spin while they wait take cores from other processes: on two busy
         # cores a training step took six times as long as with threads that sleep.
         "OMP_WAIT_POLICY": "PASSIVE",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # A person waits: 12 s for a server that restarts, not four minutes. Workers wait longer.
+        # Retry for 12 s while a server restarts, not four minutes: somebody waits at the terminal.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -63,7 +63,7 @@ def prepare(home: Path | None = None) -> Path:
 
 
 def _running_servers(folder: Path) -> dict[str, str]:
-    """The addresses that `simgan up` wrote down, those at which somebody listens."""
+    """Return the addresses of `simgan up` at which a server listens."""
     try:
         addresses = json.loads((folder / "services" / "addresses.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -12,7 +12,7 @@ from cyclopts import App
 from flows.cli.arguments import Count
 from flows.cli.outcome import Outcome
 
-app = App(name="gallery", help="Browse datasets side by side, in one page that stands alone.")
+app = App(name="gallery", help="Write an HTML page that shows the images of datasets side by side.")
 
 
 @app.default
@@ -37,7 +37,7 @@ def gallery(
     max_images
         Images of each dataset at most, the first that are valid.
     errors
-        The .npz of an estimator's answers (under estimates/ of SIMGAN_HOME) to sort by its error.
+        An estimator's predictions (.npz under estimates/ of SIMGAN_HOME), to sort by its error.
     """
     from tasks.viewing.gallery import make_gallery
     from tasks.viewing.gallery_page import write_gallery

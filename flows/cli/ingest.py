@@ -37,24 +37,24 @@ class Storing(Config):
     preprocess: Preprocess = "none"
     """Histogram equalisation, as MPIIGaze's images have it, or none."""
     max_bad: str = "1%"
-    """Share of bad samples above which nothing is kept."""
+    """Largest share of bad samples; beyond it the ingestion fails and keeps nothing."""
     rows_per_shard: int = Field(default=16384, ge=1, le=1 << 24)
-    """Images in a shard, the unit of resuming; fewer where they are large."""
+    """Number of images in a shard, the unit of resuming; choose fewer for large images."""
     append: bool = False
-    """Add the samples, by id, that the dataset does not have, and read only these."""
+    """Read and add only the samples whose ids the dataset does not have."""
     overwrite: bool = False
-    """Replace another dataset that is there."""
+    """Replace an existing dataset."""
     runner: Literal["local", "dask"] = "local"
     """Decode in this process, or by Dask's workers."""
     workers: int | None = Field(default=None, ge=1, le=1024)
-    """With dask: start so many workers on this machine."""
+    """With dask: number of workers to start on this machine."""
     dask_address: str | None = None
-    """With dask: the scheduler of a running cluster, tcp://HOST:PORT."""
+    """With dask: address of a running cluster's scheduler, tcp://HOST:PORT."""
 
 
 def ingest_app() -> App:
     """Return the command with one subcommand per format, imported on use."""
-    app = App(name="ingest", help="Turn files into a dataset, or add new ones to it.")
+    app = App(name="ingest", help="Convert images and labels of a format into a dataset.")
     for name in format_names():
         app.command(f"{__name__}:{_COMMAND}{name}", name=name, help=describe_format(name))
     return app
@@ -160,7 +160,7 @@ def _refusal(error: ValidationError) -> str:
 
 
 def _is_list(field: FieldInfo) -> bool:
-    """Whether the field is a tuple of any length, or None."""
+    """Return true for a tuple of any length, or None."""
     return any(
         Ellipsis in get_args(each) for each in (field.annotation, *get_args(field.annotation))
     )

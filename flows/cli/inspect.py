@@ -11,8 +11,8 @@ from cyclopts import App
 
 from flows.cli.outcome import Outcome
 
-inspect_app = App(name="inspect", help="Say what a dataset is, and draw its labels on its images.")
-verify_app = App(name="verify", help="Read a whole dataset and compare it with what was written.")
+inspect_app = App(name="inspect", help="Summarize a dataset, and draw its labels on its images.")
+verify_app = App(name="verify", help="Read every shard of a dataset and compare its checksum.")
 
 
 @inspect_app.default
@@ -20,8 +20,8 @@ def inspect(dataset: str, /, *, out: Path | None = None, against: str | None = N
     """Print a dataset's schema, counts, label ranges, origin and digest; write a contact sheet.
 
     The sheet shows images with their labels drawn on them (gaze, pupil, iris, lids, head, joints)
-    and histograms of the labels: whether signs, mirrors and crops are right is seen at one look.
-    Where eyes lie in the images is found by the landmark network, in any domain alike.
+    and histograms of the labels, which reveal wrong signs, mirrored labels and wrong crops. A
+    landmark network finds where the eyes lie in the images, in every domain.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def inspect(dataset: str, /, *, out: Path | None = None, against: str | None = N
     out
         PNG file to write; named after the dataset, in the working directory, when not given.
     against
-        Dataset of the other domain, path or URL: report how its crops differ, and warn where they
-        differ more than a training should meet.
+        Dataset of the other domain, path or URL: report how its crops differ, and warn of
+        differences that training should not meet.
     """
     from tasks.viewing.inspect import inspect_dataset
 
@@ -45,7 +45,7 @@ def inspect(dataset: str, /, *, out: Path | None = None, against: str | None = N
 
 @verify_app.default
 def verify(dataset: str, /) -> Outcome:
-    """Read every shard again and check it against its record.
+    """Read every shard again and compare its checksum with the one in its record.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from flows.cli.arguments import Count, Seed
 from flows.cli.outcome import Outcome
 from simgan_core.config import LandmarkTraining
 
-app = App(name="landmarks", help="Train the network that finds the eye's corners in images.")
+app = App(name="landmarks", help="Train the landmark network, which finds the corners of eyes.")
 
 
 @app.command
@@ -28,9 +28,9 @@ def train(
 ) -> Outcome:
     """Train a landmark model, for `ingest --crop landmarks --landmarks FILE`.
 
-    It learns from eyes of the built-in simulator and from datasets whose landmarks are exact, as
-    `simulate unityeyes` renders them. Run again after a kill, it goes on where it was. `ingest
-    --crop landmarks` has a model already: one of your own is for eyes that look otherwise.
+    It learns from eyes of the built-in simulator and from datasets with exact landmarks, such as
+    those of `simulate unityeyes`. After a stop the same command resumes. `ingest --crop landmarks`
+    has a model of its own; train another one for eyes that look different.
 
     Parameters
     ----------

@@ -17,11 +17,16 @@ from pydantic import ValidationError
 
 from flows.cli.ablate import app as ablate_app
 from flows.cli.arguments import (
+    COMMON,
+    COMPARISON,
+    FLAT,
     Count,
     DaskAddress,
+    Estimator,
     RunnerKind,
     Seed,
     Seeds,
+    Training,
     Workers,
     in_a_sentence,
     require_not_empty,
@@ -72,27 +77,29 @@ UNTRACKED_COMMANDS = {"simulate", "ingest"}
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 PARAMETER_ERRORS = ("ParameterTypeError", "ParameterBindError")
-"""What Prefect raises for a flow's parameters; to import it takes a second."""
+"""Names of Prefect's errors for a flow's parameters; importing them takes a second."""
 
-# Options of a configuration beside a command's own; a default would hide what the preset says.
-Flat = Parameter(name="*", show_default=False)
+Comparing = Annotated[ComparisonConfig, Parameter(group=COMPARISON, negative_iterable="empty-")]
+Teachers = Annotated[tuple[str, ...], Parameter(show_default=False)]
 People = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))]
 
 
 app = App(
     name="simgan",
     help="Make a simulator's labelled images look real, keep their labels true, and measure "
-    "what that is worth on real images.",
-    help_epilogue="Every command takes --json: one machine-readable result as the last line of "
-    "stdout. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted.\n\n"
-    "Begin with `simgan demo`, which needs no data, or with `simgan ingest --help` for images of "
-    "your own. `simgan doctor` says what is wrong with the installation.",
+    "what that is worth on real images.\n\n"
+    "First steps: `simgan demo` needs no data; `simgan ingest --help` lists the formats of images; "
+    "`simgan doctor` checks the installation.",
+    help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted. After a stop the "
+    "same command resumes.",
+    default_parameter=Parameter(negative_iterable=()),
 )
 app.register_install_completion_command(
-    help="Complete commands and options in this shell: bash, zsh or fish."
+    help="Install completion of commands and options in this shell: bash, zsh or fish."
 )
 simulate_app = App(
-    name="simulate", help="Render the built-in simulator's domains, or UnityEyes' eyes."
+    name="simulate",
+    help="Render labelled images: eyes and hands of the built-in simulator, or UnityEyes' eyes.",
 )
 simulate_app.command(simulate_unityeyes, name="unityeyes")
 app.command(simulate_app)
@@ -109,14 +116,14 @@ app.command(ablate_app)
 
 @simulate_app.command(name="synthetic")
 def simulate_synthetic(*, out: Path, count: Count = 6000, seed: Seed = 1) -> Outcome:
-    """Render the clean domain in UnityEyes' layout, N.jpg and N.json.
+    """Render synthetic eyes, clean and labelled, as UnityEyes' files N.jpg and N.json.
 
     Parameters
     ----------
     out
         Folder to write to.
     count
-        Images.
+        Number of images.
     seed
         The same seed gives the same files.
     """
@@ -131,18 +138,18 @@ def simulate_real(
     seed: Seed = 2,
     people: People = 15,
 ) -> Outcome:
-    """Render the stand-in for real images in MPIIGaze's layout.
+    """Render "real" eyes, as a laptop's camera shows them, in MPIIGaze's layout of files.
 
     Parameters
     ----------
     out
         Folder to write to.
     count
-        Eye images, left and right together.
+        Number of eye images, left and right together.
     seed
         The same seed gives the same files.
     people
-        Whose eyes, in turn: p00, p01, …
+        Number of people, named p00, p01, …
     """
     return _simulate("real", out, count, seed, people)
 
@@ -155,7 +162,7 @@ def simulate_hand(
     count: Count = 1000,
     seed: Seed = 3,
 ) -> Outcome:
-    """Render depth frames of hands in NYU's layout, with labels.txt; `ingest nyu-hand` reads them.
+    """Render depth frames of hands, with labels.txt, in the layout that `ingest nyu-hand` reads.
 
     Parameters
     ----------
@@ -164,7 +171,7 @@ def simulate_hand(
     domain
         synthetic: clean depth; real: what a structured-light camera makes of it.
     count
-        Frames.
+        Number of frames.
     seed
         The same seed gives the same files.
     """
@@ -196,9 +203,9 @@ def train(
     synthetic: str,
     real: str,
     preset: Preset = None,
-    options: Annotated[TrainingConfig, Flat] = TrainingConfig(),
+    options: Annotated[Training, FLAT] = TrainingConfig(),
 ) -> Outcome:
-    """Train the refiner and print its id; run again after a stop, it goes on where it was."""
+    """Train a refiner and print its id; after a stop the same command resumes."""
     from flows.train import train as train_flow
 
     trained = train_flow(synthetic, real, with_preset(preset, options))
@@ -216,9 +223,9 @@ def label_prior(
     *,
     synthetic: str,
     unlabelled: str,
-    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    estimator: Annotated[Estimator, FLAT] = EstimatorConfig(),
 ) -> Outcome:
-    """Estimate the gaze distribution of unlabelled images; --match-labels-by takes its file."""
+    """Estimate the gaze distribution of unlabelled images, for `train --match-labels-by`."""
     from flows.label_prior import label_prior as label_prior_flow
 
     prior = label_prior_flow(synthetic, unlabelled, estimator)
@@ -244,7 +251,7 @@ def refine(
     styles: Seeds = 1,
     style_seed: Seed = 0,
 ) -> Outcome:
-    """Refine every valid row of a dataset; labels and ids are kept."""
+    """Refine every valid row of a dataset, with its labels and ids unchanged."""
     from flows.refine import refine as refine_flow
     from tasks.runtime.policies import Runner
 
@@ -263,13 +270,13 @@ def evaluate(
     train: str,
     test: str,
     seeds: Seeds = 3,
-    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    estimator: Annotated[Estimator, FLAT] = EstimatorConfig(),
     unlabelled: str | None = None,
     runner: RunnerKind = "local",
     workers: Workers = None,
     dask_address: DaskAddress = None,
 ) -> Outcome:
-    """Train estimators on one dataset and test them on another."""
+    """Train estimators on one dataset and test them on another: mean error, 95% interval."""
     from flows.evaluate import evaluate as evaluate_flow
     from tasks.runtime.policies import Runner
 
@@ -288,22 +295,23 @@ def compare(
     test: str | None = None,
     real: str | None = None,
     unlabelled: str | None = None,
-    teachers: tuple[str, ...] = (),
+    teachers: Teachers = (),
     seeds: Seeds = 3,
-    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
-    comparison: Annotated[ComparisonConfig, Flat] = ComparisonConfig(),
+    estimator: Annotated[Estimator, FLAT] = EstimatorConfig(),
+    comparison: Annotated[Comparing, FLAT] = ComparisonConfig(),
     from_mlflow: str | None = None,
     runner: RunnerKind = "local",
     workers: Workers = None,
     dask_address: DaskAddress = None,
 ) -> Outcome:
-    """Did refinement help on real images: by how much, and how sure is that.
+    """Compare synthetic with refined training images by their error on labelled real images.
+
+    --synthetic, --refined and --test are required, unless --from-mlflow is given.
 
     Parameters
     ----------
     from_mlflow
-        Compute nothing: rebuild the tables of this MLflow experiment ("comparisons") from what
-        MLflow keeps.
+        Train nothing: list the comparisons of this MLflow experiment ("comparisons").
     """
     if from_mlflow is not None:
         return _recollected(from_mlflow)
@@ -329,15 +337,15 @@ def choose(
     synthetic: str,
     refined: tuple[str, ...],
     unlabelled: str,
-    teachers: tuple[str, ...] = (),
+    teachers: Teachers = (),
     seeds: Seeds = 3,
-    estimator: Annotated[EstimatorConfig, Flat] = EstimatorConfig(),
+    estimator: Annotated[Estimator, FLAT] = EstimatorConfig(),
     match_labels: Literal["auto", "always", "never"] = "auto",
     runner: RunnerKind = "local",
     workers: Workers = None,
     dask_address: DaskAddress = None,
 ) -> Outcome:
-    """Choose among refiners by unlabelled real images alone, --refined repeated."""
+    """Rank refined datasets without real labels, by their error on pseudo-labels."""
     from flows.choose import choose as choose_flow
     from tasks.comparison.choice import choice_table
     from tasks.runtime.policies import Runner
@@ -369,11 +377,11 @@ def pipeline(
     preprocess: Preprocess = "equalize",
     preset: Preset = None,
     seeds: Seeds = 3,
-    training: TrainingConfig = TrainingConfig(),
-    estimator: EstimatorConfig = EstimatorConfig(),
-    comparison: ComparisonConfig = ComparisonConfig(),
+    training: Training = TrainingConfig(),
+    estimator: Estimator = EstimatorConfig(),
+    comparison: Comparing = ComparisonConfig(),
 ) -> Outcome:
-    """From UnityEyes and MPIIGaze folders to the verdict, as one flow.
+    """Run ingest, train, refine and compare as one flow, from UnityEyes' and MPIIGaze's folders.
 
     Parameters
     ----------
@@ -382,9 +390,9 @@ def pipeline(
     real
         MPIIGaze's folder.
     real_people
-        People whose images the refiner learns from: p00,p01.
+        People whose images the refiner learns from, separated by commas: p00,p01.
     test_people
-        People to test on, none of them among the former.
+        People to test on, separated by commas; none of them in --real-people.
     """
     from flows.pipeline import pipeline as pipeline_flow
     from storage.sources.formats.mpiigaze import MPIIGazeOptions
@@ -407,7 +415,7 @@ def pipeline(
 
 @app.command
 def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
-    """Go the whole way round on the built-in simulator, in a few minutes on two cores.
+    """Run the whole pipeline on the built-in simulator: no data, a few minutes on two cores.
 
     Parameters
     ----------
@@ -428,7 +436,7 @@ def demo(*, out: Path | None = None, seed: Seed = 0) -> Outcome:
 
 @app.command
 def doctor() -> Outcome:
-    """Say what is installed and reachable, what is wrong and how to mend it."""
+    """Check packages, device, folders and servers; print a remedy for each problem."""
     from tasks.ops.doctor import diagnose
 
     diagnosis = diagnose()
@@ -438,20 +446,22 @@ def doctor() -> Outcome:
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", negative="", group=COMMON)] = False,
+    verbose: Annotated[
+        bool, Parameter(name=("--verbose", "-v"), negative="", group=COMMON)
+    ] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="", group=COMMON)] = False,
 ) -> None:
-    """Run a command and print what it found.
+    """Run a command and print its result.
 
     Parameters
     ----------
     json_output
-        Print the result as JSON, in the last line of stdout; all else goes to stderr.
+        Print the result as JSON in the last line of stdout; everything else goes to stderr.
     verbose
-        Show every state of flow and task runs.
+        Also show details, states of flow and task runs, and warnings of libraries.
     quiet
-        Show errors alone.
+        Show errors only.
     """
     require_not_empty(tokens)
     require_whole_numbers(app, tokens)
@@ -476,7 +486,7 @@ def launch(
 
 
 def _collect_garbage_from_now_on() -> None:
-    """Collect what becomes garbage later, and look no more at what has been imported."""
+    """Freeze the imported objects, so that garbage collection skips them."""
     gc.freeze()
     gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
     gc.enable()
@@ -487,7 +497,7 @@ def _runs_a_flow(tokens: tuple[str, ...], bound: BoundArguments) -> bool:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except (CycloptsError, InputError, StorageError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""The next command: what the end of a command, and every error, suggests to go on with."""
+"""Suggested next command, after a result or an error."""
 
 import shlex
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def gallery_of(*datasets: str) -> str:
 
 
 def after_error(error: BaseException, app: App, words: Sequence[str]) -> str:
-    """Return what to add to the sentence of an error; nothing where it names a command itself.
+    """Return the suggestion for an error's message; empty if the message names a command.
 
     `words` are the command line's.
     """

@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """JSON-able figures, and the same in words."""
+    """Result of a command as JSON-able values, and as text."""
 
     result: dict[str, Any]
     text: str
 
 
 def dataset_outcome(info: Any) -> Outcome:
-    """Tell of a dataset that is complete."""
+    """Return the outcome of a command that completed a dataset."""
     result = {
         "dataset": info.url,
         "num_rows": info.spec.num_rows,

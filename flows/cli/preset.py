@@ -9,14 +9,14 @@ from simgan_core.config import DEFAULT_PRESET, PRESETS, TrainingConfig
 Preset = Annotated[
     Literal["demo", "stable", "paper", "hand", "colour", "bilateral"] | None,
     Parameter(
-        help="Where every training setting comes from that is not given here. Left out: bilateral, "
-        "or stable where --family convolutional or a setting of --refiner is given."
+        help="Named training configuration; options override single settings of it. By default "
+        "bilateral, or stable with family convolutional or a setting of its refiner."
     ),
 ]
 
 
 def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Lay the options that were given over a preset; None: the one of the options' family."""
+    """Override a preset by the given options; None: the default preset of the options' family."""
     base = PRESETS[preset or _preset_for(options)].model_dump()
     return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
 

@@ -21,7 +21,7 @@ from simgan_core.errors import InputError, UnavailableError
 from storage.errors import StorageError
 
 SECONDS_BETWEEN_LOOKS = 1.0
-# A server that is restarted is back by then.
+# A server that restarts is back by then.
 SECONDS_DOWN = 10.0
 SECONDS_TO_STOP = 4.0
 FAILED = 1
@@ -95,7 +95,7 @@ def _api_of_settings() -> str | None:
 
 
 class _Watch:
-    """Looks whether somebody listens at a server's address, and ends the process where not."""
+    """Watchdog that ends the process when nobody listens at a server's address."""
 
     def __init__(self, api: str, what: str) -> None:
         parts = urlsplit(api)
@@ -107,11 +107,11 @@ class _Watch:
         threading.Thread(target=self._look, name="prefect-watch", daemon=True).start()
 
     def is_down(self) -> bool:
-        """Whether nobody listens now, or that ended the command."""
+        """Return true if nobody listens now, or if the watchdog ended the command."""
         return self._ending.is_set() or not self._listens()
 
     def end(self) -> None:
-        """Look no more; a process that is ending already still ends."""
+        """Stop watching; a process that is ending already still ends."""
         self._ended.set()
 
     def _listens(self) -> bool:
@@ -129,7 +129,8 @@ class _Watch:
             if self._listens():
                 last_seen = time.monotonic()
         self._ending.set()
-        # A training writes its checkpoint. What waits for the server would do so for minutes.
+        # SIGTERM lets a training write its checkpoint. Calls that wait for the server would not
+        # end for minutes, so the process exits after `SECONDS_TO_STOP`.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(SECONDS_TO_STOP)
         print(f"failed: {self.sentence}", file=sys.stderr, flush=True)  # noqa: T201

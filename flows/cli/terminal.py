@@ -1,4 +1,4 @@
-"""Terminal output of a command: what came out in words, live bars for what runs.
+"""Terminal output of a command: log lines, progress bars, results.
 
 Records of our own loggers whose `extra` is a `position` (tasks.runtime.stages) move bars; all
 others are lines. A pipe gets plain lines instead of bars, of a long stage one now and then.
@@ -74,7 +74,7 @@ def terminal_output(verbosity: Verbosity) -> Iterator[None]:
 
 
 def _silence_libraries() -> None:
-    """Hide what libraries warn of and a user of the command can do nothing about."""
+    """Hide warnings of libraries on which a user cannot act."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -137,14 +137,14 @@ class _TerminalHandler(logging.Handler):
             self._progress.remove_task(stage.bar)
 
     def close(self) -> None:
-        """Take the bars off the screen."""
+        """Remove the bars from the screen."""
         if self._progress.live.is_started:
             self._progress.stop()
         super().close()
 
 
 class _Stage:
-    """A stage under way: its bar, where and when it began here, when a line last said so."""
+    """Running stage: its bar, where and when it began here, and the time of its last line."""
 
     def __init__(self, done: int) -> None:
         self.bar: TaskID | None = None
@@ -160,7 +160,7 @@ class _Stage:
         return f"{rate:,.0f} a second, {left} left" if rate >= 10 else f"{left} left"
 
     def is_due(self, seconds: float) -> bool:
-        """Whether so many seconds are over since the last line; if so, a line counts as printed."""
+        """Return true if so many seconds passed since the last line; one then counts as printed."""
         due = time.monotonic() - self._last_line >= seconds
         if due:
             self._last_line = time.monotonic()
@@ -168,7 +168,7 @@ class _Stage:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print a result; on a terminal its lines are broken between words."""
+    """Print a result; on a terminal, wrap its lines between words."""
     if stream.isatty():
         Console(file=stream, highlight=False, markup=False).print(text)
     else:
@@ -176,12 +176,12 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether the operating system had no room for what was written."""
+    """Return true for the error of a full disk or an exceeded quota."""
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def written_log(error: BaseException) -> str:
-    """Write an error's traceback to a file under SIMGAN_HOME and return where it is."""
+    """Write an error's traceback to a file under SIMGAN_HOME; returns its path in a sentence."""
     text = "".join(traceback.format_exception(error))
     folder = home() / "logs"
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -200,7 +200,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 _NOT_FOR_PEOPLE = (
-    # A server without slots for GPUs: then nobody shares them out.
+    # The server has no concurrency limit `gpu`, as any but that of `simgan up`.
     "do not exist - skipping acquisition",
     # The command ends in the same error, as a sentence.
     "Finished in state Failed",
@@ -209,7 +209,7 @@ _NOT_FOR_PEOPLE = (
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    """Whether Prefect's record says something that is not said elsewhere."""
+    """Return true for records of Prefect that are not repeated elsewhere."""
     message = record.getMessage()
     if message.startswith("Task run failed"):
         # One that is tried again is no error yet; another one ends the command in the same words.

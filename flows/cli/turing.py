@@ -15,7 +15,7 @@ from cyclopts import App
 from flows.cli.arguments import Count, Port, Seed
 from flows.cli.outcome import Outcome
 
-app = App(name="turing", help="Let people tell refined images from real ones, and count.")
+app = App(name="turing", help="Visual Turing test: people judge which images are real.")
 
 
 @app.command
@@ -30,7 +30,7 @@ def serve(
     seed: Seed = 0,
     results: Path | None = None,
 ) -> Outcome:
-    """Show images in a browser, one at a time, and keep what people say; end it with Ctrl-C.
+    """Serve the test to browsers, one image at a time, and store the answers; Ctrl-C ends it.
 
     Parameters
     ----------
@@ -39,17 +39,18 @@ def serve(
     refined
         Dataset of refined images, path or URL.
     synthetic
-        Dataset of synthetic images: adds a fifth as many trials, synthetic or real, at the end.
+        Dataset of synthetic images: adds synthetic-or-real trials at the end, a fifth as many.
     trials
-        Refined-or-real trials of a subject, half of them real.
+        Number of refined-or-real trials of each subject; half of the images are real.
     port
         Port to listen on; 0 for any that is free.
     host
-        Address to listen on. Beyond this machine, all who reach it can take part, unencrypted.
+        Address to listen on. On any but the default, everybody who reaches it can take part,
+        unencrypted.
     seed
         Seed of the images drawn and of their order.
     results
-        SQLite file of answers; under SIMGAN_HOME, named by the datasets, when not given.
+        SQLite file of answers; by default under SIMGAN_HOME, named by the datasets.
     """
     from tasks.turing.server import serve as serve_book
     from tasks.turing.study import open_study
@@ -74,14 +75,14 @@ def serve(
 
 @app.command
 def report(*, results: Path, mlflow: bool = False) -> Outcome:
-    """Say how often people were right, how sure that is, and which images fooled them.
+    """Report the share of right answers, its 95% interval, and the images that fooled people.
 
     Parameters
     ----------
     results
-        The file of answers that `serve` printed; may be one that is being served.
+        The file of answers that `serve` printed; the server may be running.
     mlflow
-        Put the report on the refiner's MLflow run too.
+        Also log the report to the refiner's MLflow run.
     """
     from tasks.turing.page import write_page
     from tasks.turing.report import make_report, table

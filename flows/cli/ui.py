@@ -13,7 +13,7 @@ from flows.cli.servers import use_prefect
 
 
 def ui(*, open_browser: bool = True) -> Outcome:
-    """Show the runs of this SIMGAN_HOME in Prefect's UI until Ctrl-C.
+    """Serve Prefect's UI with the runs of this SIMGAN_HOME until Ctrl-C.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def simulate_unityeyes(
     device: Literal["cpu", "cuda"] = "cpu",
     config: Annotated[UnityEyesConfig, Parameter(name="*")] = UnityEyesConfig(),
 ) -> Outcome:
-    """Render UnityEyes' eyes from its public assets, with exact labels.
+    """Render UnityEyes' eyes from its public assets, without Unity, with exact labels.
 
     Parameters
     ----------
@@ -47,31 +47,31 @@ def simulate_unityeyes(
     to
         Dataset to render into instead, path or URL: crops as `ingest unityeyes` makes them.
     count
-        Images.
+        Number of images.
     seed
         The same seed gives the same images.
     size
-        Height x width in pixels: 480x640 for files, 35x55 for a dataset where not given.
+        Height x width in pixels; by default 480x640 for files, 35x55 for a dataset.
     samples
-        Samples of a pixel, each way; 1 for files, 3 for a dataset where not given.
+        Samples of a pixel along each axis (antialiasing); by default 1 for files, 3 for a dataset.
     channels
-        Of a dataset: 1 grey, 3 colour.
+        With --to: 1 grey, 3 colour.
     framing
-        Of a dataset: as ingestion crops UnityEyes' frames, or by the eye's corners.
+        With --to: crop as `ingest unityeyes` does, or corners: midway between the eye's corners.
     eye_widths
-        Of a dataset: width of the images in widths of the eye.
+        With --to: width of the images, in widths of the eye.
     preprocess
-        Of a dataset: histogram equalisation, as MPIIGaze's images have it, or none.
+        With --to: histogram equalisation, as MPIIGaze's images have it, or none.
     rows_per_shard
-        Of a dataset: images in a shard, the unit of resuming.
+        With --to: number of images in a shard, the unit of resuming.
     overwrite
-        Replace another dataset that is at `to`.
+        With --to: replace an existing dataset.
     match
-        Take gazes from the labels of this dataset, with a little spread, instead of drawing them.
+        Dataset from whose gaze labels gazes are drawn, with a little spread, instead of the ranges.
     workers
-        Render a dataset's shards in so many processes of Dask's; in this one where not given.
+        With --to: number of Dask processes that render; by default this process alone.
     device
-        cpu: compiled loops; cuda: whole batches on a GPU, whose images differ by a grey level.
+        cpu: compiled loops; cuda: batches on a GPU, whose images can differ by a grey level or two.
     """
     from flows.simulate import simulate_unityeyes as flow
     from tasks.runtime.policies import Runner

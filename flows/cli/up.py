@@ -36,7 +36,7 @@ def up(
     mlflow_port: Port = 5000,
     background: bool = False,
 ) -> Outcome:
-    """Start what is missing of Prefect, MLflow and the workers; Ctrl-C stops them all.
+    """Start Prefect, MLflow and the workers, unless they run; Ctrl-C stops them all.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def up(
     mlflow_port
         Port of MLflow's server.
     background
-        Return when all is green; `simgan down` stops it.
+        Return when all services are healthy; `simgan down` stops them.
     """
     from tasks.ops.services import Supervisor
     from tasks.ops.workplace import require_password
@@ -84,7 +84,7 @@ def up(
 
 
 def status() -> Outcome:
-    """Say which servers and workers run, and whether they answer."""
+    """Show which servers and workers run, and whether they answer."""
     from tasks.ops.services import Supervisor, answers
     from tasks.ops.workplace import Addresses
     from tasks.runtime.paths import home
@@ -113,7 +113,7 @@ def status() -> Outcome:
 
 
 def down() -> Outcome:
-    """Stop all servers and workers of this SIMGAN_HOME, runs included; they can be retried."""
+    """Stop the servers, workers and runs of this SIMGAN_HOME; runs can be retried."""
     from tasks.ops.services import Supervisor
     from tasks.runtime.paths import home
 
@@ -127,7 +127,7 @@ def down() -> Outcome:
 def _workplace(
     supervisor: "Supervisor", host: str, prefect_port: int, mlflow_port: int
 ) -> "Workplace":
-    """Take the servers that the user named, and our own for the others."""
+    """Choose the servers: those that the user named, else our own."""
     from tasks.ops.workplace import Addresses, Workplace
     from tasks.runtime.devices import num_gpus
     from tasks.runtime.paths import home

@@ -24,10 +24,10 @@ def library_of(array: Array) -> ModuleType:
 
 
 def constant(values: NDArray[Any], like: Array) -> Array:
-    """Return values as an array of the library, and on the device, of another."""
+    """Return values as an array with the library and device of another array."""
     return library_of(like).asarray(values, device=like.device)
 
 
 def on_host(array: Array) -> NDArray[Any]:
-    """Return an array as one of numpy's, having waited for a device to compute it."""
+    """Copy an array to the host as a numpy array; waits for the device."""
     return np.asarray(array if library_of(array) is np else array.cpu())

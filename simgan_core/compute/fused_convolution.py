@@ -131,7 +131,7 @@ def _product_with_patches(images: Tensor, weight: Tensor, bias: Tensor) -> Tenso
 
 
 def _patches(images: Tensor, size: int) -> Tensor:
-    """Return what is round each pixel [N·H·W, K], K the next multiple of 8 to C·size·size."""
+    """Return each pixel's patch [N·H·W, K] (im2col), K the next multiple of 8 to C·size·size."""
     num_images, channels, height, width = images.shape
     padded = functional.pad(images, (size // 2,) * 4)
     windows = padded.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)

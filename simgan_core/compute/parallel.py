@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _MOST_IDLE = 1 / 8
-"""What share of the threads' time may be lost while the last parts are under way."""
+"""Largest share of the threads' time that may be idle while the last parts run."""
 
 ResultT = TypeVar("ResultT")
 
@@ -23,7 +23,7 @@ ResultT = TypeVar("ResultT")
 def parallel_map(
     work: Callable[..., ResultT], parts: Iterable[tuple[Tensor, ...]]
 ) -> Iterator[ResultT]:
-    """Yield what the work returns for each part, in order, PyTorch's threads shared out among them.
+    """Yield the work's result for each part, in order; parts run at once and share the threads.
 
     Of the threads (`torch.get_num_threads`) each part has one, or several where parts are few. In
     the work gradients and inference mode are on where they are here; autocast is not. What the work
@@ -44,7 +44,7 @@ def parallel_map(
 
 
 def on_one_thread(work: Callable[[], ResultT]) -> ResultT:
-    """Return what the work returns, computed by one thread of PyTorch's, however many there are.
+    """Run the work on a single PyTorch thread and return its result.
 
     Sums that layers split over threads have other last bits; a small network gains little by them.
     Autocast and gradient modes are the work's own to set. Calls wait for one another.
@@ -53,7 +53,7 @@ def on_one_thread(work: Callable[[], ResultT]) -> ResultT:
 
 
 def num_parallel(num_parts: int, num_threads: int) -> int:
-    """Return how many parts to have under way: the most that share threads evenly and fully."""
+    """Return the number of parts to run at once: the most that share threads evenly and fully."""
 
     def is_even(size: int) -> bool:
         turns = math.ceil(num_parts / size)
@@ -65,7 +65,7 @@ def num_parallel(num_parts: int, num_threads: int) -> int:
 
 @lru_cache
 def _crew(size: int, num_threads: int) -> ThreadPoolExecutor:
-    """Return this process's so many threads, in which PyTorch computes with so many each."""
+    """Return this process's pool of `size` workers, each with `num_threads` threads of PyTorch."""
     before = torch.get_num_threads()
     all_set = threading.Barrier(size + 1)
 

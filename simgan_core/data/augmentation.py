@@ -46,11 +46,11 @@ def shift_and_scale(images: Tensor, shift_px: Tensor, scale: Tensor) -> Tensor:
 
 
 def randomly_degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Spoil images [N, C, H, W] in [−1, 1] as cameras and the world do; none keeps its looks.
+    """Degrade images [N, C, H, W] in [−1, 1] at random: gamma, blur, noise and occlusion.
 
-    Generic, and blind to the real domain: gamma 0.6 to 1.6, Gaussian blur of up to 1.2 pixels,
-    noise of up to 8% of the range, and over every second image a grey box of up to 30% of either
-    side. This is what one would try before training a refiner. `generator` is a CPU's.
+    Without knowledge of the real domain, as one would try before training a refiner: gamma 0.6 to
+    1.6, Gaussian blur of up to 1.2 pixels, noise of up to 8% of the range, and over every second
+    image a grey box of up to 30% of either side. `generator` is a CPU's.
     """
     count, channels, height, width = images.shape
     draws = torch.rand(9, count, 1, 1, 1, generator=generator).to(images.device, non_blocking=True)
@@ -86,7 +86,7 @@ def _boxes(
 
 
 def _interpolation(size: int, shift_px: Tensor, scale: Tensor) -> Tensor:
-    """Return matrices [N, size, size] whose row i mixes what is seen at place i afterwards."""
+    """Return interpolation matrices [N, size, size]: row i has the weights of output pixel i."""
     place = torch.arange(size, dtype=torch.float32, device=scale.device)
     middle = (size - 1) / 2
     source = (place - middle - shift_px[:, None]) / scale[:, None] + middle

@@ -13,7 +13,7 @@ from simgan_core.data.augmentation import shift_and_scale
 
 
 class DiscriminatorAugmentation:
-    """Changes every image of a batch by its own random numbers."""
+    """Random shift, brightness and contrast of every image of a batch."""
 
     def __init__(self, config: DiscriminatorConfig, generator: torch.Generator) -> None:
         """Draw shifts and tones in the ranges of `config` from `generator`, which is on the CPU."""
@@ -22,7 +22,7 @@ class DiscriminatorAugmentation:
         self._generator = generator
 
     def draw(self, count: int, device: torch.device) -> Tensor | None:
-        """Draw what changes `count` images: [count, 4], uniform in ±1; None where nothing does."""
+        """Draw numbers for `count` images: [count, 4], uniform in ±1; None without augmentation."""
         if self._max_shift_px == self._max_tone == 0:
             return None
         draws = 2 * torch.rand(count, 4, generator=self._generator) - 1

@@ -39,7 +39,7 @@ def swap_amplitudes(images: Pixels, reference: Pixels, seed: int) -> Pixels:
 
 
 def _swap(images: Pixels, partners: Pixels) -> Pixels:
-    """Swap for as many partners as images [N, H, W, C]."""
+    """Swap amplitudes of images [N, H, W, C] with as many partners, each with its own."""
     height, width = images.shape[1:3]
     spectra, theirs = (np.fft.rfft2(each, axes=(1, 2)) for each in (images, partners))
     reach = max(1, int(WINDOW * min(height, width)))

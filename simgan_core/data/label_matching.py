@@ -30,7 +30,7 @@ from landmarks and centred by look. On people with labels it is 3 to 6° in pitc
 FALLBACK_ERROR_SD_DEG = 9.0
 """Standard deviation of an estimator's error on images of another domain where nothing tells."""
 _RANDOM_SPLIT_FACTOR = 1.35
-"""How much larger errors on unseen identities are than on unseen rows of known identities."""
+"""Ratio of errors on unseen identities to errors on unseen rows of known identities."""
 _ERROR_SD_RANGE_DEG = (1.0, 30.0)
 _STEP_DEG = 2.0
 """Side of a cell of the grid on which priors are estimated."""
@@ -46,7 +46,7 @@ _OUTLIER_DENSITY = 1e-12
 _MAX_PREDICTIONS = 8192
 """Predictions that EM looks at, drawn at random from more."""
 _MAX_RATIO = 10.0
-"""How many times more or less often than the mean a row may be drawn."""
+"""Largest factor by which a row is drawn more or less often than the mean."""
 _MEAN_UNCERTAINTY_DEG = 5.0
 """Standard deviation by which a prior is blurred before rows are drawn by it: a domain's common
 offset is part of the predictions' mean and of no estimate of their error (docs/decisions.md)."""
@@ -101,7 +101,7 @@ class LabelPrior:
 
     @property
     def doubt(self) -> str:
-        """Why training sets are better left unmatched; empty where they are not."""
+        """Reason not to match labels by this estimate; empty if it is to be trusted."""
         worst = int(self.signal_share.argmin())
         if self.by_landmarks or self.signal_share[worst] >= _LEAST_SIGNAL_SHARE:
             return ""
@@ -112,7 +112,7 @@ class LabelPrior:
         )
 
     def weights(self, labels_deg: Angles) -> Floats:
-        """Return how often each row of a training set [N, 2] is to be drawn, [N], 1 in the mean.
+        """Return the sampling weight of each row of a training set [N, 2], [N], 1 in the mean.
 
         The ratio of the prior, blurred by 5° since its mean is uncertain, to the training set's own
         smoothed density, clipped to a tenth and ten times the mean. Raises
@@ -187,7 +187,7 @@ def error_spread_deg(
 
 
 def resampled_rows(weights: NDArray[np.floating[Any]], seed: int) -> NDArray[np.int64]:
-    """Return N rows among N, each as often as its weight says, to the nearest whole number.
+    """Resample N of N rows in proportion to their weights, to the nearest whole number.
 
     Systematic resampling: one random number decides, and no row is rarer or more frequent by 1
     than is due.
@@ -200,7 +200,7 @@ def resampled_rows(weights: NDArray[np.floating[Any]], seed: int) -> NDArray[np.
 
 
 def save_label_prior(path: Path, prior: LabelPrior) -> None:
-    """Write a prior as npz, whole or not at all."""
+    """Write a prior as npz, atomically."""
     arrays = {field.name: getattr(prior, field.name) for field in fields(prior)}
     with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -261,7 +261,7 @@ def _em_step(density: Floats, kernels: tuple[Floats, ...]) -> Floats:
 def _best_iteration(
     density: Floats, fitted: tuple[Floats, ...], kept_out: tuple[Floats, ...]
 ) -> int:
-    """Return after how many iterations on one half the other half is most likely."""
+    """Return the number of EM iterations on one half by the likelihood of the other half."""
     if len(kept_out[0]) == 0:
         return 1
     best, best_at = -np.inf, 0

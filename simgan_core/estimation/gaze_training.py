@@ -120,7 +120,7 @@ def _fit(
     weights: NDArray[np.floating[Any]] | None = None,
     image_of_row: NDArray[np.int64] | None = None,
 ) -> None:
-    """Run the one loop on eyes."""
+    """Train a gaze estimator by the shared training loop."""
 
     def examples(rows: Tensor, changes: torch.Generator) -> tuple[Tensor, ...]:
         eyes = randomly_shift_and_scale(
@@ -172,7 +172,7 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _fresh_estimator(config: EstimatorConfig, images: Tensor, seed: int) -> Estimator:
-    """Make an estimator whose weights follow from the seed, where the images are."""
+    """Make an estimator with weights from the seed, on the images' device."""
     # Drawn on the CPU: the same weights on every device, and the caller's generator as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -180,7 +180,7 @@ def _fresh_estimator(config: EstimatorConfig, images: Tensor, seed: int) -> Esti
 
 
 def _unit_targets(images: Tensor, gaze: Numbers) -> Tensor:
-    """Return the gaze as unit vectors where the images are; refuse what is no pair of them."""
+    """Return the gaze as unit vectors on the images' device; InputError for wrong shapes."""
     targets = torch.as_tensor(gaze, dtype=torch.float32, device=images.device)
     if images.ndim != 4 or len(images) == 0 or targets.shape != (len(images), 3):
         raise InputError(

@@ -87,7 +87,7 @@ def predict_joints(network: Hourglass, images: NDArray[Any]) -> NDArray[np.float
 
 
 def _joints_uv(images: Tensor, joints: Tensor | NDArray[np.floating[Any]]) -> Tensor:
-    """Return u and v where the images are; refuse what is no pair of them."""
+    """Return u and v on the images' device; InputError for wrong shapes."""
     given = torch.as_tensor(joints, dtype=torch.float32, device=images.device)
     fits = given.ndim == 3 and len(given) == len(images) > 0 and given.shape[2] in {2, 3}
     if images.ndim != 4 or not fits:

@@ -44,7 +44,7 @@ class Landmarks:
 
     @property
     def confident(self) -> NDArray[np.bool_]:
-        """Where both corners were found and lie side by side [N]."""
+        """True where both corners were found and lie side by side, bool [N]."""
         in_order = self.points[:, 0, 0] < self.points[:, 1, 0]
         return np.asarray((self.spread[:, :2] <= MAX_SPREAD).all(axis=1) & in_order)
 
@@ -90,7 +90,7 @@ class LandmarkModel:
             # A copy: torch takes no negative strides, as mirrored images have, nor what is frozen.
             canvas = to_canvas(to_network(torch.from_numpy(images[row : row + 1].copy())))
             means, spreads = means_and_spreads(self.network(canvas))
-            # Of an image of one grey level the network says where eyes mostly are.
+            # For an image of one grey level the network would return the mean place of eyes.
             spreads[canvas.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
             points[row] = (means[0] - torch.tensor(place.origin)) / torch.tensor(place.scale)
             spread[row] = spreads[0] / place.width

@@ -30,7 +30,7 @@ _WIDTHS = (24, 40, 64)
 
 
 class Fit(NamedTuple):
-    """How an image of H × W pixels lies in the canvas."""
+    """Placement of an image of H × W pixels in the canvas."""
 
     height: int
     """Of the fitted image, in pixels of the canvas."""
@@ -38,7 +38,7 @@ class Fit(NamedTuple):
     scale: tuple[float, float]
     """Pixels of the canvas in one of the image, along x and y."""
     origin: tuple[int, int]
-    """Where the image's top-left corner lies in the canvas, x and y."""
+    """Place of the image's top-left corner in the canvas, x and y."""
 
 
 def fit(height: int, width: int) -> Fit:

@@ -31,7 +31,7 @@ product by a power of two and its fractional part are exact in float32, on every
 SHARPEST_PX = 0.15
 """A Gaussian of this standard deviation leaves pixels as they are, to one part in a billion."""
 _WEAK = -3.0
-"""Where blur and noise begin, before the sigmoid: at a twentieth of their largest."""
+"""Initial value of blur and noise before the sigmoid: a twentieth of their largest."""
 
 
 class BilateralRefiner(Refiner):

@@ -50,7 +50,7 @@ class ImageModel(Protocol):
     """SHA-256 of the file's content, weights beside it included."""
     input: ModelInput
     device: torch.device
-    """Where it takes its input."""
+    """Device of its input."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the model's output for a batch in the input's layout; raises InputError."""

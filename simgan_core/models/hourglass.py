@@ -137,7 +137,7 @@ class _Residual(nn.Module):
 
 
 class _Hourglass(nn.Module):
-    """Down to a coarse view of the whole image and up again, with a side path at each size."""
+    """Hourglass module: downsampling, then upsampling, with a skip connection at each size."""
 
     def __init__(self, num_features: int, depth: int) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _Stack(nn.Module):
             )
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next stack's maps [N, F, 64, 64] and this one's answer [N, J, 64, 64]."""
+        """Return the next stack's maps [N, F, 64, 64] and this one's heat maps [N, J, 64, 64]."""
         features = self.features(self.hourglass(maps))
         answer = self.answer(features)
         if self.remember is not None:

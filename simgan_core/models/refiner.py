@@ -35,7 +35,7 @@ class Refiner(nn.Module):
         return self
 
     def pack(self, num_images: int, height: int, width: int) -> None:
-        """Lay the weights out as is fastest for inference on such batches; nothing else works."""
+        """Pack the weights for the fastest inference on such batches; training then fails."""
 
 
 class ConvolutionalRefiner(Refiner):
@@ -138,7 +138,7 @@ def _convolve(conv: nn.Conv2d, features: Tensor, added: Tensor | None = None) ->
 
 
 def _twins(channels: Tensor, dim: int) -> Tensor:
-    """Swap the twins along an axis; an odd number of channels is an image's, and they stay."""
+    """Swap mirrored pairs of channels along an axis; an odd number, an image's, stays as it is."""
     size = channels.shape[dim]
     return channels.roll(size // 2, dim) if size % 2 == 0 else channels
 

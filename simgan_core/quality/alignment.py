@@ -15,7 +15,7 @@ from simgan_core.data.images import to_network
 
 _REFERENCE_WIDTH_PX = 55
 _MAX_SHIFT_PX, _MAX_SCALE = 6.0, 0.4
-"""How far the search reaches, in pixels of an image of that width, and as a share of the scale:
+"""Range of the search, in pixels of an image of that width, and as a share of the scale:
 eyes of MPIIGaze are a quarter larger than those of SynthesEyes."""
 _LEAST_CORRELATION = 0.5
 """Of mean images that show the same thing: with less, the best place found means little."""

@@ -110,5 +110,5 @@ def _num_clipped(images: Array) -> NDArray[np.int64]:
 
 @lru_cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Return one stream for all inspections: what they freed, torch keeps for the next."""
+    """Return the CUDA stream of all inspections, so that torch reuses the memory they freed."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

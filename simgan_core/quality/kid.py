@@ -30,7 +30,8 @@ class KernelDistance:
         raw = self._features(real)
         self._mean = raw.mean(dim=0)
         centred = raw - self._mean
-        # Where real images hardly vary, a feature's own spread would make a trifle infinite.
+        # With its own spread alone, a feature in which real images hardly vary would make small
+        # differences very large.
         self._scale = (centred.square().mean(dim=0) + centred.square().mean()).sqrt()
         self._real = centred / self._scale
 

@@ -82,7 +82,7 @@ def pupil_shift_px(synthetic: Array, refined: Array, start_px: ArrayLike) -> Pup
 
 
 def gaze_change_deg(estimator: Estimator, synthetic: NDArray[Any], refined: NDArray[Any]) -> float:
-    """Return the mean angle between an estimator's answers to synthetic and to refined images.
+    """Return the mean angle between an estimator's predictions on synthetic and refined images.
 
     Both are [N, H, W, C], row i refined from row i. The estimator is frozen and knows synthetic
     images: what it sees elsewhere now has moved in its eyes.
@@ -123,7 +123,7 @@ def _some_order(count: int, seed: int, stream: int) -> NDArray[np.int64]:
 
 
 def _trained_classifier(refined: Tensor, real: Tensor, seed: int, num_steps: int) -> nn.Module:
-    """Train a small network whose positive answers mean real."""
+    """Train a small classifier; a positive logit means real."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = to_channels_last(_classifier(refined.shape[3]), refined.device)

@@ -103,7 +103,7 @@ def locate_pupil(
         fit, block_size = _fit_on_gpu, _gpu_block_size(images.shape[1:])
     centres = np.full((len(images), 2), np.nan, np.float32)
     found = np.zeros(len(images), np.bool_)
-    # A blank or broken start is nowhere; it would only have warned of NaN all the way.
+    # A start that is not finite cannot be fitted; computing with NaN would warn at every step.
     usable = np.flatnonzero(np.isfinite(start).all(axis=1))
     for first in range(0, len(usable), block_size):
         rows = usable[first : first + block_size]
@@ -144,7 +144,7 @@ def _captured_fit(
 
 
 def fit_pupils(images: Array, start_px: Array) -> tuple[Array, Array]:
-    """Return the centres [N, 2] of some images at once, and whether they convince [N].
+    """Return the centres [N, 2] of some images at once, and whether each fit is convincing [N].
 
     Images [N, H, W, C] and finite starts, float32 [N, 2], are numpy's or torch's on any device, and
     so is the result.
@@ -323,7 +323,7 @@ def _moved(model: _Model, state: Array, seen: Array, offsets: Array) -> Array:
 
 
 def _disagreement(misfit: Array) -> Array:
-    """Return by what the weight of a ray is divided whose edge misses the fit by so much."""
+    """Return the divisor of a ray's weight for an edge this far from the fit (robust weighting)."""
     misfit = misfit / _DISAGREEMENT_PX
     misfit *= misfit
     misfit += 1

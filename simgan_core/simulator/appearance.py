@@ -158,7 +158,7 @@ class Camera(Config):
 
 
 class Labels(Config):
-    """Which way eyes look; a left eye's label, mirrored for a right one."""
+    """Distribution of gaze, as of a left eye; mirrored for a right one."""
 
     pitch_deg: Range = (-25.0, 10.0)
     """Positive upward."""
@@ -271,7 +271,7 @@ def _draw_light(traits: Traits) -> dict[str, FloatArray]:
 
 
 def _draw_details(appearance: Appearance, people: Keys, shots: Keys) -> dict[str, FloatArray]:
-    """Draw what has the same range in every domain, and the coin toss for glasses."""
+    """Draw the traits with the same range in every domain, and whether glasses are worn."""
     turn = (0.0, 2 * np.pi)
     wears = scene_random.uniform(people, "has_glasses") < appearance.person.glasses_share
     return {

@@ -77,7 +77,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Rendered:
-    """N pictures and what is where in them; points in pixels, (0, 0) the top-left corner."""
+    """N pictures and their labels; points in pixels, (0, 0) the top-left corner."""
 
     images: NDArray[np.uint8]
     """[N, H, W, 1], as a person would view them."""
@@ -184,7 +184,7 @@ def _render_block(scenes: Scenes, framing: Framing, height: int, width: int) -> 
 
 
 def _jittered(view: geometry.View, scenes: Scenes, height: int, width: int) -> geometry.View:
-    """Return the view as misplaced landmarks would have cut it."""
+    """Return the view with crop jitter, as misplaced landmarks cause it."""
     shot = scenes.appearance.shot
     scale = 1 + shot.crop_jitter_scale * scene_random.normal(scenes.key, "crop_scale")
     shift_x = shot.crop_jitter_px * scene_random.normal(scenes.key, "crop_x")
@@ -227,7 +227,7 @@ def _distant_skin(scenes: Scenes, view: geometry.View, height: int, width: int) 
 
 
 def _photograph(scenes: Scenes, radiance: FloatArray) -> NDArray[np.uint8]:
-    """Return what the domain's camera makes of a radiance: grey levels [N, H, W]."""
+    """Apply the domain's camera model to a radiance: grey levels [N, H, W]."""
     traits = scenes.traits
     seen = camera.expose(radiance, traits["exposure"])
     seen = camera.blur(seen, traits["blur_px"])

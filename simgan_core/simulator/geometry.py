@@ -25,7 +25,7 @@ CORNEA_RADIUS_MM = 7.8
 CORNEA_DEPTH_MM = 5.4
 """Distance of the corneal sphere's centre from the eyeball's centre."""
 LID_DEPTH_MM = 8.0
-"""How far before the eyeball's centre the lids turn with the head."""
+"""Distance before the eyeball's centre at which the lids turn with the head."""
 UPPER_LID_FOLLOWS, LOWER_LID_FOLLOWS = 0.75, 0.5
 """Share of the iris's vertical way that each lid goes along with."""
 MIN_OPENING_MM = 3.0

@@ -47,7 +47,7 @@ WALL_MM = 1500.0
 """Distance of the wall behind the hands."""
 _FINGERS = ("little", "ring", "middle", "index")
 _KNUCKLE_MM = np.array([[-30, -24], [-11, -32], [9, -34], [28, -29]], np.float64)
-"""Where the four fingers leave the palm, x and y, from the palm's middle."""
+"""Bases of the four fingers, x and y, from the palm's middle."""
 _BONES_MM = np.array([[26, 19, 15], [32, 23, 17], [35, 25, 18], [31, 22, 17]], np.float64)
 """Lengths of the three bones of each finger."""
 _FINGER_RADIUS_MM = np.array([7.0, 8.0, 8.5, 8.0])
@@ -173,7 +173,7 @@ def _posed(
         place = np.tile(np.append(_KNUCKLE_MM[number], 0.0), (count, 1))
         segments.append((palm, place, np.full(count, 13.0)))
         spread = np.radians(_uniform(shots, f"{finger} spread", -8, 8) + 6 * (number - 1.5))
-        # Fingers close together, each with some will of its own.
+        # Fingers bend together, each with a deviation of its own.
         own = _uniform(shots, f"{finger} curl", 0.0, 1.0)
         curl = np.radians(75 * (0.6 * fist + 0.4 * own))
         bend = np.zeros(count)

@@ -58,7 +58,7 @@ def place_patch(
 
 
 def shade_eye(patch: Patch, mottling: FloatArray) -> FloatArray:
-    """Return the radiance [N, H, W] of all there is; mottling [N, H, W] is the skin's, around 0."""
+    """Return the radiance [N, H, W] of the whole scene; mottling [N, H, W] of skin is around 0."""
     skin = shade_skin(patch) * (1 + patch.traits["skin_texture"] * mottling)
     eyeball = _eyeball(patch)
     radiance = skin + _opening(patch) * (eyeball - skin)

@@ -68,7 +68,7 @@ class TrainedRefiner:
 
 
 def never() -> bool:
-    """Return false: the training is not to be stopped."""
+    """Return false: the default `should_stop`, which never stops a training."""
     return False
 
 

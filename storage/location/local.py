@@ -215,7 +215,7 @@ class _FolderStore(LocalStore):
 
 
 class _LocalClaim(Claim):
-    """Claim by a lock on a file: a paused process keeps it; it is lost with the folder alone."""
+    """Claim by a lock on a file: a paused process keeps it; it is lost only with the folder."""
 
     def __init__(self, place: LocalLocation, folder: Path, key: str) -> None:
         self._place, self._folder, self._key = place, folder, key

@@ -120,7 +120,7 @@ class ArrayFile(ABC):
 
 
 class H5File(ArrayFile):
-    """An HDF5 file; opened anew for every reading: its handles bear neither fork nor pickle."""
+    """An HDF5 file, opened for every read, since its handles survive neither fork nor pickling."""
 
     @override
     def _keys(self) -> list[str]:

@@ -32,7 +32,7 @@ class Cropped(NamedTuple):
     images: NDArray[Any]
     """[N, height, width, C]."""
     boxes: NDArray[np.float64]
-    """What was cut out of each image, as in `Box` [N, 4]."""
+    """Boxes that were cut out of the images, as in `Box`, [N, 4]."""
     landmarks: NDArray[np.float32]
     """[N, 5, 2] in pixels of the crops; NaN where the crop is the image's middle instead."""
 

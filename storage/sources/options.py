@@ -1,4 +1,4 @@
-"""Options of a source: one frozen model per format, from which form and command are made."""
+"""Options of source formats: a frozen model each, from which form and command are made."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -41,7 +41,7 @@ class SourceOptions(Schema):
 
 
 class SizedOptions(SourceOptions):
-    """Options of a source whose images are resized to a given size; of eyes unless overridden."""
+    """Options of a source whose images are resized to a given size; the default size is of eyes."""
 
     height: int = Field(default=35, ge=8, le=1024)
     """Height of the stored images, in pixels."""
@@ -50,14 +50,14 @@ class SizedOptions(SourceOptions):
 
 
 class CroppedOptions(SourceOptions):
-    """Options of a source whose crops may be placed by landmarks that an estimator finds."""
+    """Options of a source that can centre its crops on landmarks found by an estimator."""
 
     crop: Literal["frame", "landmarks"] = "frame"
-    """Cut about the image's middle, or midway between the eye's corners as the landmark network
-    finds them; both domains of a training want the same rule."""
+    """Centre of the crop. frame: the image's middle; landmarks: midway between the eye's corners
+    that the landmark network finds. Use one rule for both domains of a training."""
     landmarks: Path | None = None
-    """Landmark model to find them with, from `simgan landmarks train`; the product's own where not
-    given."""
+    """Landmark model for crop landmarks, from `simgan landmarks train`; by default the built-in
+    model."""
 
     @model_validator(mode="after")
     def _require_use_of_landmarks(self) -> Self:

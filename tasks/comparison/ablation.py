@@ -51,7 +51,7 @@ class VariantSeed(_Model):
 
 
 class AblationRow(_Model):
-    """One way of training, over all its seeds."""
+    """Row of the ablation table: one variant over all its seeds."""
 
     variant: str
     figures: dict[str, tuple[float, ...]]
@@ -62,7 +62,7 @@ class AblationRow(_Model):
 
 
 class Ablation(_Model):
-    """All ways of training, in one table."""
+    """Ablation table of all variants."""
 
     measure: MeasureName
     synthetic_error: float
@@ -105,7 +105,7 @@ def _without(
         case "residual":
             name, refiner = "no residual", {**config.refiner.model_dump(), "residual": False}
             if config.family == "convolutional" and config.refiner.residual:
-                # One that does not start by returning its input has to learn that first.
+                # A refiner that does not start as the identity needs pretraining to it.
                 steps = max(config.refiner_pretraining_steps, 500)
                 changed = {"refiner": refiner, "refiner_pretraining_steps": steps}
     return name, TrainingConfig.model_validate({**config.model_dump(), **changed})

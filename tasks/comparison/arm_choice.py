@@ -1,4 +1,4 @@
-"""Choice of the arms that a comparison can have with the datasets that were given."""
+"""Choice of the arms that can run with the given datasets."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ def choose_arms(
     matched: bool,
     teachers: tuple[str, ...] = (),
 ) -> tuple[Arm, ...]:
-    """Make the arms that a comparison can have of what it is given.
+    """Return the selected arms that can run with the given datasets.
 
     `num_rows` are those of the synthetic dataset; `matched`: labels are matched; `teachers`: other
     simulators' datasets for the adapted arms. Under leave-one-person-out the real images are the

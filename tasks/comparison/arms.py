@@ -32,56 +32,54 @@ METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 class Protocol(Config):
-    """The rules of a test. Errors under one protocol say nothing about those under another."""
+    """Test protocol; errors under different protocols are not comparable."""
 
     name: ProtocolName = "cross-domain"
-    """cross-domain: train on a training set, test on all of the test set. leave-one-person-out:
-    each person of the test set is tested by an estimator that learnt from all others of it.
-    fine-tuning: as cross-domain, then trained on with a few samples of each person in turn, and
-    tested on that person's others."""
+    """cross-domain: train on a training set, test on the whole test set. leave-one-person-out: test
+    each person of the test set by an estimator trained on all the others. fine-tuning: as
+    cross-domain, then fine-tune to a few samples of each person, and test on that person's other
+    samples."""
     samples_per_person: int = Field(default=20, ge=1, le=1000)
-    """Labelled real samples of each person in fine-tuning; the other protocols have none."""
+    """Number of labelled real samples of each person in fine-tuning."""
 
     @property
     def title(self) -> str:
-        """The protocol with all that makes it another one: what runs are told apart by."""
+        """Name with the settings that distinguish protocols, which tags runs."""
         if self.name == "fine-tuning":
             return f"fine-tuning on {self.samples_per_person} samples a person"
         return self.name
 
     @property
     def by_person(self) -> bool:
-        """Whether people are tested one by one."""
+        """True where people are tested one by one."""
         return self.name != "cross-domain"
 
 
 class ComparisonConfig(Config):
-    """Which training sets, methods and sizes take part, and by which rules."""
+    """Training sets, classical baselines and protocol of a comparison."""
 
     protocol: Protocol = Protocol()
-    """The rules of the test."""
+    """Test protocol."""
     arms: tuple[ArmName, ...] = ARMS
-    """Training sets. synthetic_unmatched: synthetic with its labels as they are, where those of
-    the others are matched; tone_matched, fourier: synthetic with the histograms, or the
-    low-frequency amplitudes, of real images; …_augmented: with random blur, noise, gamma and
-    occlusion; synthetic_refined, real_…: mixtures; adapted, adapted_refined: unlabelled real images
-    with what estimators trained on synthetic, or on refined, images predict on them, less what
-    images that look alike share. Those of real images take part where labelled
-    real images are given (--real, or the other people under leave-one-person-out)."""
+    """Training sets. tone_matched: synthetic with the histograms of real images; fourier: with
+    their low-frequency amplitudes (FDA); augmented: with random blur, noise, gamma and occlusion;
+    unmatched: without label matching; adapted: unlabelled real images with pseudo-labels, the
+    predictions of estimators trained on synthetic images (adapted_refined: on refined ones),
+    centred among images that look alike; two domains: mixtures of both. Labelled real images are
+    those of --real, or the other people under leave-one-person-out."""
     match_labels: Literal["auto", "always", "never"] = "auto"
-    """Draw the rows of every synthetic and refined training set as often as their gaze occurs
-    among unlabelled real images, by an estimate that reads no real label; never those of real
-    images. auto: unless the estimate is doubtful, which the report says. Not under
-    leave-one-person-out, whose training sets have the real labels."""
+    """Label matching: resample the rows of synthetic and refined training sets to the gaze
+    distribution of unlabelled real images, estimated without real labels. auto: unless the estimate
+    is doubtful, which the report says. Never under leave-one-person-out."""
     methods: tuple[MethodName, ...] = METHODS
-    """Other methods than networks, on the pixels of synthetic and of refined images (cross-domain
-    alone): k nearest neighbours, random forest, support vector and ridge regression."""
+    """Classical baselines on the pixels of synthetic and of refined images (cross-domain only): k
+    nearest neighbours, random forest, support vector and ridge regression."""
     pseudo_label_error: bool = True
-    """Measure how far estimators of synthetic and refined images are from pseudo-labels of the
-    unlabelled real images: what orders refiners without real labels."""
+    """Measure the error on pseudo-labels of unlabelled real images, which orders refiners without
+    real labels."""
     shares: tuple[float, ...] = (0.25,)
-    """Shares of the synthetic and refined rows to train on, beside all of them (cross-domain
-    alone): the points of the learning curve. 0.25 makes all rows the article's "4×"."""
+    """Learning curve: shares of the synthetic and refined rows to train on, besides all of them
+    (cross-domain only). With 0.25 all rows are the article's "4×"."""
 
 
 DEMO = ComparisonConfig(
@@ -91,6 +89,6 @@ DEMO = ComparisonConfig(
     match_labels="never",
     pseudo_label_error=False,
 )
-"""What fits in the few minutes of a demo. Its shaded eyes shrink the angles that estimators predict
-on "real" images, so that matched labels would be too narrow, and errors on pseudo-labels order
-refiners wrongly (docs/decisions.md)."""
+"""Comparison of the demo: arms that fit in a few minutes. Its shaded eyes shrink the angles that
+estimators predict on "real" images, so that matched labels would be too narrow, and errors on
+pseudo-labels order refiners wrongly (docs/decisions.md)."""

@@ -10,7 +10,7 @@ from tasks.runtime.tracking.champion import Measurement, choose_champion, rememb
 def decide_champion(
     plan: EstimatorPlan, errors_deg: Mapping[str, tuple[float, float | None]]
 ) -> str | None:
-    """Record the errors of refined arms on their refiners; returns what follows for the champion.
+    """Record the errors of refined arms on their refiners; returns the decision about the champion.
 
     `errors_deg` holds mean and deviation between seeds by arm. Refiners that MLflow does not know,
     and images that were not refined from the plan's synthetic dataset, are left out. None where
@@ -27,7 +27,7 @@ def decide_champion(
 
 
 def _is_a_refiners(arm: Arm, plan: EstimatorPlan) -> bool:
-    """Return whether an arm is all that a refiner made of the plan's synthetic dataset."""
+    """Return true where an arm is a refiner's whole output for the plan's synthetic dataset."""
     if arm.training_set != "refined" or arm.num_rows is not None or arm.method is not None:
         return False
     made = plan.datasets[arm.datasets[0]].spec.provenance

@@ -45,7 +45,7 @@ MatchLabels = Literal["auto", "always", "never"]
 
 
 class Candidate(BaseModel):
-    """A refined dataset and how its estimators did on the unlabelled images."""
+    """A refined dataset and its estimators' errors on pseudo-labels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -145,7 +145,7 @@ def _require_comparable(
     unlabelled: str,
     teachers: tuple[str, ...],
 ) -> None:
-    """Refuse less than two refined datasets, and datasets in one another's place."""
+    """Refuse less than two refined datasets, and datasets in the wrong role."""
     if len(refined) < 2:
         raise InputError(
             f"a choice is among two or more refined datasets, found {len(refined)}: repeat "
@@ -188,7 +188,7 @@ def find_judged(plan: EstimatorPlan) -> dict[str, float]:
     }
     found = {job.name: measured[job.name] for job in plan.jobs if job.name in measured}
     if found:
-        logger.info("%d of %d estimators are there already", len(found), len(plan.jobs))
+        logger.info("%d of %d estimators are found from an earlier run", len(found), len(plan.jobs))
     return found
 
 

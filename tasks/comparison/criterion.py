@@ -51,7 +51,7 @@ def error_on_pseudo_labels_deg(
 
 
 def doubt_of_teachers(labels: PseudoLabelsRef, prior: LabelPriorRef | None) -> str:
-    """Return why errors on pseudo-labels may order refiners wrongly; empty where nothing says so.
+    """Return the reason not to trust errors on pseudo-labels; empty if they are trusted.
 
     Teachers of one simulator, or with predictions that spread hardly wider than their error, favour
     refiners that change nothing.
@@ -67,7 +67,7 @@ def doubt_of_teachers(labels: PseudoLabelsRef, prior: LabelPriorRef | None) -> s
 
 
 def criterion_id(plan: EstimatorPlan, arm: Arm) -> str:
-    """Name what errors on pseudo-labels must share to be compared.
+    """Return the id of a measurement's conditions: errors of equal ids are comparable.
 
     That is the simulators' and the unlabelled images, the estimators' recipe, their label matching
     and their number.

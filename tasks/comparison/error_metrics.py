@@ -17,7 +17,7 @@ MeasureName = Literal["gaze", "joints"]
 
 @dataclass(frozen=True)
 class ErrorMetric:
-    """An error with its unit, and the limit up to which an answer counts as right."""
+    """An error with its unit, and the limit up to which a prediction counts as right."""
 
     name: MeasureName
     label: str
@@ -47,7 +47,7 @@ ERROR_METRICS: dict[MeasureName, ErrorMetric] = {"gaze": GAZE, "joints": JOINTS}
 
 
 def error_metric_of(infos: Mapping[str, DatasetInfo]) -> ErrorMetric:
-    """Return the measure whose label all datasets have; they are given by their part.
+    """Return the metric whose label all datasets have; datasets are given by role.
 
     Raises InputError naming the dataset that lacks a label.
     """

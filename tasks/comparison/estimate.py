@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @task(name="find-estimates", cache_policy=CACHE)
 def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
-    """Return what an earlier run of this comparison left whole, by the job's name.
+    """Return the complete estimates of an earlier run of this comparison, by the job's name.
 
     Its files are on this machine, and its MLflow run is finished: nothing is to be done for it.
     """
@@ -76,7 +76,9 @@ def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
                 job.arm.name, job.seed, job.person, str(path), model, error, run.run_id, judged
             )
     if found:
-        logger.info("%d of %d estimators are there already", len(found), len(comparison.jobs))
+        logger.info(
+            "%d of %d estimators are found from an earlier run", len(found), len(comparison.jobs)
+        )
     return found
 
 
@@ -89,7 +91,7 @@ def find_estimates(comparison: Comparison) -> dict[str, Estimate]:
     retry_condition_fn=retry_on_io,
 )
 def estimate(job: Job, plan: Comparison, datasets: DatasetCache) -> Estimate:
-    """Train one estimator and keep its predictions on the test set; found if kept already."""
+    """Train one estimator and store its predictions on the test set, or load stored ones."""
     take_device_of_worker()
     arm, seed, person = job
     trained = network_id(job, plan, plan.test_digest)

@@ -1,4 +1,4 @@
-"""Gaze estimators by content: trained once, found again by every comparison that needs them."""
+"""Cache of gaze estimators by content id: trained once, reused by every comparison."""
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping
@@ -50,7 +50,7 @@ class TrainingSamples:
         return cls(block.images, block.labels, image_of_row=numbers)
 
     def of_rows(self, rows: NDArray[np.integer[Any]]) -> "TrainingSamples":
-        """Return those of some rows."""
+        """Return the samples of some rows."""
         return TrainingSamples(
             self.images[rows],
             {name: each[rows] for name, each in self.labels.items()},
@@ -67,7 +67,7 @@ def number_images(names: Iterable[Hashable]) -> NDArray[np.int64] | None:
 
 
 def content_of(arm: Arm, datasets: Mapping[str, DatasetInfo]) -> dict[str, Any]:
-    """Return what an arm's rows are, by digests instead of places and without its names.
+    """Return an arm's content for ids: digests instead of paths, and no names.
 
     `datasets` are those that the arm names, by place.
     """
@@ -89,7 +89,7 @@ def estimator_id(
     label_prior: str | None = None,
     left_out: list[Any] | None = None,
 ) -> str:
-    """Name a trained estimator by all that it learnt from.
+    """Return the content id of an estimator, from everything that its training depends on.
 
     `datasets` are those that the arm names, by place; `label_prior` is the id of the prior by
     which its rows are resampled, `left_out` what tells rows that it did not see.
@@ -107,7 +107,7 @@ def estimator_id(
 
 
 def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
-    """Decide a number format that was left open: bf16 and fp32 give other estimators."""
+    """Resolve the precision `auto`, since bf16 and fp32 give different estimators."""
     chosen = estimator_compute_settings(config, torch.device(default_device()))
     return config.model_copy(update={"precision": chosen.precision})
 
@@ -115,7 +115,7 @@ def with_number_format(config: EstimatorConfig) -> EstimatorConfig:
 def trained_estimator(
     name: str, config: EstimatorConfig, samples: TrainingSamples, seed: int
 ) -> Estimator:
-    """Train the estimator of this id and keep it; found where it is kept already."""
+    """Train the estimator of this id and store it, or load the stored one."""
     path = weights_file(name)
     if not path.exists():
         estimator = train_estimator(
@@ -135,7 +135,7 @@ def trained_estimator(
 
 
 def write_atomically(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write arrays as npz, whole or not at all."""
+    """Write arrays as npz, atomically."""
     with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
 

@@ -1,4 +1,4 @@
-"""Files that trainings leave: under SIMGAN_HOME, or fetched from the MLflow run that made them.
+"""Files of trained estimators: under SIMGAN_HOME, or downloaded from their MLflow run.
 
 Workers on other machines have a SIMGAN_HOME of their own; what they share is MLflow.
 """
@@ -40,7 +40,7 @@ def find_estimate(path: Path, weights: Path, run_id: str) -> bool:
 
 
 def fetched(estimate: Estimate) -> Estimate:
-    """Return an estimate whose files are on this machine, wherever they were made."""
+    """Return an estimate with its files on this machine, downloaded if needed."""
     path = estimate_file(Path(estimate.path).stem)
     _fetch_missing(path, estimate.run_id, PREDICTIONS)
     if estimate.model is None:

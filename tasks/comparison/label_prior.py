@@ -60,7 +60,7 @@ _SPLIT_SEED = 0
 
 @task(name="estimate-label-prior", cache_policy=CACHE)
 def estimate_prior(synthetic: str, unlabelled: str, estimator: EstimatorConfig) -> LabelPriorRef:
-    """Estimate how the gaze of unlabelled real images is distributed; found if it is there.
+    """Estimate the gaze distribution of unlabelled real images, or load a stored estimate.
 
     Estimators are trained on the synthetic dataset with its labels as they are, and, where eye
     landmarks do not confirm what they predict, without some of its identities in turn, to know
@@ -88,11 +88,11 @@ def match_labels(comparison: Plan, datasets: DatasetCache) -> Plan:
     )
     arms = comparison.arms
     if prior.doubt and not comparison.match_doubtful_labels:
-        logger.warning("labels are left as they are: %s", prior.doubt)
+        logger.warning("labels are not matched: %s", prior.doubt)
         arms = _unmatched(arms)
     matched = comparison.model_copy(update={"label_prior": prior, "arms": arms})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
-    # What tables are rebuilt from, now with the prior's figures.
+    # `compare --from-mlflow` rebuilds its tables from this file.
     run.text("comparison.json", matched.model_dump_json(indent=2))
     return matched
 
@@ -105,7 +105,7 @@ def with_matched_labels(
     estimator: EstimatorConfig,
     comparison: ComparisonConfig,
 ) -> TrainingConfig:
-    """Let a refiner's training draw synthetic rows under the prior that its comparison uses.
+    """Match the labels of a refiner's training by the prior of its comparison.
 
     The training stays as it is where it names a prior itself, the comparison matches no labels, the
     estimate is doubtful, or no gaze is labelled.
@@ -119,13 +119,13 @@ def with_matched_labels(
         return training
     prior = _estimated(info, datasets.find(real), estimator, datasets)
     if prior.doubt and comparison.match_labels == "auto":
-        logger.warning("the refiner is trained on labels as they are: %s", prior.doubt)
+        logger.warning("the refiner is trained without label matching: %s", prior.doubt)
         return training
     return training.model_copy(update={"match_labels_by": prior.path})
 
 
 def _unmatched(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-    """Return the arms with labels as they are; the synthetic arm is then the unmatched one, too."""
+    """Return the arms without label matching; `synthetic` then equals `synthetic_unmatched`."""
     names = {arm.training_set for arm in arms}
     return tuple(
         arm.model_copy(update={"matched": False})
@@ -253,7 +253,7 @@ def _held_out(
     predicted = []
     everything = np.arange(len(samples.images))
     for number, rows in enumerate(folds):
-        words = "gaze distribution: part %d of %d held out"
+        words = "estimating the gaze distribution: fold %d of %d"
         at = position("estimating the gaze distribution", number, len(folds))
         logger.info(words, number + 1, len(folds), extra=at)
         kept = samples.of_rows(np.setdiff1d(everything, rows))
@@ -266,7 +266,7 @@ def _held_out(
         ]
         predicted.append([predictions_deg(each, samples.images[rows]) for each in trained])
     at = position("estimating the gaze distribution", len(folds), len(folds))
-    logger.info("gaze distribution: predictions held out", extra=at)
+    logger.info("estimating the gaze distribution: held-out predictions done", extra=at)
     by_seed = np.concatenate([np.stack(each) for each in predicted], axis=1)
     return _HeldOut(np.concatenate(folds), by_seed)
 

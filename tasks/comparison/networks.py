@@ -30,7 +30,7 @@ def network_id(job: Job, plan: EstimatorPlan, test_digest: str | None = None) ->
 def trained_network(
     job: Job, plan: EstimatorPlan, test: SampleBlock | None, name: str, datasets: DatasetCache
 ) -> Estimator:
-    """Train the network, or find it where another protocol, or a killed run, left it."""
+    """Train the network, or load the one that another protocol or a killed run stored."""
     if weights_file(name).exists():
         return load_estimator(weights_file(name)).to(default_device())
     config = plan.estimator

@@ -9,7 +9,7 @@ _MAX_NAMED = 5
 
 
 def person_of(sample_id: str) -> str:
-    """Name whose image it is, or nobody ("").
+    """Return the person that an id names; empty if it names none.
 
     Whose it is says the first part of an id, if it is p and a number (`p00/day01/0005/left`) or
     begins with `person-` (`person-anna/3`). Any other first part may be a day or a folder: images
@@ -20,7 +20,7 @@ def person_of(sample_id: str) -> str:
 
 
 def people_in(ids: Iterable[str]) -> tuple[str, ...]:
-    """Name all people, in order; empty where not every id says whose it is."""
+    """Return all people, sorted; empty if some id names none."""
     people = {person_of(sample_id) for sample_id in ids}
     return () if "" in people else tuple(sorted(people))
 

@@ -117,7 +117,7 @@ class PseudoLabelsRef(_Model):
 
 
 class Arm(_Model):
-    """One training set and what learns from it."""
+    """Arm of a comparison: a training set and the method trained on it."""
 
     name: str
     """Name in files and in MLflow."""
@@ -149,7 +149,7 @@ class Arm(_Model):
 
 
 class Job(NamedTuple):
-    """One training: the part of a comparison that is done at once."""
+    """One training, the unit of work of a comparison."""
 
     arm: Arm
     seed: int
@@ -163,7 +163,7 @@ class Job(NamedTuple):
 
 
 class LabelPriorRef(_Model):
-    """An estimated distribution of real labels: its file, and what it says."""
+    """Reference to a label prior: its file and its summary."""
 
     id: str
     path: str
@@ -265,7 +265,7 @@ class Comparison(EstimatorPlan):
     """Who of them is also in other real images that take part, by their role; of protocols by
     person, which intend it, nobody."""
     caveat: str = ""
-    """What the verdict has to say of the test beside its figures; empty where there is nothing."""
+    """Caveat about the test for the verdict; empty if there is none."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -285,7 +285,7 @@ class Comparison(EstimatorPlan):
         return self._last_dataset_of({"refined", "refined_augmented", "real_refined"})
 
     def _last_dataset_of(self, training_sets: set[str]) -> str | None:
-        """Mixtures name the real part first."""
+        """Return the last dataset of such an arm: mixtures name the real part first."""
         return next(
             (arm.datasets[-1] for arm in self.arms if arm.training_set in training_sets), None
         )

@@ -77,13 +77,15 @@ def plan_comparison(
         reference = seen.url
     elif reference is None:
         logger.warning(
-            "no label matching, no tone-matched and Fourier arms (give --unlabelled): %s", seen
+            "no label matching and no tone-matched, Fourier or adapted arms, which need unlabelled "
+            "real images: %s; give --unlabelled",
+            seen,
         )
     else:
         inputs.held_out.require_none_in(inputs.infos[reference])
     info = inputs.infos[synthetic]
     if "gaze" not in {label.name for label in info.spec.labels}:
-        logger.info("no label matching, no other methods than networks: gaze is not labelled")
+        logger.info("no label matching and no classical baselines: gaze is not labelled")
         config = config.model_copy(
             update={"methods": (), "match_labels": "never", "arms": _without_adapted(config)}
         )
@@ -107,9 +109,8 @@ def plan_comparison(
         judging = _Judging(reference, (synthetic, *teachers))
     if teachers and judging is None and not any(arm.teachers for arm in arms):
         raise InputError(
-            "teachers label unlabelled real images, from which no arm learns and on which none is "
-            "judged: give --unlabelled and images with gaze, no protocol leave-one-person-out, no "
-            "--head-pose; or leave --teachers out"
+            "--teachers cannot be used: it needs --unlabelled, gaze labels, no protocol "
+            "leave-one-person-out and no --head-pose; or leave --teachers out"
         )
     matching = (synthetic, reference) if matched and reference is not None else None
     return _begin(
@@ -147,7 +148,7 @@ class _Judging(NamedTuple):
     simulators: tuple[str, ...]
 
     def digests(self, infos: Mapping[str, DatasetInfo]) -> list[str]:
-        """Return what these datasets hold, as ids take it."""
+        """Return the digests of these datasets, for content ids."""
         return [infos[url].digest for url in (self.unlabelled, *self.simulators)]
 
 
@@ -171,7 +172,7 @@ def _without_adapted(config: ComparisonConfig) -> tuple[ArmName, ...]:
 
 
 def _require_roles(inputs: "_Inputs", synthetic: str, refined: str, real: str | None) -> None:
-    """Refuse datasets in one another's place; what is tested on may be of another simulator."""
+    """Refuse datasets in the wrong role; the test set may be of another simulator."""
     given = {"synthetic": synthetic, "refined": refined, "real": real, "test": inputs.test}
     infos = {role: inputs.infos[url] for role, url in given.items() if url is not None}
     require_distinct(infos)
@@ -300,7 +301,10 @@ def _begin(
         if role != "test":
             inputs.held_out.require_none_in(info)
     if not arms:
-        raise InputError("no arm of the comparison can take part with the datasets that were given")
+        raise InputError(
+            "none of the selected arms can run with the given datasets; pass --real, or select "
+            "other --arms"
+        )
     place = _unlabelled_of(arms, matching, judging)
     unlabelled = None if place is None else inputs.infos[place]
     if unlabelled is not None:
@@ -363,7 +367,7 @@ def _begin(
 def _training_sets(
     arms: tuple[Arm, ...], by_url: Mapping[str, DatasetInfo]
 ) -> dict[str, DatasetInfo]:
-    """Return every dataset that trains, once, by the part that it plays."""
+    """Return every training dataset, once, by role."""
     found: dict[str, DatasetInfo] = {}
     for arm in arms:
         for info in (by_url[url] for url in (*arm.datasets, *arm.teachers)):
@@ -377,7 +381,7 @@ def _training_sets(
 def _unlabelled_of(
     arms: tuple[Arm, ...], matching: tuple[str, str] | None, judging: _Judging | None
 ) -> str | None:
-    """Return the place of the unlabelled real images that are used, for whatever; else None."""
+    """Return the place of the unlabelled real images in use; None if none are."""
     used = [arm.look_reference or arm.teachers_of for arm in arms]
     used += [matching and matching[1], judging and judging.unlabelled]
     return next((place for place in used if place is not None), None)
@@ -449,12 +453,12 @@ def _real_images_of_refiner(inputs: _Inputs, refined: str) -> DatasetInfo | str:
 
 
 def _untested(inputs: _Inputs, seen: DatasetInfo | str) -> tuple[DatasetInfo | str, str]:
-    """Return the refiner's real images, if none is tested on, and a caveat, if some are."""
+    """Return the refiner's real images if none is in the test set, and a caveat if some are."""
     if isinstance(seen, str):
         return seen, ""
     try:
         inputs.held_out.require_none_in(seen)
     except InputError as error:
-        logger.warning("the refiner saw images that are tested on: %s", error)
+        logger.warning("the refiner was trained on images of the test set: %s", error)
         return str(error), _TESTED_ON_SEEN
     return seen, ""

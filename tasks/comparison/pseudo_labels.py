@@ -57,7 +57,7 @@ def teach_students(comparison: Plan, datasets: DatasetCache) -> Plan:
         )
         taught = taught.model_copy(update={"pseudo_labels": labels})
     run = begin_run(COMPARISONS, comparison.id, comparison.id)
-    # What tables are rebuilt from, now with the figures of the pseudo-labels.
+    # `compare --from-mlflow` rebuilds its tables from this file.
     run.text("comparison.json", taught.model_dump_json(indent=2))
     for arm in arms:
         if arm.pseudo_labels is not None:

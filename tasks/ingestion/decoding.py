@@ -22,7 +22,7 @@ from storage.sources.selection import Selection
 from storage.sources.source import Source
 from tasks.runtime.processes.child_path import without_current_folder
 
-# What was found on a path that is set in this program is found there too, after all else.
+# The process also searches folders that this program added to sys.path, after all others.
 _START = """
 import runpy, sys
 module, sys.argv[1:], path = sys.argv[1], sys.argv[2:3], sys.argv[3:]
@@ -115,7 +115,7 @@ def answer_all(asking: Connection) -> None:
 
 def main() -> None:
     """Serve the process at the other end of the pipe whose number is given."""
-    # Whoever interrupts the program means the process that asks, which then ends this one.
+    # Ctrl-C reaches both processes; the parent handles it, and then ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         answer_all(Connection(int(sys.argv[1])))

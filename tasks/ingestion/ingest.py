@@ -154,7 +154,7 @@ def _say_how_many_are_cut_in_their_middle(info: DatasetInfo) -> None:
     landmarks = dataset.read_labels()[LANDMARKS_PX.name][dataset.read_valid()]
     num_missed = int(np.isnan(landmarks).any(axis=(1, 2)).sum())
     logger.info(
-        "%s of %s images are cut in their middle: their eyes' corners were not found",
+        "%s of %s images are cropped at their middle: no eye corners were found in them",
         f"{num_missed:,}",
         f"{len(landmarks):,}",
     )

@@ -1,4 +1,4 @@
-"""Forms of the deployments: titles in words, related fields together, what exists by name.
+"""Prefect forms of deployments: titles, order, and help that lists presets and datasets.
 
 Prefect draws a form from the flow's parameters alone; it knows neither the presets nor which
 datasets were made. They are named in the help under the fields, as of the last `simgan up`.
@@ -22,7 +22,7 @@ _AFTER = {"append": "to", "overwrite": "to", "seeds": "estimator"}
 
 
 def with_what_exists(schema: Mapping[str, Any], datasets: Mapping[str, str]) -> dict[str, Any]:
-    """Return a form's schema with titles in words, in order, and with help on what there is.
+    """Return a form's schema with titles, ordered fields, and existing datasets in the help.
 
     `datasets` are descriptions by place, as `datasets_below` returns them.
     """

@@ -48,7 +48,7 @@ SECONDS_TO_STOP = 15.0
 # A new database takes 2 MB.
 FULL_BYTES = 4_000_000
 
-# What a person starting flows by hand has no use for; each costs an idle server processor time.
+# Not needed for flows that are started by hand; each costs processor time of an idle server.
 _SERVICES_OFF = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "TRIGGERS", "PAUSE_EXPIRATIONS")
 
 
@@ -265,7 +265,7 @@ def _end_when_idle(server: "uvicorn.Server", folder: Path, idle_s: float) -> Non
 
 
 def _is_at(lock: IO[bytes], path: Path) -> bool:
-    """Whether the file that was opened is still the one at its path."""
+    """Return true while the open file is still the one at its path."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
     except OSError:

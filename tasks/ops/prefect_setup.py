@@ -1,6 +1,6 @@
 """Prefect set-up: work pools, concurrency limits, automations, deployments.
 
-Everything here may be said again: what is there already stays, what people changed in the UI
+Every function can be called again: what exists stays, what people changed in the UI
 stays changed, and deployments are made anew only when `prefect.yaml` or the code has changed.
 """
 
@@ -138,7 +138,7 @@ async def workers_online(api: str, since: datetime, num_gpus: int) -> bool:
 
 
 def when_a_run_died() -> AutomationCore:
-    """Call a run crashed that gives no sign of life, as Prefect's documentation advises.
+    """Automation: mark a run without heartbeats as crashed, as Prefect's documentation advises.
 
     A run whose machine, or whose worker too, was killed stays RUNNING for ever and keeps its slot.
     """
@@ -166,7 +166,7 @@ def when_a_run_died() -> AutomationCore:
 
 
 def when_refined_got_worse(nightly: DeploymentResponse) -> AutomationCore:
-    """Stop refining by night when refined images train worse than synthetic ones."""
+    """Automation: pause the nightly deployment when refined images got worse."""
     return AutomationCore(
         name="Refined got worse: pause the nightly pipeline",
         description="The last comparison found estimators trained on refined images worse than "
@@ -193,7 +193,7 @@ async def _make_pool(client: PrefectClient, name: str) -> None:
 
 
 async def _make_automation(client: PrefectClient, automation: AutomationCore) -> None:
-    """Make it, or bring it up to date without switching on what a person switched off."""
+    """Create or update an automation; one that was switched off stays off."""
     found = await client.read_automations_by_name(automation.name)
     if not found:
         await client.create_automation(automation)
@@ -212,7 +212,7 @@ def _out_of_date(known: list[DeploymentResponse], version: str) -> bool:
 async def _bring_form_up_to_date(
     client: PrefectClient, deployment: DeploymentResponse, datasets: dict[str, str]
 ) -> None:
-    """Name in a deployment's form what exists now."""
+    """Update the lists of presets and datasets in a deployment's form."""
     schema = deployment.parameter_openapi_schema or {}
     changed = with_what_exists(schema, datasets)
     if changed != schema:
@@ -221,7 +221,7 @@ async def _bring_form_up_to_date(
 
 
 async def _keep_what_people_set(client: PrefectClient, before: DeploymentResponse) -> None:
-    """Give a deployment made anew the parameters and schedules that it had."""
+    """Restore the parameters and schedules of a deployment that was made again."""
     now = await client.read_deployment(before.id)
     known = (now.parameter_openapi_schema or {}).get("properties", {})
     set_before = {name: value for name, value in before.parameters.items() if name in known}

@@ -104,7 +104,7 @@ def require_password(host: str) -> None:
         raise InputError(
             f"--host {host} lets others in, who could then run code here: set "
             f"{', '.join(missing)} first (PREFECT_API_AUTH_STRING is user:password; "
-            "docs/how-to/operate.md, Letting others in), or leave out --host"
+            "docs/how-to/operate.md, Access for others), or leave out --host"
         )
 
 
@@ -186,7 +186,7 @@ def _mlflow(place: Workplace) -> Service:
     ]  # fmt: skip
     if _mlflow_asks():
         command += ["--app-name", "basic-auth"]
-    # Jobs are for judging language models; their runners cost memory.
+    # MLflow's jobs evaluate language models, which nothing here needs; they cost memory.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if place.host not in (*LOOPBACK, "0.0.0.0") and "MLFLOW_SERVER_ALLOWED_HOSTS" not in os.environ:
         # It answers under these names alone, so that no web page can reach it by a name of its own.

@@ -42,7 +42,7 @@ class OnnxModel:
             self._session = runtime.InferenceSession(path, options, providers=_providers(runtime))
         except InputError:
             raise
-        except Exception as error:  # ONNX's and ONNX Runtime's have no base of their own
+        except Exception as error:  # ONNX's errors have no common base class
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{path} is not a whole ONNX model: {first}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -60,7 +60,7 @@ class OnnxModel:
         """Return the model's output; `InputError` where it fails."""
         try:
             (refined,) = self._session.run(None, {self._input_name: images.cpu().numpy()})
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX's errors have no common base class
             raise failed_on(self.name, images, error) from error
         return torch.from_numpy(refined)
 

@@ -102,7 +102,7 @@ def plan_refinement(
     _require_styles(backend, refiner, styles, style_seed)
     backend.require_usable(synthetic)
     for warning in warnings_of_refiner(backend.refiner):
-        logger.warning("a comparison on real images speaks against this refiner: %s", warning)
+        logger.warning("this refiner's images did worse than synthetic ones: %s", warning)
     made = _Made(backend.digest, "fp32", gate_shift_px, styles, style_seed)
     made = made._replace(dtype=_resolve_precision(dtype, parent, backend, to, made, append))
     spec = _refined_spec(parent, backend, made)

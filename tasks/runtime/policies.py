@@ -150,7 +150,7 @@ def task_runner(runner: Runner, num_threads: int = 1) -> TaskRunner[PrefectFutur
 
 
 def is_dask_worker() -> bool:
-    """Whether this process is a worker of a Dask cluster."""
+    """Return true in a worker of a Dask cluster."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return False

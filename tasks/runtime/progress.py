@@ -63,7 +63,7 @@ class ProgressBar:
         try:
             update_progress_artifact(self._artifact, percent, words)
         except Exception as error:  # noqa: BLE001  the next report may get through
-            logger.warning("progress could not be reported: %s", error)
+            logger.warning("progress could not be reported, the work continues: %s", error)
 
 
 class _Progress:
@@ -104,4 +104,4 @@ def _report(progress: _Progress, bar: ProgressBar, ended: threading.Event) -> No
                 logger.info("%s", progress.words(), extra=progress.position())
                 bar.update(progress.percent(), progress.words())
         except Exception as error:  # noqa: BLE001  the next report may get through
-            logger.warning("progress could not be reported: %s", error)
+            logger.warning("progress could not be reported, the work continues: %s", error)

@@ -1,4 +1,4 @@
-"""Recipe versions: which code a stage's results are made by, as a number that is part of their ids.
+"""Recipe versions: a number for the code of each stage, part of the ids of its results.
 
 A stage's version rises when a change of its code changes its results; what an older version made
 is then not found by its id and is made again. `recipes.toml` keeps, beside each version, a

@@ -1,8 +1,8 @@
-"""Stages of a command on the terminal: log records that move a bar instead of being lines."""
+"""Progress records of a command's stages: log records that the terminal shows as bars."""
 
 
 def position(stage: str, done: int, total: int) -> dict[str, object]:
-    """Return the `extra` of a log record that says how far a stage is.
+    """Return the `extra` of a log record with the progress of a stage.
 
     The bar is taken away where `done` is `total`. A line without `extra` then says what came out.
     """

@@ -1,4 +1,4 @@
-"""Render UnityEyes' eyes: into its own layout of files, or straight into a dataset."""
+"""Render UnityEyes' eyes into UnityEyes' layout of files or into a dataset."""
 
 import logging
 import os
@@ -63,15 +63,15 @@ class CropConfig(Config):
     width: int = Field(default=55, ge=8, le=512)
     """Width of the images, in pixels."""
     framing: Literal["crop", "corners"] = "crop"
-    """crop: as ingestion cuts UnityEyes' frames, round the opening; corners: between the tip of
-    the inner corner and the outer one, as face landmarks give them."""
+    """crop: about the eye's opening, as ingestion crops UnityEyes' frames; corners: midway between
+    the eye's corners, as face landmarks have them."""
     eye_widths: float = Field(default=1.5, ge=0.8, le=4)
-    """Width of the images, in ways from the caruncle (crop) or the tip (corners) to the outer
-    corner."""
+    """Width of the images in eye widths: distances from the caruncle (crop) or the inner corner's
+    tip (corners) to the outer corner."""
     channels: Literal[1, 3] = 1
     """1: grey, 3: colour."""
     samples: int = Field(default=3, ge=1, le=8)
-    """Samples of a pixel, each way."""
+    """Samples of a pixel along each axis (antialiasing)."""
     preprocess: Preprocess = "none"
     """Histogram equalisation, as MPIIGaze's images have it, or none."""
     rows_per_shard: int = Field(default=2048, ge=1)
@@ -86,20 +86,20 @@ class FrameConfig(Config):
     width: int = Field(default=640, ge=48, le=3840)
     """Width of the frames, in pixels."""
     samples: int = Field(default=1, ge=1, le=4)
-    """Samples of a pixel, each way."""
+    """Samples of a pixel along each axis (antialiasing)."""
 
 
 class Simulation(Config):
-    """What decides every image of a simulation."""
+    """Parameters that determine every image of a simulation."""
 
     assets: str
     """Folder of UnityEyes2's assets: the repository, or its Assets."""
     seed: int = Field(ge=0)
     """The same seed gives the same images."""
     config: UnityEyesConfig = UnityEyesConfig()
-    """What is drawn, from where to where."""
+    """Sampling ranges of the simulator."""
     match: str | None = None
-    """Dataset to take gazes from, by its labels, instead of drawing them."""
+    """Dataset from whose gaze labels gazes are drawn, instead of the ranges."""
     device: Literal["cpu", "cuda"] = "cpu"
     """cpu: compiled loops, in as many processes as there are; cuda: whole batches on a GPU. Images
     of one device differ from those of the other by a grey level or two."""
@@ -113,7 +113,7 @@ class RendersRows(Protocol):
 
 
 class SimulationPlan(NamedTuple):
-    """What is left to render: groups of shards."""
+    """Shards left to render, in groups."""
 
     groups: list[list[int]]
 
@@ -153,7 +153,7 @@ def write_pairs(out: str, count: int, simulation: Simulation, frame: FrameConfig
 def plan_simulation(
     to: str, count: int, simulation: Simulation, crop: CropConfig, overwrite: bool = False
 ) -> SimulationPlan:
-    """Open the dataset, new or where an earlier run left it."""
+    """Create the dataset, or open an unfinished one of the same simulation."""
     if count < 1:
         raise InputError(f"a simulation needs count ≥ 1, got {count}; nothing is written")
     # What is missing or wrong shows before anything is made.
@@ -173,7 +173,7 @@ def plan_simulation(
     retry_condition_fn=retry_on_io,
 )
 def simulate_shards(shards: list[int], to: str, simulation: Simulation, crop: CropConfig) -> int:
-    """Render and write those of these shards that are not done; returns how many rows."""
+    """Render and write the pending ones of these shards; returns their number of rows."""
     renderer, writer = _renderer(simulation), DatasetWriter.attach(to)
     pending = sorted(set(shards) & set(writer.pending_shards()))
     for shard in pending:
@@ -194,7 +194,7 @@ def simulate_shards(shards: list[int], to: str, simulation: Simulation, crop: Cr
     retry_condition_fn=retry_on_io,
 )
 def finish_simulation(to: str) -> DatasetInfo:
-    """Close the dataset."""
+    """Mark the dataset complete."""
     info = DatasetWriter.attach(to).finish()
     logger.info("%s: %s images rendered", Path(to).name, f"{info.spec.num_rows:,}")
     return info
@@ -347,7 +347,7 @@ def _details(
     place: int,
     simulation: Simulation,
 ) -> dict[str, dict[str, JsonValue]]:
-    """Return what UnityEyes' files say beside the points, and a few labels of ours."""
+    """Return the fields of UnityEyes' files besides the points, and a few labels of ours."""
     assets, lights = load_assets(simulation.assets), scenes.lights
     visual_x, visual_y, visual_z = labels.visual_axis[place]
     # Unity's light looks along its z axis, in the face's frame; so does ours with all signs turned.
@@ -388,5 +388,6 @@ def _num_threads() -> int:
 
 def _say_progress(done: int, count: int, started: float) -> None:
     rate = done / max(time.monotonic() - started, 1e-9)
-    words = "rendered %d of %d unityeyes images, %.0f a second"
-    logger.info(words, done, count, rate, extra=position("rendering", done, count))
+    words = "rendered %s of %s UnityEyes images, %.0f a second"
+    at = position("rendering", done, count)
+    logger.info(words, f"{done:,}", f"{count:,}", rate, extra=at)

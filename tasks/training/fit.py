@@ -59,7 +59,10 @@ def fit(
     with termination_noticed() as should_stop:
         trained = trainer.run(checkpoint, should_stop)
     if not trained.finished:
-        logger.warning("stopped by SIGTERM at step %d; the checkpoint is written", trained.step)
+        logger.warning(
+            "stopped by SIGTERM at step %d; the checkpoint is written; the same command resumes",
+            trained.step,
+        )
         raise SystemExit(EXIT_CODE)
     if not distributed.is_first:
         return
@@ -90,14 +93,14 @@ def _alias(trainer: Trainer, trained: TrainedRefiner, synthetic: Dataset) -> tup
         return "candidate", trained.verdict
     champion = _champion()
     if champion is None:
-        return "champion", "there was none, and labels hold"
+        return "champion", "there was none, and the label gate is passed"
     if not _takes(champion, synthetic):
-        return "candidate", "the champion is of another kind of images: not to be compared"
+        return "candidate", "not comparable: the champion is for another kind of images"
     return _against(champion, trainer, trained)
 
 
 def _against(champion: LoadedRefiner, trainer: Trainer, trained: TrainedRefiner) -> tuple[str, str]:
-    """Return the alias of a refiner that may lead, by the champion's metrics on its images."""
+    """Return alias and reason, by the champion's metrics on this training's images."""
     theirs, ours = trainer.validate(champion.refiner), trained.metrics
     kids = f"KID {ours['realism/kid']:.4f}, the champion's on the same images "
     kids += f"{theirs['realism/kid']:.4f}"
@@ -110,7 +113,7 @@ def _against(champion: LoadedRefiner, trainer: Trainer, trained: TrainedRefiner)
             f"{chosen.synthetic} with this one to NEW.zarr, then compare them: "
             f"{chosen.compared_with}"
         )
-        logger.info("in MLflow it is candidate: %s", reason)
+        logger.info("registered in MLflow as candidate, not champion: %s", reason)
         return "candidate", reason
     if ours["realism/kid"] < theirs["realism/kid"]:
         return "champion", kids

@@ -26,7 +26,7 @@ CHANCE = 0.5
 
 
 class Result(BaseModel):
-    """The common base: frozen."""
+    """Base of all results: frozen."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +61,7 @@ class ReactionTimes(Result):
 
 
 class GroupResult(Result):
-    """What a set of answers says."""
+    """Statistics of a set of answers."""
 
     right: Share
     confusion: Confusion
@@ -69,15 +69,15 @@ class GroupResult(Result):
 
 
 class SubjectResult(GroupResult):
-    """One subject."""
+    """Statistics of one subject."""
 
     code: str
     complete: bool
-    """Whether all trials of the part were answered."""
+    """True where all trials of the part were answered."""
 
 
 class ImageResult(Result):
-    """How often a made image was taken for real."""
+    """Statistics of a made image: how often it was taken for real."""
 
     image: int
     sample: str
@@ -97,7 +97,7 @@ class PartResult(GroupResult):
 
 
 class TuringReport(Result):
-    """The answer of a study; what `turing report --json` prints."""
+    """Report of a study, as `turing report --json` prints it."""
 
     study: Study
     num_subjects: int
@@ -206,7 +206,7 @@ def _share(found: Score) -> Share:
 
 
 def _verdict(made: str, right: Share, over_subjects: tuple[float, float] | None) -> str:
-    """Say in plain words what was shown and what was not, by the wider of the two intervals."""
+    """Return the verdict in words, by the wider of the two intervals."""
     low, high = right.ci95
     whose = "answers"
     if over_subjects is not None and over_subjects[1] - over_subjects[0] > high - low:
@@ -228,7 +228,7 @@ def _verdict(made: str, right: Share, over_subjects: tuple[float, float] | None)
 
 
 def p_value(right: Share) -> str:
-    """The p-value of a share, for people."""
+    """Format the p-value of a share."""
     return "< 0.0001" if right.p_value < 1e-4 else f"{right.p_value:.2g}"
 
 
@@ -255,5 +255,5 @@ def _row(name: str, group: GroupResult) -> str:
 
 
 def seconds(times: ReactionTimes | None) -> str:
-    """The median of reaction times, for people."""
+    """Format the median of reaction times."""
     return "–" if times is None else f"{times.median_ms / 1000:.2f} s"

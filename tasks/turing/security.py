@@ -70,7 +70,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header names this server: by its own name, as localhost, or by address.
+        """Return true where a Host header is this server's name, localhost, or an address.
 
         Another site's name that was made to point here fails; an address cannot be rebound.
         """

@@ -63,19 +63,19 @@ def _tidied(code: str) -> str:
 
 
 class Body(BaseModel):
-    """What a page sends: closed to unknown fields, nothing converted."""
+    """Base of request bodies: no unknown fields, no type conversion."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Registration(Body):
-    """A subject begins."""
+    """Request of a subject to begin."""
 
     code: Annotated[str, Field(max_length=200), AfterValidator(_tidied)]
 
 
 class AnswerBody(Body):
-    """A subject answers."""
+    """Answer of a subject to a trial."""
 
     trial: str = Field(max_length=64)
     said: Literal["real", "made"]
@@ -89,17 +89,17 @@ class Session(NamedTuple):
 
     @classmethod
     def new(cls) -> "Session":
-        """Begin a session that nobody can guess."""
+        """Begin a session with a random secret."""
         return cls(secrets.token_urlsafe(32))
 
     @property
     def key(self) -> bytes:
-        """What the results file knows it by: who reads the file cannot take a session over."""
+        """Hash of the secret, stored in the results file; it gives no access to the session."""
         return hashlib.sha256(self.secret.encode()).digest()
 
     @property
     def csrf(self) -> str:
-        """What our own page sends along with every write; other sites' pages cannot read it."""
+        """CSRF token, sent with every write by our page; other sites' pages cannot read it."""
         return hmac.digest(self.secret.encode(), b"csrf", "sha256").hex()
 
 
@@ -148,7 +148,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _not_kept(_request: Request, error: Exception) -> Response:
-    """Say that an answer could not be written (a full disk); the page keeps it and tries again."""
+    """Return the error of an answer that could not be written (a full disk); the page retries."""
     return JSONResponse({"detail": f"the results file cannot be written: {error}"}, 503)
 
 
@@ -166,7 +166,7 @@ class TuringTest:
         self._cookie = f"simgan-{self._study.id}"  # ports of one host share their cookies
 
     async def show(self, request: Request) -> Response:
-        """Say where the session is: what a page asks when it is opened or opened again."""
+        """Return the progress of a session, for a page that is opened or reloaded."""
         session = self._session(request)
         if session is None:
             session = Session.new()
@@ -190,7 +190,7 @@ class TuringTest:
         return self._with_cookie(self._document(session, sitting), session)
 
     async def answer(self, request: Request) -> Response:
-        """Keep an answer and say what comes next."""
+        """Store an answer and return the next trial."""
         session = self._own_session(request)
         body = AnswerBody.model_validate_json(await request.body())
         given = GivenAnswer(session.key, body.trial, body.said == "made", body.reaction_ms)
@@ -277,7 +277,7 @@ def _rests(study: Study) -> set[int]:
 
 
 def serve(book: AnswerBook, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve the test until the process is interrupted; `announce` is told the address first.
+    """Serve the test until the process is interrupted; `announce` gets the address first.
 
     Raises InputError where the address cannot be listened on.
     """

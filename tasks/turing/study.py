@@ -32,7 +32,7 @@ Drawn = tuple[Domain, int, Dataset, int]
 def open_study(
     real: str, refined: str, synthetic: str | None, num_trials: int, seed: int, results: Path | None
 ) -> AnswerBook:
-    """Begin the study of these datasets, or go on with it, in its results file.
+    """Begin or resume the study of these datasets in its results file.
 
     The file is named by the study under SIMGAN_HOME unless another is given.
     """
@@ -51,7 +51,7 @@ def open_study(
 
 
 def entropy_of(study: Study) -> int:
-    """Return what all draws of a study follow from.
+    """Return the entropy that seeds all random draws of a study.
 
     The digests take part, so that a subject who reads this program and guesses the seed still
     cannot work out the order.

@@ -19,7 +19,7 @@ class WriteQueue:
         self._waiting: list[tuple[GivenAnswer, asyncio.Future[Sitting | None]]] = []
 
     async def record(self, answer: GivenAnswer) -> Sitting | None:
-        """Return where the session is once its answer is on the disk; None if it is unknown."""
+        """Write an answer to disk and return the session's progress; None if it is unknown."""
         loop = asyncio.get_running_loop()
         kept: asyncio.Future[Sitting | None] = loop.create_future()
         self._waiting.append((answer, kept))

@@ -1,4 +1,4 @@
-"""Where eyes lie in a dataset's images, as the landmark network finds them: one rule for any.
+"""Position of eyes in a dataset's images, found by the landmark network in any domain.
 
 Labels would be more exact, but differ between sources (a caruncle's edge here, a corner's tip
 there), and real images have none.
@@ -53,7 +53,7 @@ class EyePosition(BaseModel):
 
 
 class CropDifference(BaseModel):
-    """How much further right and down, and how much larger, eyes are in another dataset."""
+    """Shift to the right and down, and scale, of another dataset's eyes relative to these."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,7 +77,7 @@ class CropDifference(BaseModel):
 
 
 def eye_position(dataset: Dataset, model: LandmarkModel) -> EyePosition | None:
-    """Return where the eyes are; None where most images show none."""
+    """Measure the position of eyes; None if most images show none."""
     block = dataset.load_spread(NUM_IMAGES)
     height, width = block.images.shape[1:3]
     found = model.predict(block.images)

@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a page shows: N rows."""
+    """Content of a gallery page: N rows."""
 
     columns: list[Column]
     figures: list[Figure]
@@ -164,7 +164,7 @@ def _shift_of(columns: Sequence[Column]) -> list[Figure]:
 
 
 def _errors_of(path: Path, ids: Sequence[str]) -> Figure:
-    """Return the estimator's error of each row, from the answers that `evaluate` keeps."""
+    """Return the estimator's error of each row, from the predictions that `evaluate` keeps."""
     try:
         with np.load(path, allow_pickle=False) as kept:
             errors = angular_error_deg(kept["gaze"], kept["predicted"])

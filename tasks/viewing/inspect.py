@@ -36,7 +36,7 @@ MAX_VALUES = 200_000
 
 
 class LabelRange(BaseModel):
-    """What a label's numbers are like, over the valid rows."""
+    """Range of a label's numbers over the valid rows."""
 
     name: str
     unit: str
@@ -50,9 +50,10 @@ class LabelRange(BaseModel):
 
 
 class CropCentre(BaseModel):
-    """Where the images are centred: the eye's corners against the image's middle.
+    """Centre of the crops: the eye's corners relative to the image's middle.
 
-    Two domains want one rule: a pixel at a width of 55 is about 3° of gaze.
+    Both domains of a training should share one rule: a pixel at a width of 55 is about 3°
+    of gaze.
     """
 
     landmarks: Literal["corners", "lids"]
@@ -74,7 +75,7 @@ class CropCentre(BaseModel):
 
 
 class Description(BaseModel):
-    """What `simgan inspect` prints."""
+    """Summary of a dataset, as `simgan inspect` prints it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,28 +107,33 @@ class Description(BaseModel):
     code: dict[str, JsonValue]
 
     def text(self) -> str:
-        """Say it in words."""
+        """Return the summary as text."""
+        shards = f"{self.num_shards} shard{'s' if self.num_shards > 1 else ''}"
         lines = [
-            f"{self.dataset}: {self.num_rows} rows in {self.num_shards} shards, "
-            f"{self.num_valid} valid",
+            f"{self.dataset}: {self.num_rows:,} rows, {self.num_valid:,} valid, {shards}",
             f"  {self.domain}, {self.image}, preprocess {self.preprocess}",
-            f"  source {_listed(self.source)}",
+            f"  source: {_listed(self.source)}",
         ]
         if self.provenance:
-            lines.append(f"  made by {_listed(self.provenance)}")
+            lines.append(f"  provenance: {_listed(self.provenance)}")
         if self.code:
-            lines.append(f"  code {_listed(self.code)}")
+            lines.append(f"  code: {_listed(self.code)}")
+        frame = ""
         for label in self.labels:
+            if label.frame != frame:
+                lines.append(f"  labels, {label.frame}")
+                frame = label.frame
             ranges = ", ".join(
                 f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)
             )
-            unknown = f", {label.num_unknown} unknown" if label.num_unknown else ""
-            lines.append(f"  {label.name} {list(label.shape)} [{label.unit}]: {ranges}{unknown}")
-            lines.append(f"    {label.frame}")
-        lines += [f"  rejected: {n} × {reason}" for reason, n in self.rejections.items()]
+            unit = "" if label.unit == "1" else f" in {label.unit}"
+            unknown = f", unknown in {label.num_unknown:,} rows" if label.num_unknown else ""
+            lines.append(f"    {label.name} {list(label.shape)}{unit}: {ranges}{unknown}")
+        lines += [f"  rejected: {n:,} × {reason}" for reason, n in self.rejections.items()]
         if self.pupil_labels_missed is not None:
             lines.append(
-                f"  pupil labels beside the dark of the eye: {self.pupil_labels_missed:.1%}"
+                "  pupil labels that miss the dark pupil of their image: "
+                f"{self.pupil_labels_missed:.1%}"
             )
         if self.crop_centre is not None:
             lines.append(f"  {self.crop_centre}")

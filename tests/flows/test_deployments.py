@@ -84,7 +84,7 @@ def test_forms_show_help_units_choices_and_limits(deployed: dict[str, Deployment
     assert "in pixels" in form_of(deployed["compare"], "estimator", "max_shift_px")["description"]
     for name in ("compare", "pipeline"):
         assert form_of(deployed[name], "comparison", "match_labels")["default"] == "auto"
-    assert "estimated gaze" in form_of(deployed["compare"], "unlabelled")["description"]
+    assert "label matching" in form_of(deployed["compare"], "unlabelled")["description"]
 
 
 def test_forms_name_what_exists_in_words(deployed: dict[str, DeploymentResponse]) -> None:

@@ -183,7 +183,7 @@ def prepare(raw: RawAssets) -> Assets:
 
 
 def skirt(vertices: Array, rim: NDArray[np.int32]) -> Array:
-    """Return meshes [N, R, 3] in mm with rings of skin beyond their edge, as a face goes on.
+    """Extend meshes [N, R, 3] in mm by rings of skin beyond their edge.
 
     The frame is the head's: x right, y down, z into the scene, the nose at negative x.
     """

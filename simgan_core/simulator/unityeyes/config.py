@@ -13,8 +13,8 @@ class UnityEyesConfig(Config):
     """Sampling ranges of the UnityEyes simulator."""
 
     distribution: Literal["uniform", "normal"] = "uniform"
-    """Of eye and camera angles: uniform over centre ± range, as UnityEyes has it, or normal with
-    half the range as its standard deviation, cut off at the range."""
+    """Distribution of eye and camera angles. uniform: over centre ± range, as in UnityEyes; normal:
+    with half the range as standard deviation, cut off at the range."""
     eye_pitch_deg: float = Field(default=0.0, ge=-40, le=40)
     """Centre of the eyeball's pitch in the head, degrees; positive looks up."""
     eye_yaw_deg: float = Field(default=0.0, ge=-40, le=40)
@@ -34,43 +34,44 @@ class UnityEyesConfig(Config):
     roll_deg: float = Field(default=2.5, ge=0, le=30)
     """Standard deviation of the head's roll, degrees, cut off at twice that (UnityEyes: 0)."""
     distance_mm: Range = (300.0, 900.0)
-    """Distances of the camera from the eyeball's centre."""
+    """Distance of the camera from the eyeball's centre, in mm."""
     kappa_yaw_deg: float = Field(default=5.0, ge=-10, le=10)
     """Angle from the optical to the visual axis towards the nose, degrees."""
     kappa_pitch_deg: float = Field(default=-1.5, ge=-5, le=5)
-    """The same upwards, degrees."""
+    """Angle from the optical to the visual axis upwards, degrees."""
     gaze_axis: Literal["optical", "visual"] = "optical"
-    """Axis that the gaze label states; UnityEyes' is the optical one."""
+    """Axis of the gaze label; UnityEyes' is the optical one."""
 
     num_skins: int | None = Field(default=None, ge=1)
-    """Use only so many of the skins, in the order of their names; all where not given."""
+    """Number of skins to use, the first by name; by default all."""
     shape_spread: float = Field(default=1.5, ge=0, le=2)
-    """Spread of the shape model's coefficients, in their own standard deviations, cut off at 2 of
-    its own; UnityEyes' is 1. Estimators on real people err less the more shapes vary."""
+    """Standard deviation of the shape model's coefficients, in units of UnityEyes'; draws are cut
+    off at 2 standard deviations. Estimators have lower errors on real people the more shapes
+    vary."""
     lid_width: Range = (0.9, 1.06)
-    """Stretch of the lids' opening, drawn for either side of the iris; real eyes are wider against
-    their iris than UnityEyes'."""
+    """Stretch of the lids' opening, drawn for either side of the iris; real eyes are wider relative
+    to their iris than UnityEyes'."""
     outer_corner_mm: Range = (3.0, 7.5)
-    """Way of the outer corner beyond UnityEyes', along the eyeball's side; real irises lie midway
-    between the corners, UnityEyes' (0) nearer to the outer one."""
+    """Shift of the outer corner from UnityEyes' place along the eyeball's side, in mm; real irises
+    lie midway between the corners, UnityEyes' (0) nearer to the outer one."""
     squint_share: float = Field(default=0.12, ge=0, le=1)
     """Share of eyes with lids half closed."""
     closing_deg: Range = (-3.0, 13.0)
-    """Turns of the upper lid beyond UnityEyes', degrees; positive closes. Real eyes at rest cover
-    the upper rim of the iris, UnityEyes' show it."""
+    """Extra rotation of the upper lid compared with UnityEyes, degrees; positive closes. The lids
+    of real eyes at rest cover the upper rim of the iris, UnityEyes' do not."""
     iris_size: Range = (0.9, 1.0)
     """Radius of the iris in units of 5.87 mm (UnityEyes: 0.9 to 1)."""
     pupil_size: Range = (0.1, 0.8)
     """Size of the pupil on UnityEyes' scale: its radius is 1.1 mm + 2.4 mm times this."""
     refractive_index: Range = (1.25, 1.36)
-    """Of the cornea (UnityEyes: 1.2 to 1.3)."""
+    """Refractive index of the cornea (UnityEyes: 1.2 to 1.3)."""
 
     num_lights: tuple[int, int] = (1, 3)
-    """Lamps or windows, beside the sky."""
+    """Number of lamps or windows, besides the sky."""
     light_over_ambient: Range = (0.4, 2.2)
     """Irradiance of all lamps together, in units of the sky's."""
     brightness: Range = (0.28, 0.68)
-    """Grey level that the skin is exposed to, 0 to 1."""
+    """Exposure: grey level of the skin, 0 to 1."""
     tint: float = Field(default=0.15, ge=0, le=0.5)
     """Largest departure of a lamp's or the sky's colour from white."""
     skin_tint: float = Field(default=0.35, ge=0, le=1)
@@ -78,7 +79,8 @@ class UnityEyesConfig(Config):
     glasses_share: float = Field(default=0.2, ge=0, le=1)
     """Share of people who wear glasses."""
     lens_power_dpt: Range = (-6.0, 3.0)
-    """Power of their lenses, dioptres; minus lenses make eyes smaller. 0 0: panes of glass."""
+    """Power of the lenses of glasses, dioptres; negative ones make eyes smaller. 0 0: flat
+    glass."""
     makeup_share: float = Field(default=0.15, ge=0, le=1)
     """Share of people with eyeliner or eyeshadow."""
     lash_length: Range = (0.6, 1.1)

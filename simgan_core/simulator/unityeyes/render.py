@@ -208,7 +208,7 @@ def _kernels() -> ModuleType:
 
 
 def texture_level(texels: Floats) -> NDArray[np.int64]:
-    """Return which size of a texture to take where a sample is so many texels of the full one."""
+    """Return the mip level of a texture for samples of this many texels of the full one."""
     ratio = np.maximum(texels / _TEXELS_PER_SAMPLE, 1)
     return np.asarray(np.clip(np.floor(np.log2(ratio) + 0.99), 0, 2), np.int64)
 

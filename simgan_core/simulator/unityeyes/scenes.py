@@ -20,7 +20,7 @@ from simgan_core.simulator.unityeyes.eyelids import LidPose
 Floats = NDArray[np.floating[Any]]
 
 _MOST_PITCH_DEG, _MOST_YAW_DEG = 35.0, 45.0
-"""How far an eyeball turns in its head when gaze comes from a list of labels."""
+"""Largest rotation of an eyeball in its head when gaze comes from a list of labels."""
 _HEAD_TRIES = 8
 _MATCHED_SPREAD_DEG = 1.5
 """Standard deviation round the label that a matched gaze was taken from."""

@@ -16,7 +16,7 @@ from simgan_core.compute.array_api import Array, constant, library_of
 from simgan_core.simulator.unityeyes.scenes import Glasses
 
 _TEMPLE_END_MM = np.array([34.0, -6.0, 70.0])
-"""Where a temple ends, from the hinge's height at the eyeball's centre, in the head's frame."""
+"""End of a temple, from the hinge's height at the eyeball's centre, in the head's frame."""
 LEAST_STRETCH = 0.2
 """Least 1 − P s: what is far behind a strong plus lens is seen at most five times as far away."""
 

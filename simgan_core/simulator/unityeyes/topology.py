@@ -8,7 +8,7 @@ import numpy as np
 NUM_VERTICES = 229
 
 MARGIN = np.array([12, 13, 14, 15, 16, 17, 18, 132, 131, 130, 6, 2, 1, 7, 8, 0])
-"""Where the lids touch the eyeball [16]: inner end, upper lid, outer corner, lower lid."""
+"""Lid margin on the eyeball [16]: inner end, upper lid, outer corner, lower lid."""
 
 CARUNCLE = np.array([28, 27, 25, 32, 31, 30, 33])
 """The caruncle, in the inner corner [7]."""
@@ -37,7 +37,7 @@ MIDDLENESS = np.concatenate(
     [np.arange(6) / 5, (10 - np.arange(6, 11)) / 4, (np.arange(11, 15) - 10) / 4,
      (20 - np.arange(15, 20)) / 5]
 )  # fmt: skip
-"""How near a column is to the middle of its lid [20]: 0 at the corners, 1 in the middle."""
+"""Nearness of a column to the middle of its lid [20]: 0 at the corners, 1 in the middle."""
 
 CANTHUS = (33, 35)
 """The tip of the inner corner lies midway between these two."""

@@ -59,15 +59,14 @@ class ArraysOptions(CroppedOptions):
     corners: str | None = None
     """Name of both eye corners [N, 2, 2], likewise: crops are centred midway between them."""
     id: str | None = None
-    """Name of the samples' names [N], text or whole numbers; the row number when empty."""
+    """Name of the ids [N], text or whole numbers; by default the row number."""
     person: str | None = None
-    """Name of the people [N], text or whole numbers, by whom comparisons group and leave out; ids
-    begin with them, 7 as p07/… and anna as person-anna/…."""
+    """Name of the people [N], text or whole numbers, by whom comparisons group samples. Ids begin
+    with the person: 7 becomes p07/…, anna becomes person-anna/…."""
     domain: Literal["synthetic", "real"] = "synthetic"
     """Domain of the images."""
     size: tuple[Side, Side] | None = None
-    """Height and width to crop and resize to, in pixels; as they are when
-    empty."""
+    """Height and width to crop and resize to, in pixels; by default images keep their size."""
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:

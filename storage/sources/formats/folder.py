@@ -39,7 +39,7 @@ class FolderOptions(CroppedOptions):
     domain: Literal["synthetic", "real"] = "real"
     """Domain of the images."""
     size: tuple[Side, Side] | None = None
-    """Height and width to crop and resize to, in pixels; those of most images when empty."""
+    """Height and width to crop and resize to, in pixels; by default those of most images."""
 
     @override
     def open_with(self, find: FindsLandmarks | None) -> "FolderSource":

@@ -76,9 +76,9 @@ class MPIIGazeOptions(SizedOptions, CroppedOptions):
     folder: Path
     """The folder that holds `Data` and `Evaluation Subset`."""
     subset: Subset = "evaluation"
-    """The official evaluation lists (right eyes mirrored), or every eye there is."""
+    """evaluation: the official evaluation lists (right eyes mirrored); all: every eye."""
     people: tuple[str, ...] | None = None
-    """Only these people, such as p00 and p03; all when empty."""
+    """Only these people, such as p00 and p03; by default all."""
 
     @override
     def open_with(self, find: FindsLandmarks | None) -> "MPIIGazeSource":

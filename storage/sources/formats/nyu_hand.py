@@ -58,9 +58,9 @@ class NyuHandOptions(SizedOptions):
     folder: Path
     """The folder with depth_1_0000001.png and so on."""
     labels: Path | None = None
-    """Text file whose line n has u v d of each joint of frame n; unlabelled when empty."""
+    """Text file whose line n has u v d of each joint of frame n; by default no labels."""
     domain: Literal["synthetic", "real"] = "real"
-    """real: the frames depth_…, synthetic: synthdepth_…."""
+    """real: read the frames depth_…; synthetic: read synthdepth_…."""
     view: int = Field(default=1, ge=1, le=3)
     """Number of the camera, 1 to 3."""
     height: int = Field(default=224, ge=8, le=1024)

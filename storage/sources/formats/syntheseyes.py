@@ -43,7 +43,7 @@ _TIP_OF_HEAD = {
     **{"f01": (-8, 3), "f02": (-15, 4), "f03": (-15, 2), "f04": (-13, 8), "f05": (-12, 3)},
     **{"m01": (-9, 3), "m02": (-15, 2), "m03": (-17, 5), "m04": (-12, 6), "m05": (-13, 4)},
 }
-"""Where the tip of the inner corner lies from the caruncle's edge, x and y in pixels of a frame
+"""Offset of the inner corner's tip from the caruncle's edge, x and y in pixels of a frame
 120 wide: measured by eye, ± 2 px. The files have no point there, and landmarks of faces do."""
 _TIP_OF_OTHERS = (-13, 4)
 _FRAME_WIDTH = 120
@@ -60,8 +60,9 @@ class SynthesEyesOptions(SizedOptions, CroppedOptions):
     folder: Path
     """The folder; nested folders are read too."""
     crop: Literal["frame", "corners", "landmarks"] = "frame"  # type: ignore[assignment]
-    """Cut about the frame's middle, or midway between the eye's corners, by the labels or as the
-    landmark network finds them; both domains of a training want the same rule."""
+    """Centre of the crop. frame: the frame's middle; corners: midway between the eye's corners, by
+    the labels; landmarks: midway between those that the landmark network finds. Use one rule for
+    both domains of a training."""
     channels: Channels = 1
     """1: grey, 3: colour."""
 

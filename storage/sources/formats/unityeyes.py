@@ -74,12 +74,13 @@ class UnityEyesOptions(SizedOptions):
     folder: Path
     """The folder; nested folders are read too."""
     crop: Crop = "eye-width"
-    """Crop of the eye: about its opening, 1.5 eye widths or a fixed share of the frame wide, or
-    midway between the eye's corners; both domains of a training want the same rule."""
+    """Crop. eye-width: about the eye's opening, 1.5 eye widths wide; margin: about the opening, a
+    fixed share of the frame wide; corners: midway between the eye's corners. Use one rule for both
+    domains of a training."""
     channels: Channels = 1
     """1: grey, 3: colour."""
     head_limit_deg: float | None = Field(default=None, gt=0, le=180)
-    """Leave out eyes of heads turned by more, in pitch or yaw, in degrees."""
+    """Leave out eyes of heads turned by more than this in pitch or yaw, in degrees."""
 
     @override
     def open(self) -> "UnityEyesSource":

@@ -1,4 +1,4 @@
-"""From predictions to results: errors with bootstrap confidence intervals, paired differences."""
+"""Analysis of predictions: errors with bootstrap confidence intervals, paired differences."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -79,7 +79,7 @@ def results_from_predictions(
 
 
 def label_matching(comparison: Comparison, predictions: ArmPredictions) -> LabelMatching | None:
-    """Set the distribution that labels were matched to beside the test set's true one."""
+    """Compare the label prior with the true label distribution of the test set."""
     if comparison.label_prior is None:
         return None
     return LabelMatching(

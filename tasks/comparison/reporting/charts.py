@@ -280,7 +280,7 @@ def _by_person(
         axes.invert_yaxis()
         axes.grid(axis="y", color="#e5e5e5")
         axes.set(xlabel=f"{measure.noun} ({measure.unit.strip()})", xlim=(0, None))
-        # Points lie anywhere, so that no place within is free for so many names.
+        # The legend is outside, since points can lie anywhere within the axes.
         figure = axes.get_figure(root=True)
         assert figure is not None
         figure.legend(fontsize=MIN_FONT_PT, frameon=False, loc="outside lower center", ncols=2)
@@ -352,7 +352,7 @@ def _by_direction(
 
 
 def _middle(angles: NDArray[Any]) -> tuple[float, float]:
-    """Return between which angles nearly all lie."""
+    """Return the range of angles that contains nearly all."""
     low, high = np.quantile(angles, [0.01, 0.99])
     return float(low), float(high)
 

@@ -97,7 +97,7 @@ class EvaluationResult(BaseModel):
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
-        """Show the arm's figures beside the rest."""
+        """Serialize the arm's figures at the top level."""
         return self.arm.model_dump() | {
             name: getattr(self, name) for name in type(self).model_fields if name != "arm"
         }
@@ -383,7 +383,7 @@ def headline_metrics(result: Results) -> dict[str, float]:
 
 
 def _champion(comparison: Comparison, results: Results) -> str | None:
-    """Let MLflow's champion follow from the refined arm's error on pseudo-labels."""
+    """Update MLflow's champion by the refined arm's error on pseudo-labels."""
     errors_deg = {
         name: (arm.pseudo_label_error_deg, arm.pseudo_label_error_sd_deg)
         for name, arm in results.arms.items()
@@ -430,7 +430,7 @@ def _publish(result: ComparisonResult, charts: Sequence[Chart], picture: bytes) 
 
 
 def output_locations(result: ComparisonResult) -> str:
-    """Name the files to open, and the estimator to use."""
+    """Return the paths of the report, the pictures and the estimator, a line each."""
     report = Path(shown_path(result.report))
     lines = [f"report    {report}", f"pictures  {report.with_name('before_after.png')}"]
     if result.registered_model is not None:

@@ -56,12 +56,12 @@ class Difference(_Model):
 
     @property
     def is_better(self) -> bool:
-        """Whether the first is shown to be better."""
+        """True where the first is shown to be better."""
         return self.ci95[1] < 0
 
     @property
     def is_worse(self) -> bool:
-        """Whether the first is shown to be worse."""
+        """True where the first is shown to be worse."""
         return self.ci95[0] > 0
 
 
@@ -79,7 +79,7 @@ class LabelMatching(_Model):
     prior: LabelPriorRef
     test: LabelSpread
     matched: bool
-    """Whether any arm was matched: a doubtful estimate leaves labels as they are."""
+    """True where any arm was matched; with a doubtful estimate none is."""
 
     def __str__(self) -> str:
         prior = self.prior
@@ -99,7 +99,7 @@ class LabelMatching(_Model):
 
 
 class Results(_Model):
-    """All that follows from the predictions alone: the same from files and from MLflow."""
+    """Results that follow from predictions alone, the same from files and from MLflow."""
 
     comparison: str
     measure: MeasureName
@@ -124,7 +124,7 @@ class Results(_Model):
 
 
 class ComparisonResult(Results):
-    """The answer of a comparison and where it is kept; what `compare --json` prints."""
+    """Result of a comparison and its output locations, as `compare --json` prints it."""
 
     test_evaluations: int
     """Predictions on this test set so far, all comparisons together."""

@@ -41,7 +41,7 @@ def table(results: Results) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """Return what was done with unlabelled real images: a line for each use of them."""
+    """Return a line for each use of unlabelled real images: matching, pseudo-labels, adaptation."""
     matched = [] if results.label_matching is None else [str(results.label_matching)]
     judged = [_note_on_pseudo_labels(results)] if is_judged(results) else []
     return [*matched, *adaptation(results), *judged]

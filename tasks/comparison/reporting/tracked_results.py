@@ -77,7 +77,7 @@ def _estimate(run: KeptRun, folder: Path) -> Estimate:
 
 
 def pupil_shift(parent: KeptRun) -> PupilShift | None:
-    """Return what a comparison's run keeps of it, None where nothing was measured."""
+    """Read the pupil shift from a comparison's run; None if it was not measured."""
     figures = {
         name: parent.metrics.get(f"pupil_shift_px.{name}") for name in PupilShift.model_fields
     }

@@ -1,4 +1,4 @@
-"""Verdict of a comparison in words: what is shown, what is not, and how sure that is."""
+"""Verdict of a comparison in words: differences shown and not shown, with intervals."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ CHEAP = {
     "synthetic_augmented": "generic augmentation",
     "adapted": "adaptation to unlabelled images",
 }
-"""Alternatives without a refiner: refinement is worth its time where it beats them all."""
+"""Alternatives without a refiner, which refinement should beat."""
 
 
 def verdict(
@@ -69,7 +69,7 @@ def _headline(
 
 
 def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
-    """Return whether refinement beats the alternatives that a user would try first."""
+    """Return whether refinement beats alternatives without a refiner, in words."""
     tried = {
         words: differences[f"refined_minus_{name}"]
         for name, words in CHEAP.items()
@@ -82,9 +82,9 @@ def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
         each.is_better for each in (differences["refined_minus_synthetic"], *tried.values())
     )
     start = (
-        "It is worth its time: it also beats what costs no refiner"
+        "It also beats the alternatives without a refiner"
         if worth
-        else "It is not shown to be worth its time against what costs no refiner"
+        else "It is not shown to beat the alternatives without a refiner"
     )
     return [f"{start}: {sentences}."]
 

@@ -1,4 +1,4 @@
-"""Champion: the refiner under the alias `models:/refiner@champion`, and what made it that.
+"""Champion: the refiner with the alias `models:/refiner@champion`, and how it was chosen.
 
 Measurements are tags of model versions, written before the alias moves. Which refiner leads follows
 from them alone, so that a comparison that was killed in between decides the same when run again.
@@ -42,7 +42,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     criterion: str
-    """What measurements must have in common to be compared, as an id."""
+    """Id of the conditions that comparable measurements share."""
     measured_by: str
     """Comparison or choice."""
     error_deg: float
@@ -57,7 +57,7 @@ class Measurement(BaseModel):
 
     @property
     def compared_with(self) -> str:
-        """The command that measures another refined dataset, NEW.zarr, alike."""
+        """Command that measures another refined dataset, NEW.zarr, under the same conditions."""
         teachers = "".join(f" --teachers {each}" for each in self.teachers)
         return (
             f"simgan choose --synthetic {self.synthetic} --unlabelled {self.unlabelled}{teachers} "
@@ -76,7 +76,7 @@ def remember_measurement(refiner_id: str, measurement: Measurement) -> None:
 
 
 def choose_champion(criterion: str) -> str | None:
-    """Make the refiner of least error by this criterion the champion; returns what became of it.
+    """Make the refiner of least error by this criterion the champion; returns the decision.
 
     None where fewer than two refiners that may lead were measured by it. A champion that was chosen
     by another criterion, or was trained on another synthetic dataset, stays.

@@ -52,7 +52,7 @@ _WARNING_TAG = "simgan.worse_than_synthetic."
 _ALIAS_DUE_TAG = "simgan.alias_due"
 """Tag of a model version whose alias is not set yet: the alias, and the version that has it."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
-"""Where MLflow's UI and `load_table` find a run's tables."""
+"""Tag by which MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
 
 
@@ -304,7 +304,11 @@ def _record_failure(run: TrackedRun, error: BaseException) -> None:
             run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED"
         )
     except (MlflowException, InputError, UnavailableError) as failure:
-        logger.warning("the end of run %s is not recorded: %s", run.run_id, failure)
+        logger.warning(
+            "MLflow run %s stays marked as running, its end could not be recorded: %s",
+            run.run_id,
+            failure,
+        )
 
 
 def runs_with(experiment: str, tags: Mapping[str, str]) -> list[KeptRun]:

@@ -39,7 +39,7 @@ def test_a_commands_own_description_stays_and_parameters_become_options() -> Non
 
     doc = inspect.getdoc(command) or ""
     assert doc.startswith("Compare.\n\nParameters\n----------\ntest\n    Of its own.\nunlabelled\n")
-    assert "where not given --real, else" in doc
+    assert "By default --real, else" in doc
     assert "other" not in doc
 
 

@@ -53,7 +53,7 @@ def _simgan(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
 def test_without_arguments_simgan_says_what_to_begin_with(tmp_path: Path) -> None:
     done = _simgan(home=tmp_path)
     assert done.returncode == 0
-    assert "Begin with simgan demo" in done.stdout
+    assert "First steps: simgan demo" in done.stdout
 
 
 def test_a_wrong_option_is_a_sentence_that_ends_in_the_help_to_ask_for(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_teachers_are_refused_where_they_teach_nobody(
     eyes: dict[str, str], home: Path, other_simulator: str, tmp_path: Path
 ) -> None:
     with_pose = QUICK.model_copy(update={"head_pose": True})
-    with pytest.raises(InputError, match="from which no arm learns and on which none is judged"):
+    with pytest.raises(InputError, match="--teachers cannot be used: it needs --unlabelled"):
         plan(eyes, ("synthetic",), with_pose, teachers=(other_simulator,))
     with pytest.raises(
         InputError, match="the synthetic and the teachers' number 1 dataset are one"

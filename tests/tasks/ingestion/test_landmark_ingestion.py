@@ -60,7 +60,10 @@ def test_eyes_are_cut_about_their_corners_and_others_in_their_middle(
     assert missed[:NUM_EYES].sum() <= 2
     assert missed[NUM_EYES:].all()
     assert dataset.read_valid().all()
-    assert f"{missed.sum()} of {NUM_EYES + NUM_BLANK} images are cut in their middle" in caplog.text
+    assert (
+        f"{missed.sum()} of {NUM_EYES + NUM_BLANK} images are cropped at their middle"
+        in caplog.text
+    )
     assert dataset.info.spec.source["landmarks"] == LandmarkModel.load().digest
 
 

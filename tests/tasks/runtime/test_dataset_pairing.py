@@ -83,7 +83,7 @@ def write(to: Path, images: Any, gaze: Any, pupil_px: Any) -> str:
 def test_inspecting_warns_of_shuffled_pairs_alone(places: dict[str, str], tmp_path: Path) -> None:
     found = {name: inspect_dataset(url, tmp_path / "sheet.png") for name, url in places.items()}
     assert found["right"].warnings == found["without"].warnings == ()
-    assert "pupil labels beside the dark of the eye: 0.0%" in found["right"].text()
+    assert "pupil labels that miss the dark pupil of their image: 0.0%" in found["right"].text()
     assert found["without"].pupil_labels_missed is None
     assert "warning: images and labels look shuffled" in found["shuffled"].text()
 

@@ -49,4 +49,4 @@ def test_a_server_that_does_not_answer_costs_a_report_alone(
 
     monkeypatch.setattr(progress, "update_progress_artifact", refuse)
     ProgressBar(uuid4()).update(50.0, "half")
-    assert "progress could not be reported: no answer" in caplog.text
+    assert "progress could not be reported, the work continues: no answer" in caplog.text

@@ -126,7 +126,7 @@ class Rays(NamedTuple):
     origin: Tensor
     """[B, K, 3]; the camera where there is no lens."""
     through: Tensor
-    """Whether they pass a lens that bends light, bool [B, K]."""
+    """True for rays that pass a lens that bends light, bool [B, K]."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class EyeHits:
     """[..., K, 3]."""
     normal: Tensor
     spot: Tensor
-    """What is seen there, in mm along the eye's right and down axes [..., K, 2]."""
+    """Point seen there, in mm along the eye's right and down axes [..., K, 2]."""
 
 
 def rays(scene: Scene, x: Tensor, y: Tensor) -> Rays:
