@@ -16,6 +16,8 @@ CHEAP = {
     "adapted": "adaptation to unlabelled images",
 }
 """Alternatives without a refiner, which refinement should beat."""
+_TEACHERS = "adapted_refined_minus_adapted"
+"""Difference between teachers that learnt from refined and from synthetic images."""
 
 
 def verdict(
@@ -27,6 +29,7 @@ def verdict(
 ) -> str:
     """Return in words what is shown and what is not; the first sentence is the answer."""
     sentences = [_headline(comparison, arms, differences, groups)]
+    sentences += _as_teachers(differences)
     sentences += _against_cheap_methods(differences)
     sentences += _against_unmatched(differences)
     gain = differences.get("refined_minus_synthetic")
@@ -69,11 +72,15 @@ def _headline(
 
 
 def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
-    """Return whether refinement beats alternatives without a refiner, in words."""
+    """Return whether refinement beats alternatives without a refiner, in words.
+
+    Adaptation is not one of them where refined images teach as well: then alike is compared.
+    """
+    named = set(CHEAP) - ({"adapted"} if _TEACHERS in differences else set())
     tried = {
         words: differences[f"refined_minus_{name}"]
         for name, words in CHEAP.items()
-        if f"refined_minus_{name}" in differences
+        if name in named and f"refined_minus_{name}" in differences
     }
     if not tried or "refined_minus_synthetic" not in differences:
         return []
@@ -87,6 +94,16 @@ def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
         else "It is not shown to beat the alternatives without a refiner"
     )
     return [f"{start}: {sentences}."]
+
+
+def _as_teachers(differences: Mapping[str, Difference]) -> list[str]:
+    """Return what refined images are worth where they teach on unlabelled real ones."""
+    difference = differences.get(_TEACHERS)
+    if difference is None:
+        return []
+    words = "adaptation by refined teachers", "adaptation by synthetic teachers"
+    sentence = _sentence(*words, difference)
+    return [f"{sentence[0].upper()}{sentence[1:]}."]
 
 
 def _against_unmatched(differences: Mapping[str, Difference]) -> list[str]:

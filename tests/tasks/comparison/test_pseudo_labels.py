@@ -73,6 +73,7 @@ def test_students_learn_from_unlabelled_images_by_teachers_with_unmatched_labels
     assert all(arm.teachers_of == eyes["real"] and not arm.matched for arm in adapted)
     found = results_of(comparison)
     assert "adapting to unlabelled real images:" in found.verdict
+    assert "adaptation by synthetic teachers" in found.verdict
     assert found.arms["adapted"].error != found.arms["adapted_refined"].error
     assert found.pseudo_labels["adapted"].agreement is None
     assert "centred among 20 look-alikes over 10 steps; labels pitch" in table(found)
