@@ -132,8 +132,9 @@ class LocalLocation(Location):
         return LocalLocation(self._path.with_name(self._path.name + suffix))
 
     @override
-    def take_over(self, other: Location) -> None:
+    def take_over(self, other: Location, claim: Claim) -> None:
         """Rename this folder away, then the sibling here; a kill between the two loses neither."""
+        claim.require()
         assert isinstance(other, LocalLocation)
         replaced = self._replaced()
         if replaced.exists():

@@ -308,6 +308,24 @@ def test_of_a_dataset_that_grew_only_what_follows_the_full_shards_is_refined(
     assert [p.stat().st_ino for p in sorted((to / "records").glob("*/zarr.json"))[:2]] == kept
 
 
+def test_an_addition_killed_before_it_took_its_place_is_found_whole(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, dataset = tmp_path / "r", growing(40)
+    refined(inputs, to, dataset=dataset)
+    growing(64)
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.location.local.LocalLocation.take_over", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refined(inputs, to, dataset=dataset, append=True)
+    assert len(open_dataset(str(to))) == 40
+    assert refined(inputs, to, dataset=dataset, append=True).spec.num_rows == 64
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_rows_are_added_in_the_number_format_of_those_that_are_there(
     inputs: Path, tmp_path: Path, growing: Callable[[int], str]
 ) -> None:
