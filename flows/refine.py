@@ -65,7 +65,7 @@ def refine(
         if plan.groups:
             with gpu_slot():
                 refine_groups.with_options(task_runner=task_runner(runner))(
-                    plan.groups, dataset, refiner, to
+                    plan.groups, dataset, plan.refiner, to
                 )
         info = finish_refinement(to)
     show_refinement(dataset, to, plan)

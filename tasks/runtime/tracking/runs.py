@@ -444,6 +444,19 @@ def download_refiner(uri: str, to: Path) -> Path:
         raise UnknownModelError(str(error)) from error
 
 
+def version_of_alias(uri: str) -> str:
+    """Return `models:/name/3` for `models:/name@alias`: an alias moves, a version stays.
+
+    Raises UnknownModelError where MLflow has no model under the alias.
+    """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        version = connect(tracking_uri()).get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        raise UnknownModelError(str(error)) from error
+    return f"models:/{name}/{version.version}"
+
+
 def _run_of_model(client: MlflowClient, uri: str) -> str:
     name = uri.removeprefix("models:/")
     if "@" in name:
