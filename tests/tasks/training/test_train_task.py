@@ -13,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 
 from simgan_core.config import (
+    PRESETS,
     EstimatorConfig,
     RefinerConfig,
     RegularizationConfig,
@@ -239,6 +240,12 @@ def test_the_content_of_an_estimator_names_the_refiner(
     files = contents_of(settings)
     path.unlink()
     assert train_refiner.fn(*datasets, settings, files=files) == refiners[1]
+
+
+def test_settings_that_the_family_would_not_heed_are_refused(datasets: tuple[str, str]) -> None:
+    config = PRESETS["bilateral"].model_copy(update={"refiner": CONFIG.refiner})
+    with pytest.raises(InputError, match="choose family convolutional"):
+        train_refiner.fn(*datasets, config)
 
 
 def test_synthetic_rows_are_drawn_by_the_label_prior(
