@@ -7,6 +7,7 @@ from pydantic import Field
 
 from flows.run_names import named
 from simgan_core.config import MAX_SEED
+from storage.exclusive_lock import exclusive_lock
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tasks.refinement.report import show_refinement
@@ -57,15 +58,16 @@ def refine(
             with more than one, ids end in #1, #2, …
         style_seed: The same seed gives the same styles.
     """
-    plan = plan_refinement(
-        dataset, refiner, to, overwrite, dtype, gate_shift, runner, append, styles, style_seed
-    )
-    if plan.groups:
-        with gpu_slot():
-            refine_groups.with_options(task_runner=task_runner(runner))(
-                plan.groups, dataset, refiner, to
-            )
-    info = finish_refinement(to)
+    with exclusive_lock(to, "refining"):
+        plan = plan_refinement(
+            dataset, refiner, to, overwrite, dtype, gate_shift, runner, append, styles, style_seed
+        )
+        if plan.groups:
+            with gpu_slot():
+                refine_groups.with_options(task_runner=task_runner(runner))(
+                    plan.groups, dataset, plan.refiner, to
+                )
+        info = finish_refinement(to)
     show_refinement(dataset, to, plan)
     return info
 

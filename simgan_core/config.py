@@ -320,6 +320,11 @@ class TrainingConfig(Config):
         return values
 
 
+NAMED_FILES = ("regularization.features_from", "stopping.estimator", "match_labels_by")
+"""Fields of a `TrainingConfig` that hold the path of a file: a training is what is in the file,
+wherever it lies."""
+
+
 class EstimatorConfig(Config):
     """Hyperparameters of an estimator and its training, the same for every arm of a comparison."""
 

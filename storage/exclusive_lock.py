@@ -15,6 +15,8 @@ from storage.location import LEASE_S, Claim, Location, locate
 logger = logging.getLogger(__name__)
 
 _CLAIM, _HOLDER = "claim", "holder.json"
+_FOLLOWED_AFTER_S = 1.25 * LEASE_S
+"""Time after which nothing is left of the claim of a holder that died on another machine."""
 
 
 @contextmanager
@@ -24,6 +26,9 @@ def exclusive_lock(url: str, doing: str) -> Iterator[None]:
     The lock is beside the dataset, named after the operation. It spares people a surprise; that no
     shard is written twice does not depend on it.
 
+    A holder on another machine may have died without a trace: its claim is waited for until it
+    would have ended by itself.
+
     Raises DatasetBusyError with the holder's process and host and the time it began.
     """
     beside = locate(url).sibling(f".{doing}")
@@ -31,9 +36,7 @@ def exclusive_lock(url: str, doing: str) -> Iterator[None]:
         try:
             claim = stack.enter_context(beside.claim(_CLAIM, wait_s=0))
         except DatasetBusyError:
-            raise DatasetBusyError(
-                f"{_holder(beside)} is {doing} {url}; wait for it, or end it, and run this again"
-            ) from None
+            claim = _take_over(stack, beside, f"is {doing} {url}")
         beside.delete(_HOLDER)
         beside.create(_HOLDER, json.dumps(_ourselves()).encode())
         over = threading.Event()
@@ -44,6 +47,18 @@ def exclusive_lock(url: str, doing: str) -> Iterator[None]:
             over.set()
             with suppress(OSError):  # left behind, it is taken over by the next one
                 beside.delete_all()
+
+
+def _take_over(stack: ExitStack, beside: Location, doing: str) -> Claim:
+    """Claim the place once its holder on another machine is dead; DatasetBusyError of one alive."""
+    holder = _holder(beside)
+    if holder.get("host", socket.gethostname()) != socket.gethostname():
+        logger.warning("%s %s; waiting whether it is alive", _in_words(holder), doing)
+        with suppress(DatasetBusyError):
+            return stack.enter_context(beside.claim(_CLAIM, wait_s=_FOLLOWED_AFTER_S))
+    raise DatasetBusyError(
+        f"{_in_words(_holder(beside))} {doing}; wait for it, or end it, and run this again"
+    ) from None
 
 
 def _keep(claim: Claim, over: threading.Event) -> None:
@@ -60,9 +75,12 @@ def _ourselves() -> dict[str, str | int]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
 
 
-def _holder(beside: Location) -> str:
-    document = beside.read(_HOLDER)
-    if document is None:
+def _holder(beside: Location) -> dict[str, str | int]:
+    """Return the holder's host, process and begin; empty where it began this moment."""
+    return dict(json.loads(beside.read(_HOLDER) or b"{}"))
+
+
+def _in_words(holder: dict[str, str | int]) -> str:
+    if not holder:
         return "another process, begun this moment,"
-    holder = json.loads(document)
     return f"process {holder['pid']} on {holder['host']}, since {holder['since']},"

@@ -7,6 +7,7 @@ look too: whoever is killed loses neither.
 import logging
 from typing import NamedTuple
 
+from storage.errors import ClaimLostError
 from storage.layout import Root, read_root
 from storage.location import Location
 
@@ -50,13 +51,15 @@ def put_in_place(target: Location) -> None:
 
     Raises OSError when another process does the same at this moment.
     """
-    if not _is_complete(target):
-        return
-    with building_place(target).claim(_CLAIM):
-        if _is_complete(target):
-            target.take_over(building_place(target))
-            target.delete(_CLAIM)
-            logger.info("%s was replaced", target.url)
+    while _is_complete(target):
+        try:
+            with building_place(target).claim(_CLAIM) as claim:
+                if _is_complete(target):
+                    target.take_over(building_place(target), claim)
+                    target.delete(_CLAIM)
+                    logger.info("%s was replaced", target.url)
+        except ClaimLostError as lost:
+            logger.warning("replacing %s: %s", target.url, lost)
 
 
 def _is_complete(target: Location) -> bool:

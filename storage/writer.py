@@ -114,6 +114,8 @@ class DatasetWriter:
             raise DatasetNotFoundError(f"there is no dataset at {target.url} to add rows to")
         if found.info is None:
             raise DatasetIncompleteError(f"dataset {target.url} is incomplete; finish it first")
+        if found.spec.canonical() == spec.canonical():  # an earlier attempt's, put in place now
+            return cls._resume(target, spec, found.info)
         free = {name: getattr(found.spec, name) for name in ("num_rows", "source", "provenance")}
         as_found = spec.model_copy(update=free)
         if as_found.canonical() != found.spec.canonical() or spec.num_rows <= found.spec.num_rows:

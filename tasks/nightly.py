@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from simgan_core.atomic_file import atomic_write
 from simgan_core.config import Config, TrainingConfig
@@ -46,10 +46,20 @@ class LastTraining(Config):
 
     @classmethod
     def read(cls, out: str) -> Self | None:
-        """Read what the last nightly run of this folder wrote; None before the first."""
+        """Read what the last nightly run of this folder wrote; None before the first.
+
+        None also where a release with other settings wrote it: the run then trains a new refiner.
+        """
         try:
             return cls.model_validate_json(_memory(out).read_bytes())
         except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            logger.warning(
+                "%s is not what this release writes, and is left out: %s",
+                _memory(out),
+                "; ".join(each["msg"] for each in error.errors(include_url=False)),
+            )
             return None
 
     def write(self, out: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from simgan_core.config import DEFAULT_PRESET, PRESETS, TrainingConfig
+from simgan_core.errors import InputError
 
 Preset = Annotated[
     Literal["demo", "stable", "paper", "hand", "colour", "bilateral"] | None,
@@ -16,9 +17,23 @@ Preset = Annotated[
 
 
 def with_preset(preset: Preset, options: TrainingConfig) -> TrainingConfig:
-    """Override a preset by the given options; None: the default preset of the options' family."""
+    """Override a preset by the given options; None: the default preset of the options' family.
+
+    Raises InputError for settings of `refiner` in the bilateral family, which has no such network.
+    """
     base = PRESETS[preset or _preset_for(options)].model_dump()
-    return TrainingConfig.model_validate(_overlaid(base, options.model_dump(exclude_unset=True)))
+    given = options.model_dump(exclude_unset=True)
+    if "family" in options.model_fields_set:  # the dump leaves the convolutional one out
+        given["family"] = options.family
+    whole = _overlaid(base, given)
+    # Settings of the preset's own network mean nothing in another family.
+    other = "refiner" if whole.get("family") == "bilateral" else "bilateral"
+    if other == "refiner" and other in given:
+        raise InputError(
+            "--refiner.… settings are of the convolutional family, and this training is of the "
+            "bilateral one; leave them out, or add --family convolutional"
+        )
+    return TrainingConfig.model_validate({k: v for k, v in whole.items() if k != other})
 
 
 def _preset_for(options: TrainingConfig) -> str:

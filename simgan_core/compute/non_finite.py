@@ -1,12 +1,12 @@
 """Guard against losses that are infinite or not a number, without waiting for the device."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Non-finite loss (infinite or NaN); no weight has changed from that step on."""
+    """Non-finite loss or weights (infinite or NaN); from such a loss on no weight has changed."""
 
 
 class NonFiniteGuard:
@@ -34,3 +34,17 @@ class NonFiniteGuard:
                 f"a loss was infinite or not a number at step {step} or shortly before; no weight "
                 "was changed by it; lower learning_rate, or use precision fp32"
             )
+
+
+def require_finite_weights(step: int, *networks: nn.Module) -> None:
+    """Raise `NonFiniteLossError` where a weight is infinite or NaN; waits for the device once.
+
+    A finite loss can have gradients that are not: the next loss would tell, but training may end
+    here, or a checkpoint be saved.
+    """
+    finite = [weight.isfinite().all() for network in networks for weight in network.parameters()]
+    if not torch.stack(finite).all().item():
+        raise NonFiniteLossError(
+            f"weights became infinite or not a number at step {step} or shortly before; lower "
+            "learning_rate, or use precision fp32"
+        )

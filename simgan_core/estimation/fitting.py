@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simgan_core.compute.malloc import keep_freed_memory
-from simgan_core.compute.non_finite import NonFiniteGuard
+from simgan_core.compute.non_finite import NonFiniteGuard, require_finite_weights
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, has_fast_bf16
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.label_matching import resampled_rows
@@ -150,6 +150,7 @@ def fit(
         if is_due and len(split.validation) and early_stopping.update(validate(split.validation)):
             break
     early_stopping.restore()
+    require_finite_weights(config.steps, network)
     network.eval()
     return early_stopping.error
 

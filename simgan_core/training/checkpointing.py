@@ -1,5 +1,6 @@
 """Checkpoint of a training: identity, save and resume."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from simgan_core.compute.distributed import DistributedContext
 from simgan_core.compute.settings import ComputeSettings
-from simgan_core.config import TrainingConfig
+from simgan_core.config import NAMED_FILES, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.models.checkpoint import load_checkpoint, save_checkpoint
 from simgan_core.training.state import TrainingState
@@ -73,7 +74,7 @@ class TrainingCheckpoint:
 
     def _require_same_training(self, saved: dict[str, Any]) -> None:
         ours, path = self._identity, self.path
-        if saved.get("config") != ours["config"]:
+        if _without_paths(saved.get("config")) != _without_paths(ours["config"]):
             raise InputError(
                 f"checkpoint {path} is of a training with another configuration "
                 f"({json.dumps(saved.get('config'))}); give that one, or delete it to start anew"
@@ -88,3 +89,16 @@ class TrainingCheckpoint:
                 f"checkpoint {path} is of a training in {saved.get('num_ranks')} processes, not "
                 f"{ours['num_ranks']}; go on with as many, or delete it to start anew"
             )
+
+
+def _without_paths(config: Any) -> Any:
+    """Return a configuration's values without the paths of files, whose content is an input."""
+    values = copy.deepcopy(config)
+    for field in NAMED_FILES:
+        *groups, name = field.split(".")
+        group = values
+        for each in groups:
+            group = group.get(each) if isinstance(group, dict) else None
+        if isinstance(group, dict):
+            group.pop(name, None)
+    return values

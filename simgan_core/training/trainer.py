@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simgan_core.compute.distributed import ALONE, DistributedContext
 from simgan_core.compute.malloc import keep_freed_memory
-from simgan_core.compute.non_finite import NonFiniteGuard
+from simgan_core.compute.non_finite import NonFiniteGuard, require_finite_weights
 from simgan_core.compute.settings import ComputeSettings, choose_compute_settings, to_channels_last
 from simgan_core.config import TrainingConfig
 from simgan_core.data.sampler import ImageShards, seeded_generator
@@ -192,10 +192,17 @@ class Trainer:
             if checkpoint is not None and state.step % config.checkpoint_every == 0:
                 self._save(checkpoint)
 
-        self._guard.require_finite(state.step)
+        self._require_finite()
         if checkpoint is not None:
             self._save(checkpoint)
         return self._result()
+
+    def _require_finite(self) -> None:
+        """Raise `NonFiniteLossError` where a loss or a weight is not finite."""
+        state = self._state
+        self._guard.require_finite(state.step)
+        networks = state.refiner, state.averaged_refiner, state.discriminator
+        require_finite_weights(state.step, *networks)
 
     @property
     def _adversarial_step(self) -> int:
@@ -256,7 +263,7 @@ class Trainer:
     def _validate_candidate(self) -> None:
         """Validate the averaged refiner: has it collapsed, and is it the best so far."""
         state = self._state
-        self._guard.require_finite(state.step)
+        self._require_finite()
         metrics = self.validate(state.averaged_refiner) if self._distributed.is_first else {}
         metrics = self._distributed.share(metrics)
         state.collapse_watch.require_alive(state.step, metrics)
@@ -318,7 +325,7 @@ class Trainer:
 
     def _save(self, checkpoint: TrainingCheckpoint) -> None:
         # A diverged state must never replace the last good one.
-        self._guard.require_finite(self._state.step)
+        self._require_finite()
         checkpoint.save(self._state, self._compute)
 
     @cached_property

@@ -104,8 +104,11 @@ class Location(ABC):
         """Return the location beside this one whose name has the suffix."""
 
     @abstractmethod
-    def take_over(self, other: "Location") -> None:
-        """Replace the content by a sibling's; a killed move can be repeated."""
+    def take_over(self, other: "Location", claim: Claim) -> None:
+        """Replace the content by a sibling's under a claim; a killed move can be repeated.
+
+        Raises ClaimLostError where another process has taken the claim over, to do the same.
+        """
 
     @abstractmethod
     def adopt(self, other: "Location", keys: Iterable[str]) -> None:

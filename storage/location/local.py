@@ -26,11 +26,17 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 class LocalLocation(Location):
-    """Location in a folder."""
+    """Location in a folder.
+
+    A dataset that is a link is built, locked and replaced where it points to, on that disk; links
+    in the path to it stay links.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = Path(os.path.abspath(path))  # noqa: PTH100  links in the path stay links
-        self.url = str(self._path)
+        self.url = os.path.abspath(path)  # noqa: PTH100
+        self._path = Path(self.url)
+        if self._path.is_symlink():
+            self._path = Path(os.path.realpath(self.url))  # a ring of links is no error yet
 
     @override
     def store(self, *, read_only: bool) -> Store:
@@ -132,10 +138,13 @@ class LocalLocation(Location):
         return LocalLocation(self._path.with_name(self._path.name + suffix))
 
     @override
-    def take_over(self, other: Location) -> None:
+    def take_over(self, other: Location, claim: Claim) -> None:
         """Rename this folder away, then the sibling here; a kill between the two loses neither."""
+        claim.require()
         assert isinstance(other, LocalLocation)
         replaced = self._replaced()
+        if replaced.is_symlink():  # as releases up to 0.2.0 left it of a dataset that was a link
+            replaced.unlink()
         if replaced.exists():
             shutil.rmtree(replaced)
         if self._path.exists():

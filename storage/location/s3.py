@@ -12,7 +12,7 @@ from zarr.storage import ObjectStore
 
 from storage.errors import DatasetBusyError
 from storage.location.base import CLAIM_WAIT_S, ROOT_DOCUMENT, Claim, Location
-from storage.location.s3_claim import LEASE_S, S3Claim, parse_claim
+from storage.location.s3_claim import LEASE_S, Lease, S3Claim, parse_claim
 from storage.location.s3_objects import S3Objects
 
 
@@ -78,20 +78,24 @@ class S3Location(Location):
         return S3Location(self._bucket, self._name + suffix)
 
     @override
-    def take_over(self, other: Location) -> None:
+    def take_over(self, other: Location, claim: Claim) -> None:
         """Delete the content, copy the sibling's objects on the server, delete the sibling.
 
         Root documents go first and come last, so that at any moment of it a root document stands
         in one of the two places and everything that it speaks of stands there too.
         """
         assert isinstance(other, S3Location)
+        lease = Lease(claim)
+        lease.renew()
         self.delete(ROOT_DOCUMENT)
         self.delete_all()
         bucket = self._objects.whole_bucket()
         for key in sorted(other.list_keys(), key=lambda key: key == ROOT_DOCUMENT):
+            lease.renew()
             with self.os_errors():
                 source, goal = f"{other._name}/{key}", f"{self._name}/{key}"
                 self._objects.send(partial(bucket.copy, source, goal))
+        claim.require()
         other.delete(ROOT_DOCUMENT)
         other.delete_all()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import socket
 import time
@@ -23,6 +24,22 @@ LEASE_S = 120.0
 
 It is renewed before every object that is written, so it has to last for one of them.
 """
+RENEWAL_S = LEASE_S / 4
+"""Time after which a claim is renewed during requests that are not written through it."""
+
+
+class Lease:
+    """Renewal of a claim during many requests that are not written through it."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._renewed = -math.inf
+
+    def renew(self) -> None:
+        """Renew the lease where RENEWAL_S have passed; raises ClaimLostError."""
+        if time.monotonic() - self._renewed >= RENEWAL_S:
+            self._claim.require()
+            self._renewed = time.monotonic()
 
 
 class S3Claim(Claim):

@@ -213,9 +213,12 @@ def _refuse_too_many_bad(
     reasons = Counter(rejection.reason for rejection in bad)
     listed = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
     first = ", ".join(rejection.id for rejection in bad[:3])
-    writer.discard()
+    kept = "the dataset stays as it was made, with another --max-bad"
+    if not writer.complete:
+        writer.discard()
+        kept = "nothing was kept"
     raise SourceError(
         f"{len(bad)} of {num_samples} samples are bad ({len(bad) / num_samples:.1%}), more than "
         f"--max-bad {max_bad:.1%}: {listed} (first: {first}). Repair or remove them, or "
-        "raise --max-bad; nothing was kept"
+        f"raise --max-bad; {kept}"
     )

@@ -51,6 +51,7 @@ from tasks.runtime.policies import (
     stop_if_told,
 )
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.refiners import fixed_refiner
 from tasks.runtime.stages import position
 from tasks.runtime.styles import read_styled
 from tasks.runtime.tracking.runs import warnings_of_refiner
@@ -70,6 +71,8 @@ class RefinementPlan(NamedTuple):
     num_rows: int
     began: float
     """Seconds since the epoch."""
+    refiner: str
+    """Name of the refiner for all shards: the version that an alias named when it was planned."""
 
 
 @task(
@@ -97,6 +100,7 @@ def plan_refinement(
     synthetic = open_dataset(dataset)
     parent = synthetic.info
     require_domain(parent, "to be refined, the", "synthetic", "refined")
+    refiner = fixed_refiner(refiner)
     backend = open_backend(refiner, synthetic)
     _require_pupils(parent, gate_shift_px)
     _require_styles(backend, refiner, styles, style_seed)
@@ -117,7 +121,7 @@ def plan_refinement(
     logger.info("%s: %d of %d rows to refine", dataset, num_rows, total, extra=at)
     # One group in one process, so that reading and writing overlap from end to end.
     groups = groups_of_shards(pending) if runner.kind == "dask" else [pending] if pending else []
-    return RefinementPlan(groups, num_rows, began)
+    return RefinementPlan(groups, num_rows, began, refiner)
 
 
 @task(

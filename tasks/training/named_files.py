@@ -6,9 +6,10 @@ SIMGAN_HOME.
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
-from simgan_core.config import TrainingConfig
+from simgan_core.config import NAMED_FILES, TrainingConfig
 from simgan_core.errors import InputError
 from storage.atomic_file import atomic_write
 from tasks.runtime.paths import home
@@ -44,11 +45,7 @@ def with_received(config: TrainingConfig, contents: Mapping[str, bytes]) -> Trai
 
 def _named(config: TrainingConfig) -> dict[str, str]:
     """Return the paths that settings name, by the field."""
-    named = {
-        "regularization.features_from": config.regularization.features_from,
-        "stopping.estimator": config.stopping.estimator,
-        "match_labels_by": config.match_labels_by,
-    }
+    named = {field: attrgetter(field)(config) for field in NAMED_FILES}
     return {field: path for field, path in named.items() if path is not None}
 
 

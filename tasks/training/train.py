@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from prefect import task
 from prefect.context import TaskRunContext
 
-from simgan_core.config import TrainingConfig
+from simgan_core.config import RefinerConfig, TrainingConfig
 from simgan_core.errors import InputError
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
@@ -103,6 +103,12 @@ def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> st
 
 
 def _require_family_fits(synthetic: Dataset, config: TrainingConfig) -> None:
+    if config.family == "bilateral" and config.refiner != RefinerConfig():
+        raise InputError(
+            "settings under refiner are of the convolutional family, and this training is of the "
+            "bilateral one, which would not heed them; leave them as they are, or choose family "
+            "convolutional"
+        )
     names = [label.name for label in synthetic.info.spec.labels]
     if config.family == "bilateral" and _JOINTS in names:
         raise InputError(

@@ -1,6 +1,7 @@
 """`simgan refine` as a user runs it: on this machine, on Dask's workers, and what Prefect shows."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterParentFlowRunId,
 )
 
+from storage.exclusive_lock import exclusive_lock
 from tests.refinement_inputs import make_refiner, make_synthetic
 
 NUM_ROWS, ROWS_PER_SHARD = 320, 16
@@ -72,6 +74,17 @@ def test_a_killed_dask_worker_costs_its_unfinished_shards_only(
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[-1])["digest"] == undisturbed["digest"]
     assert {path: path.stat().st_mtime_ns for path in done_before} == done_before
+
+
+def test_a_second_refinement_into_one_place_is_refused(
+    simgan: Any, inputs: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "refined.zarr"
+    with exclusive_lock(str(to), "refining"):
+        done = simgan(*words(inputs, to, "--overwrite"))
+    assert done.returncode == 2
+    assert f"process {os.getpid()} on " in done.stderr
+    assert not to.exists()
 
 
 def test_a_finished_dataset_is_returned_at_once(

@@ -540,3 +540,18 @@ def test_two_labels_of_one_name_are_refused(spec: DatasetSpec) -> None:
 def test_a_shard_that_is_none_is_refused(spec: DatasetSpec) -> None:
     with pytest.raises(IndexError, match="shard 3 of 3"):
         spec.shard_rows(3)
+
+
+def test_a_dataset_that_is_a_link_is_replaced_where_it_points_to(
+    tmp_path: Path, spec: DatasetSpec, write_dataset: Callable[..., DatasetInfo]
+) -> None:
+    (tmp_path / "disk").mkdir()
+    link, there = tmp_path / "eyes.zarr", tmp_path / "disk" / "eyes.zarr"
+    link.symlink_to(there)
+    for version in range(3):
+        changed = spec.model_copy(update={"source": {"name": "test", "version": version}})
+        info = write_dataset(str(link), changed, overwrite=True)
+        assert info.url == str(link)
+        assert open_dataset(str(link)).info == info
+    assert link.is_symlink()
+    assert list(there.parent.iterdir()) == [there]

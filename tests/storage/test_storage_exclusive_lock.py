@@ -1,8 +1,10 @@
 """One at a time, by name, on every backend."""
 
+import json
 import multiprocessing
 import os
 import signal
+import socket
 
 import pytest
 
@@ -43,6 +45,36 @@ def test_a_killed_holder_is_followed(place_url: str) -> None:
     holder.join()
     with exclusive_lock(place_url, "ingesting"):
         pass
+
+
+def test_a_holder_that_died_on_another_machine_is_followed_after_its_lease(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.location.s3_claim.LEASE_S", 2.0)
+    url, here = f"{s3_bucket}/elsewhere/eyes.zarr", socket.gethostname()
+    beside = locate(url).sibling(".ingesting")
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    beside.claim("claim").__enter__()
+    beside.create("holder.json", b'{"host": "elsewhere", "pid": 1, "since": "now"}')
+    monkeypatch.setattr(socket, "gethostname", lambda: here)
+    with exclusive_lock(url, "ingesting"):
+        assert json.loads(beside.read("holder.json") or b"")["host"] == here
+    assert beside.is_free()
+
+
+def test_a_holder_that_lives_on_another_machine_is_named_after_its_lease(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.exclusive_lock._FOLLOWED_AFTER_S", 0.1)
+    url, here = f"{s3_bucket}/alive/eyes.zarr", socket.gethostname()
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    with exclusive_lock(url, "ingesting"):
+        monkeypatch.setattr(socket, "gethostname", lambda: here)
+        with (
+            pytest.raises(DatasetBusyError, match="on elsewhere"),
+            exclusive_lock(url, "ingesting"),
+        ):
+            pass
 
 
 def _hold(url: str, ready: "multiprocessing.synchronize.Event") -> None:

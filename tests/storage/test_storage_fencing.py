@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,43 @@ def _write_when_woken(
             writer._write_arrays(claim, 0, block)
         except ClaimLostError:
             told.put("lost")
+
+
+def test_a_replacement_that_outlasts_its_lease_loses_no_object(
+    s3_bucket: str,
+    spec: DatasetSpec,
+    make_block: Blocks,
+    write_dataset: Callable[..., DatasetInfo],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, upstream = f"{s3_bucket}/replaced/eyes.zarr", os.environ["AWS_ENDPOINT_URL"]
+    write_dataset(url, spec)
+    other = spec.model_copy(update={"domain": "real"})
+    writer = DatasetWriter.open(url, other, overwrite=True)
+    for shard in range(3):
+        writer.write_shard(shard, make_block(other, writer.shard_rows(shard)))
+    # The first one copies for longer than its lease, as it takes for thousands of objects.
+    monkeypatch.setattr("storage.location.s3_claim.RENEWAL_S", 0.0)
+    pauses = Pause("eyes.zarr/id/c/1"), Pause("eyes.zarr/id/c/0")
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        replacing = []
+        for pause, lease_s in zip(pauses, (0.0, LEASE_S), strict=True):
+            monkeypatch.setattr("storage.location.s3_claim.LEASE_S", lease_s)
+            proxy = stack.enter_context(PausingProxy(upstream))
+            proxy.faults = pause
+            with monkeypatch.context() as patch:
+                patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+                replacing.append(pool.submit(DatasetWriter.attach(url).finish))
+                assert pause.reached.wait(60)
+        # The first one goes on while the second has deleted what it copied.
+        pauses[0].let_go.set()
+        wait(replacing, timeout=2, return_when=FIRST_COMPLETED)
+        pauses[1].let_go.set()
+        assert len({each.result().digest for each in replacing}) == 1
+    dataset = open_dataset(url)
+    assert dataset.info.spec == other
+    assert [dataset.fault_of(shard) for shard in range(3)] == ["", "", ""]
 
 
 def test_shards_get_through_a_storm_of_faults(

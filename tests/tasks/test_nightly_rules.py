@@ -1,6 +1,8 @@
 """When the nightly pipeline trains a refiner anew."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +69,14 @@ def test_a_refiner_is_trained_when_the_rule_says_so_and_only_then(
 def test_the_first_night_trains() -> None:
     decision = decide(None, dataset(9, "a"), dataset(9, "b"), PRESETS["stable"], RetrainRule(), NOW)
     assert decision == (None, "there is none yet")
+
+
+def test_a_note_of_another_release_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path))
+    LAST.write("out")
+    assert LastTraining.read("out") == LAST
+    (note,) = (tmp_path / "nightly").iterdir()
+    values = json.loads(note.read_text())
+    values["config"]["former_setting"] = 1
+    note.write_text(json.dumps(values))
+    assert LastTraining.read("out") is None

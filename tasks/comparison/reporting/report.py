@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_serializer
 
 from simgan_core.models.estimator import UInt8Estimator, load_estimator
 from simgan_core.quality.label_drift import pupil_shift_px
+from storage.atomic_file import atomic_write
 from tasks.comparison.champion import decide_champion
 from tasks.comparison.criterion import PSEUDO_LABEL_ERROR
 from tasks.comparison.error_metrics import ERROR_METRICS
@@ -23,6 +24,7 @@ from tasks.comparison.predictions import read_predictions
 from tasks.comparison.reporting.analysis import arm_result, label_matching, results_from_predictions
 from tasks.comparison.reporting.charts import Chart, draw_charts
 from tasks.comparison.reporting.page import comparison_page
+from tasks.comparison.reporting.pairs import Pairs, valid_pairs
 from tasks.comparison.reporting.results import (
     ArmResult,
     ComparisonResult,
@@ -37,7 +39,6 @@ from tasks.runtime.paths import comparison_folder, shown_path
 from tasks.runtime.pictures import as_8_bits, before_after, data_uri, png
 from tasks.runtime.policies import CACHE
 from tasks.runtime.stages import position
-from tasks.runtime.styles import load_first_style, num_styles
 from tasks.runtime.tracking.experiments import COMPARISONS, REFINERS
 from tasks.runtime.tracking.links import link_to_mlflow
 from tasks.runtime.tracking.runs import (
@@ -142,7 +143,8 @@ def conclude(
     num_test = len(next(iter(predictions.values())).ids)
     logger.info("%d estimators tested on %s images", len(estimates), f"{num_test:,}")
     logger.info("charts and report", extra=position(_WRITING, 0, 1))
-    pupils = _pupils(comparison, datasets)
+    pairs = _pairs(comparison, datasets)
+    pupils = pairs and _pupils(pairs)
     results = results_from_predictions(comparison, predictions, pupils and pupils.shift)
     folder = comparison_folder(comparison.id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,7 @@ def conclude(
             flow_run=runtime.flow_run.root_flow_run_id,
             report=str(folder / "report.html"),
         )
-        picture = png(_before_after(comparison, datasets))
+        picture = png(_before_after(comparison, datasets, pairs))
         _write(folder, result, charts, picture, comparison)
         record(run, result, folder)
     _warn_of_refiner(comparison, result)
@@ -182,20 +184,21 @@ class Pupils(NamedTuple):
     shift: PupilShift
 
 
-def _pupils(comparison: Comparison, datasets: DatasetCache) -> Pupils | None:
-    """Measure the shift on rows valid in both, at most MAX_SHIFT_PAIRS of them."""
+def _pairs(comparison: Comparison, datasets: DatasetCache) -> Pairs | None:
+    """Return pairs of the datasets of the synthetic and the refined arms, if both take part."""
     synthetic, refined = comparison.synthetic, comparison.refined
     if synthetic is None or refined is None:
         return None
-    before, after = (
-        load_first_style(datasets.open(comparison.datasets[url]), MAX_SHIFT_PAIRS, valid_only=False)
-        for url in (synthetic, refined)
-    )
-    if "pupil_px" not in before.labels or before.ids != after.ids:
+    before, after = (datasets.open(comparison.datasets[url]) for url in (synthetic, refined))
+    return valid_pairs(before, after, MAX_SHIFT_PAIRS)
+
+
+def _pupils(pairs: Pairs) -> Pupils | None:
+    """Measure how far refinement moved pupils; None without labels, or where none is found."""
+    start_px = pairs.pupil_px
+    if start_px is None:
         return None
-    both = before.valid & after.valid
-    start_px = before.labels["pupil_px"][both]
-    shift = pupil_shift_px(before.images[both], after.images[both], start_px)
+    shift = pupil_shift_px(pairs.synthetic, pairs.refined, start_px)
     figures = shift.summary()
     if figures["share_found"] == 0:
         return None
@@ -231,16 +234,19 @@ def _realism_curves(comparison: Comparison) -> dict[str, list[tuple[int, float]]
     return {name: points for name, points in curves.items() if len(points) > 1}
 
 
-def _before_after(comparison: Comparison, datasets: DatasetCache) -> NDArray[np.uint8]:
-    first = comparison.arms[0].datasets or (comparison.test,)
-    shown = [
-        comparison.datasets[url]
-        for url in (comparison.synthetic or first[0], comparison.refined or first[0])
-    ]
-    synthetic, refined = (
-        as_8_bits(datasets.first_images(info, MAX_TEST_PICTURES * styles)[::styles])
-        for info, styles in zip(shown, map(num_styles, shown), strict=True)
-    )
+def _before_after(
+    comparison: Comparison, datasets: DatasetCache, pairs: Pairs | None
+) -> NDArray[np.uint8]:
+    """Lay out pairs, or the first images of each dataset where rows cannot be paired."""
+    if pairs is not None:
+        shown = [pairs.synthetic[:MAX_TEST_PICTURES], pairs.refined[:MAX_TEST_PICTURES]]
+    else:
+        first = comparison.arms[0].datasets or (comparison.test,)
+        shown = [
+            datasets.first_images(comparison.datasets[url], MAX_TEST_PICTURES)
+            for url in (comparison.synthetic or first[0], comparison.refined or first[0])
+        ]
+    synthetic, refined = map(as_8_bits, shown)
     real = datasets.spread_images(comparison.datasets[comparison.test], REAL_IMAGES_SHOWN)
     return before_after(synthetic, refined, as_8_bits(real))
 
@@ -310,13 +316,17 @@ def _write(
     picture: bytes,
     comparison: Comparison,
 ) -> None:
-    (folder / "before_after.png").write_bytes(picture)
-    for chart in charts:
-        (folder / f"{chart.name}.png").write_bytes(chart.png)
     page = comparison_page(result, charts, picture, _facts(result, comparison))
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    (folder / "table.md").write_text(table(result), encoding="utf-8")
-    (folder / "result.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+    files = {
+        "before_after.png": picture,
+        **{f"{chart.name}.png": chart.png for chart in charts},
+        "report.html": page.encode(),
+        "table.md": table(result).encode(),
+        "result.json": result.model_dump_json(indent=2).encode(),
+    }
+    for name, content in files.items():
+        with atomic_write(folder / name, durable=False) as partial:
+            partial.write_bytes(content)
 
 
 def _facts(result: ComparisonResult, comparison: Comparison) -> Mapping[str, str]:

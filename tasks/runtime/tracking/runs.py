@@ -92,21 +92,23 @@ class TrackedRun:
     _points: list[Metric] = field(default_factory=list)
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log hyperparameters, nested ones under dotted names; repetition is harmless."""
-        params = [Param(name, str(value)) for name, value in _flatten(values)]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(self.run_id, params=params[start : start + 100])
+        """Log hyperparameters, nested ones under dotted names; those of a repetition as tags.
+
+        MLflow refuses to change a parameter. A repetition can have another path of the same file,
+        or be computed otherwise, and the first values fit the metrics that are there.
+        """
+        named = {name: str(value) for name, value in _flatten(values)}
+        known = self.client.get_run(self.run_id).data.params
+        new = [Param(name, value) for name, value in named.items() if name not in known]
+        for start in range(0, len(new), 100):
+            self.client.log_batch(self.run_id, params=new[start : start + 100])
+        differing = {n: value for n, value in named.items() if known.get(n, value) != value}
+        if differing:
+            self.tags({f"simgan.repeated.{name}": value for name, value in differing.items()})
 
     def computed_by(self, values: Mapping[str, str]) -> None:
-        """Log compute settings as parameters `compute.…`; those of a repetition as tags.
-
-        MLflow refuses to change a parameter, and those of the first computation fit its metrics.
-        """
-        named = {f"compute.{name}": value for name, value in values.items()}
-        known = self.client.get_run(self.run_id).data.params
-        self.params({name: value for name, value in named.items() if name not in known})
-        differing = {n: value for n, value in named.items() if known.get(n, value) != value}
-        self.tags({f"simgan.repeated.{name}": value for name, value in differing.items()})
+        """Log compute settings as parameters `compute.…`."""
+        self.params({f"compute.{name}": value for name, value in values.items()})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags, replacing former values."""
@@ -440,6 +442,19 @@ def download_refiner(uri: str, to: Path) -> Path:
         return Path(client.download_artifacts(run_id, "checkpoint/refiner.pt", str(to)))
     except (MlflowException, OSError, ValueError) as error:
         raise UnknownModelError(str(error)) from error
+
+
+def version_of_alias(uri: str) -> str:
+    """Return `models:/name/3` for `models:/name@alias`: an alias moves, a version stays.
+
+    Raises UnknownModelError where MLflow has no model under the alias.
+    """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    try:
+        version = connect(tracking_uri()).get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        raise UnknownModelError(str(error)) from error
+    return f"models:/{name}/{version.version}"
 
 
 def _run_of_model(client: MlflowClient, uri: str) -> str:

@@ -1,5 +1,7 @@
 """Options lie over a preset, whatever depth they are at."""
 
+import pytest
+
 from flows.cli.preset import with_preset
 from simgan_core.config import (
     DEFAULT_PRESET,
@@ -8,6 +10,7 @@ from simgan_core.config import (
     RefinerConfig,
     TrainingConfig,
 )
+from simgan_core.errors import InputError
 
 
 def test_only_what_was_given_differs_from_the_preset() -> None:
@@ -30,6 +33,24 @@ def test_a_family_has_its_own_preset_where_none_was_given() -> None:
     assert with_preset(None, TrainingConfig(refiner=network)) == PRESETS["stable"].model_copy(
         update={"refiner": network}
     )
+
+
+@pytest.mark.parametrize("preset", ["bilateral", "demo"])
+def test_a_family_that_was_given_is_trained_whatever_the_preset(preset: str) -> None:
+    found = with_preset(preset, TrainingConfig(family="convolutional"))
+    base = PRESETS[preset]
+    assert found == TrainingConfig.model_validate(base.model_dump(exclude={"family", "bilateral"}))
+    bilateral = with_preset("paper", TrainingConfig(family="bilateral"))
+    assert (bilateral.family, bilateral.refiner) == ("bilateral", RefinerConfig())
+
+
+@pytest.mark.parametrize("preset", ["bilateral", "demo"])
+def test_settings_that_the_family_would_not_heed_are_refused(preset: str) -> None:
+    with pytest.raises(InputError, match="add --family convolutional"):
+        with_preset(preset, TrainingConfig(refiner=RefinerConfig(num_blocks=2)))
+    network = RefinerConfig(num_blocks=2)
+    both = TrainingConfig(family="convolutional", refiner=network)
+    assert with_preset(preset, both).refiner == network
 
 
 def test_without_family_and_preset_it_is_the_default_one() -> None:

@@ -219,6 +219,19 @@ def test_a_training_that_diverges_says_so_and_keeps_the_last_good_checkpoint(
     assert load_checkpoint(path)["state"]["step"] < trainer.total_steps
 
 
+def test_weights_that_are_no_numbers_are_never_a_result_nor_a_checkpoint(tmp_path: Path) -> None:
+    images = shapes(30, 0, clean)
+    # So fast that gradients overflow where the loss is finite, and training ends there.
+    config = TrainingConfig(
+        family="bilateral", optimizer="sgd", learning_rate=1e8, steps=2, warmup_steps=0, cooling=0,
+        discriminator_pretraining_steps=0, batch_size=4, history_size=4,
+        stopping=StoppingConfig(evaluate_every=0),
+    )  # fmt: skip
+    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+        Trainer(config, images, shapes(20, 1, darkened)).run(tmp_path / "training.ckpt")
+    assert not (tmp_path / "training.ckpt").exists()
+
+
 def test_domains_of_two_sizes_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(16, 20, 1\).*\(16, 16, 1\)"):
         Trainer(SMALL, shapes(4, 0, clean), shapes(4, 0, clean)[:, :, :16])

@@ -225,3 +225,24 @@ def test_too_many_bad_ones_are_told_by_what_most_had(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=said):
         ingested(source, tmp_path / "d.zarr", rows_per_shard=64)
     assert not (tmp_path / "d.zarr").exists()
+
+
+def test_a_finished_dataset_with_more_bad_samples_than_allowed_by_now_is_named_and_stays(
+    tmp_path: Path,
+) -> None:
+    gaze = np.array([[0.0, 0, -1], [0, 0, 0], [0, 0, -1]])
+    np.savez(tmp_path / "eyes.npz", image=np.zeros((3, 4, 6), np.uint8), gaze=gaze)
+    source = ArraysOptions(file=str(tmp_path / "eyes.npz"), images="image", gaze="gaze")
+    to = str(tmp_path / "eyes.zarr")
+
+    def ingest(max_bad: float) -> DatasetInfo:
+        with sole_ingestion(source, to) as session:
+            plan = plan_ingestion.fn(session)
+            for group in plan.groups:
+                ingest_shards.fn(group, session, plan.listing_digest)
+            return finish_ingestion.fn(session, max_bad)
+
+    info = ingest(0.5)
+    with pytest.raises(SourceError, match=r"1 of 3 samples are bad .* the dataset stays as it was"):
+        ingest(0.01)
+    assert open_dataset(to).info == info

@@ -21,6 +21,7 @@ from storage.writer import DatasetWriter
 from tasks.refinement.refine import Dtype, finish_refinement, plan_refinement, refine_shards
 from tasks.runtime.devices import default_device
 from tasks.runtime.recipes import recipe_version
+from tasks.runtime.tracking.runs import begin_run
 from tests.refinement_inputs import make_refiner, make_synthetic
 from tests.s3_proxy import Fault, S3Proxy
 
@@ -142,6 +143,32 @@ def test_two_number_formats_differ_by_less_than_the_bound(inputs: Path, tmp_path
     difference = np.abs(images[0] - images[1])
     assert difference.mean() <= 0.5
     assert difference.max() <= 4
+
+
+def test_a_refinement_stays_with_the_version_that_an_alias_named_at_its_start(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGAN_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    synthetic, to = str(inputs / "synthetic.zarr"), str(tmp_path / "r")
+
+    def register(seed: int) -> str:
+        weights = tmp_path / str(seed) / "refiner.pt"
+        weights.parent.mkdir()
+        make_refiner(weights, seed=seed)
+        run = begin_run("refiners", str(seed), str(seed))
+        run.artifact(weights, "checkpoint")
+        run.register_model("refiner", "model", {}, alias="champion")
+        return load_refiner(weights).weights_digest
+
+    first = register(0)
+    plan = plan_refinement.fn(synthetic, "models:/refiner@champion", to, dtype="fp32")
+    assert register(1) != first
+    for group in plan.groups:
+        refine_shards.fn(group, synthetic, plan.refiner, to)
+    assert finish_refinement.fn(to).spec.provenance["weights_digest"] == first
+    with pytest.raises(InputError, match="no refiner for models:/refiner@nobody"):
+        plan_refinement.fn(synthetic, "models:/refiner@nobody", to)
 
 
 def test_the_provenance_says_by_what_it_was_made(inputs: Path, tmp_path: Path) -> None:
@@ -306,6 +333,24 @@ def test_of_a_dataset_that_grew_only_what_follows_the_full_shards_is_refined(
     anew = refined(inputs, tmp_path / "anew", dataset=dataset)
     assert info.digest == anew.digest
     assert [p.stat().st_ino for p in sorted((to / "records").glob("*/zarr.json"))[:2]] == kept
+
+
+def test_an_addition_killed_before_it_took_its_place_is_found_whole(
+    inputs: Path, tmp_path: Path, growing: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, dataset = tmp_path / "r", growing(40)
+    refined(inputs, to, dataset=dataset)
+    growing(64)
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.location.local.LocalLocation.take_over", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refined(inputs, to, dataset=dataset, append=True)
+    assert len(open_dataset(str(to))) == 40
+    assert refined(inputs, to, dataset=dataset, append=True).spec.num_rows == 64
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_rows_are_added_in_the_number_format_of_those_that_are_there(

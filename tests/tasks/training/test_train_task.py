@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import venv
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 
 from simgan_core.config import (
+    PRESETS,
     EstimatorConfig,
     RefinerConfig,
     RegularizationConfig,
@@ -240,6 +242,12 @@ def test_the_content_of_an_estimator_names_the_refiner(
     assert train_refiner.fn(*datasets, settings, files=files) == refiners[1]
 
 
+def test_settings_that_the_family_would_not_heed_are_refused(datasets: tuple[str, str]) -> None:
+    config = PRESETS["bilateral"].model_copy(update={"refiner": CONFIG.refiner})
+    with pytest.raises(InputError, match="choose family convolutional"):
+        train_refiner.fn(*datasets, config)
+
+
 def test_synthetic_rows_are_drawn_by_the_label_prior(
     datasets: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -258,6 +266,26 @@ def test_synthetic_rows_are_drawn_by_the_label_prior(
         pupils_px.append(data.pupil_px[:, 0].mean())
     # Yaw is positive to the image's left.
     assert pupils_px[0] > pupils_px[1] + 2
+
+
+def test_a_stopped_training_goes_on_where_the_files_of_its_settings_lie_elsewhere(
+    datasets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = tmp_path / "prior.npz", tmp_path / "moved" / "prior.npz"
+    labels_deg = np.random.default_rng(0).normal(0, 15, (500, 2))
+    save_label_prior(before, estimate_label_prior(labels_deg / 2, labels_deg, (5, 5), seed=0))
+    answers = iter([False] * 6 + [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "tasks.training.fit.termination_noticed", lambda: nullcontext(answers.__next__)
+        )
+        with pytest.raises(SystemExit):
+            train_refiner.fn(*datasets, CONFIG.model_copy(update={"match_labels_by": str(before)}))
+    after.parent.mkdir()
+    before.rename(after)
+    settings = CONFIG.model_copy(update={"match_labels_by": str(after)})
+    trained = train_refiner.fn(*datasets, settings)
+    assert load_refiner(Path(trained.path)).config == settings
 
 
 def test_drawn_rows_are_the_same_in_memory_and_in_shards(datasets: tuple[str, str]) -> None:
