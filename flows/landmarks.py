@@ -17,12 +17,12 @@ def train_landmarks(
     num_simulated: Annotated[int, Field(ge=1)] = 4000,
     config: LandmarkTraining = LandmarkTraining(),
 ) -> LandmarkModelRef:
-    """Train a landmark model and remember it in MLflow; run again, it goes on where it was.
+    """Train a landmark model, with a run in MLflow; after a stop the same run resumes.
 
     Args:
         out: File to write the model to.
         datasets: Datasets with the labels corners_px, pupil_px and iris_px, paths or URLs.
-        num_simulated: Eyes of the built-in simulator, half of them "synthetic" and half "real".
+        num_simulated: Number of simulated eyes, half of them "synthetic" and half "real".
         config: Updates, batch size, learning rate and seed.
     """
     return train_landmark_model(out, datasets, num_simulated, config)

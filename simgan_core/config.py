@@ -227,9 +227,9 @@ class TrainingConfig(Config):
     """Number of images computed at once; gradients are accumulated up to the batch. None: as many
     as fit the caches of a CPU, more on a GPU."""
     images_in: Literal["auto", "memory", "shards"] = "auto"
-    """Where images are while training: loaded into memory (with a GPU, its own), or read shard by
-    shard. auto: loaded where those of a domain take 4 GiB at most, however much memory is free.
-    Either samples in another order, so that the refiner and its id are others."""
+    """Storage of the images during training. memory: loaded into memory (the GPU's, with one);
+    shards: read shard by shard. auto: memory for a domain of at most 4 GiB, whatever is free. The
+    sampler's order differs between the two, and with it the refiner and its id."""
     learning_rate: float = Field(default=3e-4, gt=0)
     """Learning rate of the refiner."""
     discriminator_learning_rate: float | None = Field(default=None, gt=0)
@@ -374,7 +374,7 @@ class LandmarkTraining(Config):
     batch_size: int = Field(default=64, ge=2)
     """Images of an update, taken from all sets of examples alike."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Peak rate of Adam; warm-up over 50 updates, then cosine to 0."""
+    """Peak learning rate of Adam; linear warm-up over 50 updates, then cosine annealing to 0."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the weights and of the views."""
 

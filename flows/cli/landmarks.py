@@ -39,9 +39,9 @@ def train(
     dataset
         Dataset with the labels corners_px, pupil_px and iris_px, path or URL; may be repeated.
     simulated
-        Eyes of the built-in simulator, half of them "synthetic" and half "real".
+        Number of eyes of the built-in simulator, half of them "synthetic" and half "real".
     steps
-        Updates of the network, of 64 images each.
+        Number of updates of the network, of 64 images each.
     seed
         The same seed gives the same model.
     """

@@ -302,11 +302,11 @@ def _lead(best: Candidate, second: Candidate, spread_deg: float | None) -> str:
         f"{best.refined} has the least error on pseudo-labels, {lead_deg:.2f}° less than the next"
     )
     if spread_deg is None:
-        return f"{lead}. With one estimator seed nothing tells that from chance: use --seeds 3."
+        return f"{lead}. One estimator seed cannot tell that from chance: use --seeds 3."
     if lead_deg > spread_deg:
-        return f"{lead}: more than estimators of one dataset differ by (±{spread_deg:.2f}°)."
+        return f"{lead}: more than the spread between estimator seeds (±{spread_deg:.2f}°)."
     return (
-        f"{lead}: no more than estimators of one dataset differ by (±{spread_deg:.2f}°), so that "
+        f"{lead}: within the spread between estimator seeds (±{spread_deg:.2f}°), so that "
         f"{second.refined} may be as good."
     )
 
@@ -322,9 +322,9 @@ def choice_table(result: ChoiceResult) -> str:
         "| refined dataset | refiner | error on pseudo-labels | by seed |",
         "|---|---|---:|---:|",
     ]
-    matched = "matched" if result.labels_matched else "as they are"
+    matched = "matched" if result.labels_matched else "not matched"
     note = (
-        "No real label was used: estimators of each refined dataset (labels "
-        f"{matched}) against what estimators of synthetic images predict on the unlabelled ones."
+        "No real label was used: predictions of each refined dataset's estimators (labels "
+        f"{matched}) against those of estimators of synthetic images, on the unlabelled images."
     )
     return "\n".join([*head, *rows, "", note, result.verdict])

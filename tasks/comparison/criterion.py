@@ -62,7 +62,7 @@ def doubt_of_teachers(labels: PseudoLabelsRef, prior: LabelPriorRef | None) -> s
             "another simulator's"
         )
     if prior is None:
-        return "without label matching nothing tells whether the teachers' predictions are any good"
+        return "without label matching the teachers' predictions are not checked"
     return prior.doubt
 
 

@@ -185,7 +185,7 @@ def _bars(comparison: Comparison, results: Results, measure: ErrorMetric) -> Cha
         f"{title} {arm.error:.2f} ({arm.ci95[0]:.2f} to {arm.ci95[1]:.2f})"
         for title, arm, _, _ in rows
     )
-    caption = "Mean error with its 95% interval; pale bars: other methods on the same pixels."
+    caption = "Mean error with its 95% interval; pale bars: classical baselines on the same pixels."
     if published:
         caption += (
             " Grey, in brackets: figures that SimGAN's authors published for MPIIGaze, on another "
@@ -441,7 +441,7 @@ def _realism(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:
     return Chart(
         "realism",
         "Realism while the refiner trained",
-        "Less is more real. Realism is no measure of success: the errors above are.",
+        "Lower is more realistic. Success is measured by the errors above, not by realism.",
         f"Curves of realism over the refiner's steps: {told}.",
         _figure_png(draw, height_in=0.8 + 1.5 * len(curves)),
     )

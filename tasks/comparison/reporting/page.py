@@ -40,7 +40,7 @@ def comparison_page(
         arms=_arms(result, measure),
         rules=html.escape(
             f"Protocol: {result.protocol.title}. {result.num_test:,} test images, {result.seeds} "
-            "estimator seeds; other methods are trained once. "
+            "estimator seeds; classical baselines are trained once. "
             + caution_of_people(result.people_in_common)
         ),
         judged='<th scope="col">pseudo-labels</th>' * is_judged(result),

@@ -9,11 +9,11 @@ from tasks.comparison.reporting.results import ArmResult, Results
 
 _PSEUDO_LABEL_HEADING = "pseudo-labels"
 _PSEUDO_LABEL_NOTE = (
-    "Column pseudo-labels, error on pseudo-labels (no real label used): how far an arm's "
-    "estimators are, on the unlabelled real images, from what estimators of synthetic images "
-    "predict there. It orders refiners of one synthetic dataset (rank correlation with the true "
-    "error 0.50 and 0.76, KID 0.07 and −0.62: 18 refiners, two folds of people); it does not tell "
-    "refined from synthetic images, which taught it."
+    "Column pseudo-labels: error on pseudo-labels (no real label used), the distance of an arm's "
+    "predictions on the unlabelled real images from those of estimators of synthetic images. It "
+    "ranks refiners of one synthetic dataset (rank correlation with the true error 0.50 and 0.76, "
+    "KID 0.07 and −0.62: 18 refiners, two folds of people); it does not compare refined with "
+    "synthetic images, from which the pseudo-labels come."
 )
 
 

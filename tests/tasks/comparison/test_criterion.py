@@ -146,9 +146,9 @@ def test_a_refiner_that_moves_labels_comes_after_one_that_does_not(
 @pytest.mark.parametrize(
     ("spread_deg", "words"),
     [
-        (0.3, "0.50° less than the next: more than estimators of one dataset differ by (±0.30°)"),
+        (0.3, "0.50° less than the next: more than the spread between estimator seeds (±0.30°)"),
         (0.6, "so that b.zarr may be as good"),
-        (None, "With one estimator seed nothing tells that from chance"),
+        (None, "One estimator seed cannot tell that from chance"),
     ],
 )
 def test_a_lead_is_set_against_what_seeds_differ_by(spread_deg: float | None, words: str) -> None:
