@@ -47,7 +47,7 @@ _MAX_PITCH_DIFFERENCE_DEG = 10.0
 heads are turned up or down, or the eyes are no human ones."""
 
 
-class LandmarkLesson(NamedTuple):
+class LandmarkAverage(NamedTuple):
     """Predictions of estimators, averaged with gaze from landmarks where that teaches."""
 
     predictions_deg: NDArray[np.float64]
@@ -98,9 +98,9 @@ def student_config(config: EstimatorConfig) -> EstimatorConfig:
     )
 
 
-def learn_from_landmarks(
+def average_with_landmarks(
     predictions_deg: NDArray[np.floating], landmark_gaze_deg: NDArray[np.floating]
-) -> LandmarkLesson:
+) -> LandmarkAverage:
     """Average predictions [N, 2] (pitch, yaw in degrees) with gaze from landmarks [N, 2].
 
     Rows of NaN are images without landmarks, whose predictions stay. The mean yaw stays the
@@ -115,19 +115,19 @@ def learn_from_landmarks(
     is_found = np.isfinite(landmark_gaze_deg).all(axis=1)
     share = float(is_found.mean()) if len(is_found) else 0.0
     if not is_found.any():
-        return LandmarkLesson(predicted, share, 0.0, False, np.nan, False)
+        return LandmarkAverage(predicted, share, 0.0, False, np.nan, False)
     estimated, geometric = predicted[is_found], np.asarray(landmark_gaze_deg)[is_found]
     agreement = min(_correlation(estimated[:, axis], geometric[:, axis]) for axis in (0, 1))
     difference = geometric.mean(axis=0) - estimated.mean(axis=0)
     pitch_difference = float(difference[0])
     if share < _MIN_SHARE_FOUND or agreement < _MIN_AGREEMENT:
-        return LandmarkLesson(predicted, share, agreement, False, pitch_difference, False)
+        return LandmarkAverage(predicted, share, agreement, False, pitch_difference, False)
     averaged = predicted.copy()
     averaged[is_found] = (estimated + geometric - difference) / 2
     sets_mean = abs(pitch_difference) <= _MAX_PITCH_DIFFERENCE_DEG
     if sets_mean:
         averaged[:, 0] += pitch_difference
-    return LandmarkLesson(averaged, share, agreement, True, pitch_difference, sets_mean)
+    return LandmarkAverage(averaged, share, agreement, True, pitch_difference, sets_mean)
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

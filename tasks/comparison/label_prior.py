@@ -17,7 +17,7 @@ from simgan_core.data.label_matching import (
     load_label_prior,
     save_label_prior,
 )
-from simgan_core.estimation.adaptation import centre_by_look, learn_from_landmarks
+from simgan_core.estimation.adaptation import average_with_landmarks, centre_by_look
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
@@ -166,11 +166,11 @@ def _estimated(
                 for seed in TEACHER_SEEDS
             ]
             real_deg = np.stack([predictions_deg(each, images) for each in plain])
-            lesson = learn_from_landmarks(
+            averaged = average_with_landmarks(
                 real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, datasets)
             )
-            if lesson.sets_mean_pitch:
-                pseudo_labels_deg = centre_by_look(lesson.predictions_deg, images, _SPLIT_SEED)
+            if averaged.sets_mean_pitch:
+                pseudo_labels_deg = centre_by_look(averaged.predictions_deg, images, _SPLIT_SEED)
                 made = _by_pseudo_labels(pseudo_labels_deg, labels_deg)
             else:
                 held_out = _held_out(synthetic, config, samples, folds)

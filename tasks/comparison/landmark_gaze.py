@@ -40,7 +40,7 @@ def landmark_gaze_deg(info: DatasetInfo, datasets: DatasetCache) -> NDArray[np.f
 
 
 def landmark_teacher(figures: NDArray[np.float64]) -> LandmarkTeacher:
-    """Return what a `LandmarkLesson` says beside its predictions [5], as a file keeps it."""
+    """Return what a `LandmarkAverage` says beside its predictions [5], as a file keeps it."""
     share, agreement, teaches, pitch_difference_deg, sets_mean_pitch = figures.tolist()
     return LandmarkTeacher(
         share=share,

@@ -11,9 +11,9 @@ from prefect import task
 from simgan_core.config import EstimatorConfig
 from simgan_core.estimation.adaptation import (
     DEFAULT_CENTRING,
+    average_with_landmarks,
     centre_by_look,
     choose_centring,
-    learn_from_landmarks,
 )
 from simgan_core.gaze import gaze_from_pitchyaw
 from storage.schema import DatasetInfo
@@ -153,9 +153,9 @@ def _predicted(
     predicted = np.mean(by_source, axis=0)
     landmarks = {}
     if by_landmarks:
-        lesson = learn_from_landmarks(predicted, landmark_gaze_deg(unlabelled, datasets))
-        predicted = lesson.predictions_deg
-        landmarks = {"landmarks": np.array(lesson[1:], np.float64)}
+        averaged = average_with_landmarks(predicted, landmark_gaze_deg(unlabelled, datasets))
+        predicted = averaged.predictions_deg
+        landmarks = {"landmarks": np.array(averaged[1:], np.float64)}
     # Centring is linear: the mean of centred predictions is the centred mean.
     centred = centre_by_look(predicted, images, _SEED, centring)
     return landmarks | {

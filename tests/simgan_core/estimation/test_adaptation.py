@@ -5,9 +5,9 @@ from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from simgan_core.estimation import adaptation
 from simgan_core.estimation.adaptation import (
+    average_with_landmarks,
     centre_by_look,
     choose_centring,
-    learn_from_landmarks,
     student_config,
 )
 
@@ -104,32 +104,32 @@ def two_witnesses(count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def test_landmarks_halve_the_errors_variance_and_set_the_mean_pitch_alone() -> None:
     truth, predicted, geometric = two_witnesses()
-    lesson = learn_from_landmarks(predicted, geometric)
-    away = lesson.predictions_deg - truth
-    assert lesson.teaches
+    averaged = average_with_landmarks(predicted, geometric)
+    away = averaged.predictions_deg - truth
+    assert averaged.teaches
     assert away.std(axis=0) == pytest.approx(4 / np.sqrt(2), rel=0.1)
     assert away.mean(axis=0) == pytest.approx([0, 0], abs=0.5)
-    assert lesson.sets_mean_pitch
-    assert lesson.pitch_difference_deg == pytest.approx(-5, abs=0.5)
-    assert lesson.agreement == pytest.approx(0.8, abs=0.05)
-    assert lesson.share == 1
+    assert averaged.sets_mean_pitch
+    assert averaged.pitch_difference_deg == pytest.approx(-5, abs=0.5)
+    assert averaged.agreement == pytest.approx(0.8, abs=0.05)
+    assert averaged.share == 1
 
 
 def test_a_mean_pitch_far_from_the_estimators_is_not_used() -> None:
     _, predicted, geometric = two_witnesses()
-    lesson = learn_from_landmarks(predicted, geometric - [12, 0])
-    assert lesson.teaches
-    assert not lesson.sets_mean_pitch
-    np.testing.assert_allclose(lesson.predictions_deg.mean(axis=0), predicted.mean(axis=0))
+    averaged = average_with_landmarks(predicted, geometric - [12, 0])
+    assert averaged.teaches
+    assert not averaged.sets_mean_pitch
+    np.testing.assert_allclose(averaged.predictions_deg.mean(axis=0), predicted.mean(axis=0))
 
 
 def test_images_without_landmarks_keep_their_predictions_but_for_the_mean_pitch() -> None:
     _, predicted, geometric = two_witnesses()
     geometric[:100] = np.nan
-    lesson = learn_from_landmarks(predicted, geometric)
-    kept = predicted[:100] + np.array([lesson.pitch_difference_deg, 0])
-    np.testing.assert_allclose(lesson.predictions_deg[:100], kept)
-    assert lesson.share == 0.75
+    averaged = average_with_landmarks(predicted, geometric)
+    kept = predicted[:100] + np.array([averaged.pitch_difference_deg, 0])
+    np.testing.assert_allclose(averaged.predictions_deg[:100], kept)
+    assert averaged.share == 0.75
 
 
 @pytest.mark.parametrize("how", ["found in few images", "at odds in yaw", "constant", "absent"])
@@ -141,13 +141,13 @@ def test_landmarks_of_no_use_leave_predictions_as_they_are(how: str) -> None:
         geometric[:, 1] = np.random.default_rng(1).normal(0, 8, len(geometric))
     else:
         geometric[:] = 3 if how == "constant" else np.nan
-    lesson = learn_from_landmarks(predicted, geometric)
-    assert not lesson.teaches
-    assert not lesson.sets_mean_pitch
-    np.testing.assert_array_equal(lesson.predictions_deg, predicted)
+    averaged = average_with_landmarks(predicted, geometric)
+    assert not averaged.teaches
+    assert not averaged.sets_mean_pitch
+    np.testing.assert_array_equal(averaged.predictions_deg, predicted)
 
 
 def test_landmarks_of_other_images_are_refused() -> None:
     _, predicted, geometric = two_witnesses()
     with pytest.raises(InputError, match="pitch and yaw"):
-        learn_from_landmarks(predicted, geometric[1:])
+        average_with_landmarks(predicted, geometric[1:])
