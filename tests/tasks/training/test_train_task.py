@@ -273,7 +273,7 @@ def test_a_stopped_training_goes_on_where_the_files_of_its_settings_lie_elsewher
 ) -> None:
     before, after = tmp_path / "prior.npz", tmp_path / "moved" / "prior.npz"
     labels_deg = np.random.default_rng(0).normal(0, 15, (500, 2))
-    save_label_prior(before, estimate_label_prior(labels_deg / 2, labels_deg, (5, 5), seed=0))
+    save_label_prior(before, estimate_label_prior(labels_deg[None] / 2, labels_deg, (5, 5), seed=0))
     answers = iter([False] * 6 + [True])
     with monkeypatch.context() as patch:
         patch.setattr(
