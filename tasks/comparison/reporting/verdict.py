@@ -84,7 +84,9 @@ def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
     }
     if not tried or "refined_minus_synthetic" not in differences:
         return []
-    sentences = "; ".join(f"{_sentence('refined', words, each)}" for words, each in tried.items())
+    sentences = "; ".join(
+        _inside(_sentence("refined", words, each)) for words, each in tried.items()
+    )
     worth = all(
         each.is_better for each in (differences["refined_minus_synthetic"], *tried.values())
     )
@@ -129,6 +131,11 @@ def _against_unmatched(differences: Mapping[str, Difference]) -> list[str]:
         return []
     words = "; ".join(sentences)
     return [f"{words[0].upper()}{words[1:]}, against synthetic images{against}."]
+
+
+def _inside(sentence: str) -> str:
+    """Return a sentence as it goes on after a colon or a semicolon."""
+    return f"{sentence[0].lower()}{sentence[1:]}"
 
 
 def _interval(difference: Difference) -> str:
