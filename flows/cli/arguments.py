@@ -102,11 +102,14 @@ def require_usable(arguments: Mapping[str, Any]) -> None:
 
 def in_a_sentence(error: ValidationError) -> str:
     """Return which settings are refused, why, and what was found."""
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or error.title}: {each['msg']}"
-        + (f", found {_shown(each['input'])}" if not isinstance(each["input"], dict) else "")
-        for each in error.errors(include_url=False, include_context=False)
-    )
+    reasons = []
+    for each in error.errors(include_url=False, include_context=False):
+        # A rule about several settings names them itself, and is of none of them.
+        where = ".".join(map(str, each["loc"]))
+        reason = each["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(each["input"], dict) else f", found {_shown(each['input'])}"
+        reasons.append((f"{where}: " if where else "") + reason + found)
+    return "; ".join(reasons)
 
 
 def _require_text(option: str, text: str) -> None:

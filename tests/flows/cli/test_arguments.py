@@ -83,3 +83,11 @@ def test_a_refused_configuration_is_one_sentence_with_what_was_found() -> None:
     assert "refiner.num_blocks: " in said
     assert "found 'many'" in said
     assert "\n" not in said
+
+
+def test_a_rule_about_several_settings_is_said_without_its_validators_name() -> None:
+    with pytest.raises(ValidationError) as refused:
+        TrainingConfig.model_validate({"family": "convolutional", "bilateral": {"num_features": 8}})
+    assert in_a_sentence(refused.value) == (
+        "bilateral should be left out where family is convolutional, or family should be bilateral"
+    )
