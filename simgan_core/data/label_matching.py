@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 PSEUDO_LABEL_ERROR_SD_DEG = 5.0
 """Standard deviation of the error of pseudo-labels: predictions of estimators averaged with gaze
-from landmarks and centred by look. On people with labels it is 3 to 6° in pitch and in yaw."""
+from landmarks and centred by look. On people with labels it is 3 to 5° in pitch and in yaw."""
 FALLBACK_ERROR_SD_DEG = 9.0
 """Standard deviation of an estimator's error on images of another domain where nothing tells."""
 _RANDOM_SPLIT_FACTOR = 1.35
