@@ -1,6 +1,5 @@
 """Small datasets of rendered eyes and hands, and an MLflow of each test's own."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,6 @@ HAND_JOINTS = LabelSpec(
 @pytest.fixture(autouse=True)
 def _quick() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path) -> Path:
-    """SIMGAN_HOME of this test, with MLflow on SQLite in it."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    shutil.copy(empty_mlflow, folder)
-    monkeypatch.setenv("SIMGAN_HOME", str(folder))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return folder
 
 
 def write_dataset(

@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,17 +16,6 @@ from tasks.runtime.tracking.runs import TrackedRun
 from tasks.training.landmarks import landmark_errors, train_landmark_model
 
 QUICK = LandmarkTraining(steps=3, batch_size=8)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_mlflow: Path) -> Path:
-    """SIMGAN_HOME of this test, with MLflow on SQLite in it."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    shutil.copy(empty_mlflow, folder)
-    monkeypatch.setenv("SIMGAN_HOME", str(folder))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return folder
 
 
 @pytest.fixture
