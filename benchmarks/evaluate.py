@@ -2,6 +2,7 @@
 
 python -m benchmarks.evaluate speed      # training against a plain loop
 python -m benchmarks.evaluate knn        # k-NN at full size
+python -m benchmarks.evaluate landmarks  # eye landmarks, against one image after another
 python -m benchmarks.evaluate order DIR  # rendered, refined and compared in DIR
 """
 
@@ -22,11 +23,14 @@ from benchmarks.results_file import ResultsFile
 from simgan_core.config import EstimatorConfig
 from simgan_core.data.images import to_network
 from simgan_core.estimation.gaze_training import train_estimator
+from simgan_core.landmarks.model import LandmarkModel
+from simgan_core.landmarks.network import means_and_spreads, to_canvas
 from simgan_core.models.estimator import build_estimator
 
 PAPER = EstimatorConfig(architecture="paper", steps=4, batch_size=512, validation_share=0)
 ROUNDS = 5
 NUM_IMAGES = 4096
+NUM_THREADS = torch.get_num_threads()
 
 
 def speed(rounds: int, steps: int, num_images: int, results: ResultsFile) -> None:
@@ -65,6 +69,40 @@ def knn() -> None:
     started = time.perf_counter()
     predict_by("knn", images, labels, images[:3000], seed=0)
     print(f"k-NN, 100,000 images and 3,000 tests: {time.perf_counter() - started:.1f} s")
+
+
+def landmarks(rounds: int, num_images: int) -> None:
+    """Print images a second in finding eye landmarks, by numbers of threads, in turn."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num_images, 35, 55, 1), dtype=np.uint8)
+    model = LandmarkModel.load()
+
+    @torch.no_grad()
+    def plain() -> None:
+        for image in images:
+            pixels = torch.from_numpy(image[None])
+            means_and_spreads(model.network(to_canvas(to_network(pixels))))
+
+    ways = {
+        "plain loop, 1 thread": (1, plain),
+        "ours, 1 thread": (1, lambda: model.predict(images)),
+        f"ours, {NUM_THREADS} threads": (NUM_THREADS, lambda: model.predict(images)),
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, (num_threads, run) in ways.items():
+            torch.set_num_threads(num_threads)
+            begun = time.perf_counter()
+            run()
+            rates[way].append(num_images / (time.perf_counter() - begun))
+    plain_rates = np.array(rates["plain loop, 1 thread"])
+    for way, found in rates.items():
+        ratio = np.median(np.array(found) / plain_rates)
+        print(
+            f"landmarks, {way}, images a second:",
+            *(f"{rate:.0f}" for rate in found),
+            f"({ratio:.2f} times plain, median of pairs)",
+        )
 
 
 def rate_of(loop: str, steps: int, num_images: int) -> None:
@@ -140,11 +178,11 @@ def order(folder: str) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["order", "speed", "knn", "plain", "ours"])
+    parser.add_argument("what", choices=["order", "speed", "knn", "landmarks", "plain", "ours"])
     parser.add_argument("folder", nargs="?", help="of the datasets of order")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of speed")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of speed and landmarks")
     parser.add_argument("--steps", type=int, default=PAPER.steps, help="a loop of speed")
-    parser.add_argument("--images", type=int, default=NUM_IMAGES, help="to train on in speed")
+    parser.add_argument("--images", type=int, default=NUM_IMAGES, help="of speed and landmarks")
     parser.add_argument("--json", type=Path, help="file for the results of speed")
     asked = parser.parse_args()
     match asked.what:
@@ -154,6 +192,8 @@ def main() -> None:
             speed(asked.rounds, asked.steps, asked.images, ResultsFile(asked.json))
         case "knn":
             knn()
+        case "landmarks":
+            landmarks(asked.rounds, asked.images)
         case loop:
             rate_of(loop, asked.steps, asked.images)
 

@@ -6,7 +6,7 @@ shared machines is a core that somebody else uses; and a small layer does not fi
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 _MOST_IDLE = 1 / 8
 """Largest share of the threads' time that may be idle while the last parts run."""
 
+PartT = TypeVar("PartT")
 ResultT = TypeVar("ResultT")
 
 
@@ -43,13 +44,16 @@ def parallel_map(
     return _crew(size, num_threads // size).map(alike, parts)
 
 
-def on_one_thread(work: Callable[[], ResultT]) -> ResultT:
-    """Run the work on a single PyTorch thread and return its result.
+def single_threaded_map(
+    work: Callable[[PartT], ResultT], parts: Sequence[PartT]
+) -> Iterator[ResultT]:
+    """Yield the work's result for each part, in order; parts run at once, each on a single thread.
 
-    Sums that layers split over threads have other last bits; a small network gains little by them.
-    Autocast and gradient modes are the work's own to set. Calls wait for one another.
+    Its results are the same bits however many threads there are, which `parallel_map` does not
+    promise: sums that layers split over threads have other last bits. Autocast and gradient modes
+    are the work's own to set.
     """
-    return _crew(1, 1).submit(work).result()
+    return _crew(max(1, min(len(parts), torch.get_num_threads())), 1).map(work, parts)
 
 
 def num_parallel(num_parts: int, num_threads: int) -> int:

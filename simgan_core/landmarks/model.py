@@ -4,16 +4,18 @@ The product brings one, trained on the built-in simulator's eyes and on renders 
 (`simgan landmarks train` has the commands).
 """
 
+from collections import deque
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from simgan_core.compute.parallel import on_one_thread
+from simgan_core.compute.parallel import single_threaded_map
 from simgan_core.data.images import to_network
 from simgan_core.landmarks.network import (
     LANDMARKS,
@@ -30,6 +32,8 @@ MAX_SPREAD = 0.12
 """Spread of a corner, as a share of the image's width, above which it counts as not found."""
 _LEAST_CONTRAST = 0.01
 """Largest value of a canvas below which its image shows nothing; what is seen has one above 1."""
+_PART_SIZE = 16
+"""Images that a thread takes at once."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +79,30 @@ class LandmarkModel:
         """Find the landmarks in images [N, H, W, C], uint8 or uint16, computed in float32.
 
         An image's landmarks are the same bits whatever images it is predicted with and however many
-        threads there are: each is computed alone, by one thread. A batch of 32 would save a third
-        of 1.2 ms an image, and filled up, for sources that read one image after another, cost 27.
+        threads there are: each is computed alone, by one thread, and the threads share the images.
         """
-        return on_one_thread(partial(self._predict, images))
-
-    @torch.no_grad()
-    def _predict(self, images: NDArray[Any]) -> Landmarks:
-        height, width = images.shape[1:3]
-        place = fit(height, width)
+        place = fit(*images.shape[1:3])
         points = np.empty((len(images), len(LANDMARKS), 2), np.float32)
         spread = np.empty(points.shape[:2], np.float32)
-        for row in range(len(images)):
+
+        def predict_rows(rows: slice) -> None:
             # A copy: torch takes no negative strides, as mirrored images have, nor what is frozen.
-            canvas = to_canvas(to_network(torch.from_numpy(images[row : row + 1].copy())))
-            means, spreads = means_and_spreads(self.network(canvas))
-            # For an image of one grey level the network would return the mean place of eyes.
-            spreads[canvas.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
-            points[row] = (means[0] - torch.tensor(place.origin)) / torch.tensor(place.scale)
-            spread[row] = spreads[0] / place.width
+            means, spreads = self._means_and_spreads(torch.from_numpy(images[rows].copy()))
+            points[rows] = (means - torch.tensor(place.origin)) / torch.tensor(place.scale)
+            spread[rows] = spreads / place.width
+
+        starts = range(0, len(images), _PART_SIZE)
+        parts = [slice(start, start + _PART_SIZE) for start in starts]
+        deque(single_threaded_map(predict_rows, parts), maxlen=0)
         return Landmarks(points, spread)
+
+    @torch.inference_mode()
+    def _means_and_spreads(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means [N, L, 2] and spreads [N, L], in pixels of the canvas, of [N, H, W, C]."""
+        canvases = to_canvas(to_network(images))
+        # One by one: convolutions of a batch have other last bits than those of its images.
+        maps = torch.cat([self.network(canvas) for canvas in torch.split(canvases, 1)])
+        means, spreads = means_and_spreads(maps)
+        # For an image of one grey level the network would return the mean place of eyes.
+        spreads[canvases.abs().amax(dim=(1, 2, 3)) < _LEAST_CONTRAST] = torch.inf
+        return means, spreads

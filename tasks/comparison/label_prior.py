@@ -167,7 +167,7 @@ def _estimated(
             ]
             real_deg = np.stack([predictions_deg(each, images) for each in plain])
             averaged = average_with_landmarks(
-                real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, datasets)
+                real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, images)
             )
             if averaged.sets_mean_pitch:
                 pseudo_labels_deg = centre_by_look(averaged.predictions_deg, images, _SPLIT_SEED)

@@ -153,7 +153,7 @@ def _predicted(
     predicted = np.mean(by_source, axis=0)
     landmarks = {}
     if by_landmarks:
-        averaged = average_with_landmarks(predicted, landmark_gaze_deg(unlabelled, datasets))
+        averaged = average_with_landmarks(predicted, landmark_gaze_deg(unlabelled, images))
         predicted = averaged.predictions_deg
         landmarks = {"landmarks": np.array(averaged[1:], np.float64)}
     # Centring is linear: the mean of centred predictions is the centred mean.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simgan_core.compute.parallel import num_parallel, on_one_thread, parallel_map
+from simgan_core.compute.parallel import num_parallel, parallel_map, single_threaded_map
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -80,6 +80,13 @@ def test_threads_are_shared_evenly_and_few_are_idle(num_parts, num_threads, size
     assert num_parallel(num_parts, num_threads) == size
 
 
-def test_work_on_one_thread_has_one_and_others_keep_theirs() -> None:
-    assert on_one_thread(torch.get_num_threads) == 1
+@pytest.mark.parametrize("num_parts", [0, 1, 2, 3])
+def test_single_threaded_parts_have_one_thread_however_many_they_are(num_parts: int) -> None:
+    seen = single_threaded_map(lambda part: (part, torch.get_num_threads()), range(num_parts))
+    assert list(seen) == [(part, 1) for part in range(num_parts)]
     assert torch.get_num_threads() == 2
+
+
+def test_two_single_threaded_parts_are_under_way_at_once() -> None:
+    both_here = threading.Barrier(2, timeout=30)
+    list(single_threaded_map(lambda _: both_here.wait(), range(4)))
