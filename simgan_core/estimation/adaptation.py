@@ -7,7 +7,8 @@ is subtracted. A student is then trained on the real images with the centred pre
 
 Landmarks teach beside the estimators: the gaze that follows from where the iris lies between the
 corners errs otherwise than theirs, so that the average is better than either, and its mean pitch
-rests on anatomy instead of a simulator's eyes.
+rests on anatomy instead of a simulator's eyes. They also weigh estimators of synthetic and of
+refined images against each other.
 
 Estimators of two simulators have offsets of their own, so that their centred predictions agree the
 better, the less of those is left: what needs no label to choose how far look-alikes reach.
@@ -128,6 +129,36 @@ def average_with_landmarks(
     if sets_mean:
         averaged[:, 0] += pitch_difference
     return LandmarkAverage(averaged, share, agreement, True, pitch_difference, sets_mean)
+
+
+def stacking_weight(
+    first_deg: NDArray[np.floating],
+    second_deg: NDArray[np.floating],
+    landmark_gaze_deg: NDArray[np.floating],
+) -> float:
+    """Return the weight, 0 to 1, of the second of two teachers' predictions [N, 2] in their mean.
+
+    It is stacking (Wolpert, 1992; Breiman, 1996) with gaze from landmarks [N, 2] as the target: the
+    weighted mean of least squared distance. Landmarks err independently of the estimators, so that
+    the true gaze would choose about the same. Mean yaws are left out, since the iris' place follows
+    the head's turn as well; mean pitches count where landmarks set them. The weight is a half where
+    landmarks do not teach, and where the two predict the same.
+
+    Raises InputError where the arrays do not belong together.
+    """
+    first = _checked(first_deg, len(landmark_gaze_deg)).numpy()
+    second = _checked(second_deg, len(landmark_gaze_deg)).numpy()
+    average = average_with_landmarks((first + second) / 2, landmark_gaze_deg)
+    if not average.teaches:
+        return 0.5
+    is_found = np.isfinite(landmark_gaze_deg).all(axis=1)
+    target = np.asarray(landmark_gaze_deg, np.float64)[is_found] - first[is_found]
+    step = second[is_found] - first[is_found]
+    without_mean = slice(1, 2) if average.sets_mean_pitch else slice(2)
+    for differences in (target, step):
+        differences[:, without_mean] -= differences[:, without_mean].mean(axis=0)
+    length = float(np.sum(step * step))
+    return float(np.clip(np.sum(step * target) / length, 0, 1)) if length > 0 else 0.5
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

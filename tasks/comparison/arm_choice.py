@@ -18,6 +18,7 @@ ARM_TITLES: dict[ArmName, str] = {
     "synthetic_refined": "synthetic + refined",
     "adapted": "unlabelled real, taught by synthetic",
     "adapted_refined": "unlabelled real, taught by refined",
+    "adapted_both": "unlabelled real, taught by both",
     "real": "real (ceiling)",
     "real_synthetic": "real + synthetic",
     "real_refined": "real + refined",
@@ -28,7 +29,7 @@ _LOOKS: dict[ArmName, Literal["histogram", "fourier"]] = {
     "tone_matched": "histogram",
     "fourier": "fourier",
 }
-_ADAPTED: tuple[ArmName, ...] = ("adapted", "adapted_refined")
+_ADAPTED: tuple[ArmName, ...] = ("adapted", "adapted_refined", "adapted_both")
 _WITH_REAL: tuple[ArmName, ...] = ("real", "real_synthetic", "real_refined")
 
 
@@ -68,6 +69,7 @@ def choose_arms(
     if look_reference is not None:
         datasets |= dict.fromkeys(_LOOKS, (synthetic,))
         datasets |= {"adapted": (synthetic,), "adapted_refined": (refined,)}
+        datasets["adapted_both"] = (synthetic, refined)
     if real is not None:
         datasets |= {"real": (real,), "real_synthetic": (real, synthetic)}
         datasets["real_refined"] = (real, refined)

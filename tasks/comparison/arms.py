@@ -20,6 +20,7 @@ ArmName = Literal[
     "synthetic_refined",
     "adapted",
     "adapted_refined",
+    "adapted_both",
     "real",
     "real_synthetic",
     "real_refined",
@@ -64,9 +65,10 @@ class ComparisonConfig(Config):
     """Training sets. tone_matched: synthetic with the histograms of real images; fourier: with
     their low-frequency amplitudes (FDA); augmented: with random blur, noise, gamma and occlusion;
     unmatched: without label matching; adapted: unlabelled real images with pseudo-labels, the
-    predictions of estimators trained on synthetic images (adapted_refined: on refined ones),
-    centred among images that look alike; two domains: mixtures of both. Labelled real images are
-    those of --real, or the other people under leave-one-person-out."""
+    predictions of estimators trained on synthetic images (adapted_refined: on refined ones;
+    adapted_both: of both, weighted by eye landmarks), centred among images that look alike; two
+    domains: mixtures of both. Labelled real images are those of --real, or the other people under
+    leave-one-person-out."""
     match_labels: Literal["auto", "always", "never"] = "auto"
     """Label matching: resample the rows of synthetic and refined training sets to the gaze
     distribution of unlabelled real images, estimated without real labels. auto: unless the estimate

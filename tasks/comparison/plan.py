@@ -85,6 +85,9 @@ class PseudoLabelsRef(_Model):
     """The same of predictions as they are."""
     landmarks: LandmarkTeacher | None = None
     """Eye landmarks beside the estimators; None where they were not asked."""
+    refined_weight: float | None = None
+    """Weight of refined images' estimators against synthetic images'; None where one dataset of
+    this simulator taught."""
     spread: LabelSpread
 
     def __str__(self) -> str:
@@ -101,7 +104,13 @@ class PseudoLabelsRef(_Model):
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
         by_landmarks = "" if self.landmarks is None else f"{self.landmarks}; "
-        return f"{by_landmarks}{centred}{agree}; labels {self.spread}"
+        weighted = (
+            ""
+            if self.refined_weight is None
+            else f"teachers weighted by eye landmarks, {self.refined_weight:.0%} refined and "
+            f"{1 - self.refined_weight:.0%} synthetic; "
+        )
+        return f"{weighted}{by_landmarks}{centred}{agree}; labels {self.spread}"
 
     def metrics(self, arm: str) -> dict[str, float]:
         """Return the figures by name, as MLflow keeps them."""
@@ -111,6 +120,11 @@ class PseudoLabelsRef(_Model):
             found["agreement_uncentred"] = self.agreement_uncentred
         return (
             {f"{arm}.centring.{name}": value for name, value in found.items()}
+            | (
+                {}
+                if self.refined_weight is None
+                else {f"{arm}.refined_weight": self.refined_weight}
+            )
             | ({} if self.landmarks is None else self.landmarks.metrics(arm))
             | self.spread.metrics(arm)
         )
@@ -129,7 +143,7 @@ class Arm(_Model):
     the other people of the test set."""
     teachers_of: str | None = None
     """Place of unlabelled real images to train on instead, with the predictions of estimators that
-    learnt from `datasets`."""
+    learnt from each of `datasets`."""
     teachers: tuple[str, ...] = ()
     """Places of other simulators' datasets whose estimators predict as well."""
     pseudo_labels: PseudoLabelsRef | None = None

@@ -14,6 +14,7 @@ from simgan_core.estimation.adaptation import (
     average_with_landmarks,
     centre_by_look,
     choose_centring,
+    stacking_weight,
 )
 from simgan_core.gaze import gaze_from_pitchyaw
 from storage.schema import DatasetInfo
@@ -52,7 +53,8 @@ def teach_students(comparison: Plan, datasets: DatasetCache) -> Plan:
         # Without landmarks, as was measured how it orders refiners.
         labels = _pseudo_labels(
             "pseudo-labels",
-            *(comparison.judged_by, comparison.judged_on, comparison, datasets),
+            *(comparison.judged_by[:1], comparison.judged_by[1:], comparison.judged_on),
+            *(comparison, datasets),
             by_landmarks=False,
         )
         taught = taught.model_copy(update={"pseudo_labels": labels})
@@ -79,14 +81,18 @@ def pseudo_labelled(arm: Arm, comparison: EstimatorPlan, datasets: DatasetCache)
 def _taught(arm: Arm, plan: EstimatorPlan, datasets: DatasetCache) -> Arm:
     if arm.teachers_of is None:
         return arm
-    sources = (arm.datasets[0], *arm.teachers)
-    labels = _pseudo_labels(arm.title, sources, arm.teachers_of, plan, datasets, by_landmarks=True)
+    labels = _pseudo_labels(
+        arm.title,
+        *(arm.datasets, arm.teachers, arm.teachers_of, plan, datasets),
+        by_landmarks=True,
+    )
     return arm.model_copy(update={"pseudo_labels": labels})
 
 
 def _pseudo_labels(
     title: str,
-    places: Sequence[str],
+    own: Sequence[str],
+    others: Sequence[str],
     place: str,
     plan: EstimatorPlan,
     datasets: DatasetCache,
@@ -95,41 +101,48 @@ def _pseudo_labels(
 ) -> PseudoLabelsRef:
     """Average the predictions of two estimators a simulator, and landmarks', centred alike.
 
-    `places` are the simulators' datasets, `place` that of the unlabelled images.
+    `own` are one simulator's datasets, its synthetic images, refined ones, or both, in this order;
+    `others` other simulators', one each, and `place` is that of the unlabelled images.
     """
     config = plan.estimator
-    sources = [plan.datasets[url] for url in places]
+    own_infos, other_infos = ([plan.datasets[url] for url in urls] for urls in (own, others))
     unlabelled = plan.datasets[place]
     name = content_id(
         "pseudo-labels",
         {
-            "sources": [info.digest for info in sources],
+            "sources": [info.digest for info in (*own_infos, *other_infos)],
             "unlabelled": unlabelled.digest,
             "estimator": config.model_dump(mode="json"),
             "by_landmarks": by_landmarks,
             "recipe": recipe_version("estimate"),
-        },
+        }
+        | ({} if len(own) == 1 else {"stacked": True}),
     )
     path = home() / "pseudo_labels" / f"{name}.npz"
     with tracked_run(COMPARISONS, name, name, {"stage": "pseudo-labels"}) as run:
         is_new = not path.exists()
         if is_new:
-            write_atomically(path, _predicted(sources, unlabelled, config, datasets, by_landmarks))
+            kept_arrays = _predicted(
+                own_infos, other_infos, unlabelled, config, datasets, by_landmarks
+            )
+            write_atomically(path, kept_arrays)
             run.artifact(path)
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
             landmarks = landmark_teacher(kept["landmarks"]) if by_landmarks else None
+            refined_weight = kept["refined_weight"].item() if len(own) > 1 else None
             spread = spread_of(kept["pitchyaw_deg"])
-        alone = len(sources) == 1
+        alone = not others
         found = PseudoLabelsRef(
             id=name,
-            num_sources=len(sources),
+            num_sources=1 + len(others),
             num_neighbours=neighbours,
             num_steps=steps,
             agreement=None if alone else agreement,
             agreement_uncentred=None if alone else uncentred,
             landmarks=landmarks,
+            refined_weight=refined_weight,
             spread=spread,
         )
         run.metrics(found.metrics("pseudo_labels"))
@@ -138,27 +151,41 @@ def _pseudo_labels(
 
 
 def _predicted(
-    sources: list[DatasetInfo],
+    own: list[DatasetInfo],
+    others: list[DatasetInfo],
     unlabelled: DatasetInfo,
     config: EstimatorConfig,
     datasets: DatasetCache,
     by_landmarks: bool,
 ) -> dict[str, NDArray[Any]]:
     images = datasets.load(unlabelled).images
-    by_source = [_predictions_of(source, images, config, datasets) for source in sources]
+    landmark_gaze = landmark_gaze_deg(unlabelled, images) if by_landmarks else None
+    of_own = [_predictions_of(info, images, config, datasets) for info in own]
+    kept: dict[str, NDArray[Any]] = {}
+    if len(of_own) == 1:
+        (of_simulator,) = of_own
+    else:
+        of_synthetic, of_refined = of_own
+        assert landmark_gaze is not None, "what judges refiners has one dataset a simulator"
+        weight = stacking_weight(of_synthetic, of_refined, landmark_gaze)
+        of_simulator = (1 - weight) * of_synthetic + weight * of_refined
+        kept["refined_weight"] = np.array(weight)
+    by_simulator = [
+        of_simulator,
+        *(_predictions_of(info, images, config, datasets) for info in others),
+    ]
     centring, agreement = DEFAULT_CENTRING, (np.nan, np.nan)
-    if len(sources) > 1:
-        chosen = choose_centring(by_source, images, _SEED)
+    if others:
+        chosen = choose_centring(by_simulator, images, _SEED)
         centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
-    predicted = np.mean(by_source, axis=0)
-    landmarks = {}
-    if by_landmarks:
-        averaged = average_with_landmarks(predicted, landmark_gaze_deg(unlabelled, images))
+    predicted = np.mean(by_simulator, axis=0)
+    if landmark_gaze is not None:
+        averaged = average_with_landmarks(predicted, landmark_gaze)
         predicted = averaged.predictions_deg
-        landmarks = {"landmarks": np.array(averaged[1:], np.float64)}
+        kept["landmarks"] = np.array(averaged[1:], np.float64)
     # Centring is linear: the mean of centred predictions is the centred mean.
     centred = centre_by_look(predicted, images, _SEED, centring)
-    return landmarks | {
+    return kept | {
         "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
         "pitchyaw_deg": centred,
         "centring": np.array(centring),
@@ -172,7 +199,7 @@ def _predictions_of(
     config: EstimatorConfig,
     datasets: DatasetCache,
 ) -> NDArray[np.float64]:
-    """Return the mean prediction [N, 2] in degrees of a simulator's estimators, unmatched."""
+    """Return the mean prediction [N, 2] in degrees of a dataset's estimators, unmatched."""
     block = datasets.load(source)
     samples = TrainingSamples.of_block(block, source)
     predicted = [

@@ -42,11 +42,11 @@ def compared(simgan: Any, workplace: Path) -> dict[str, Any]:
 
 
 def test_everything_takes_part_by_default(compared: dict[str, Any]) -> None:
-    assert len(compared["arms"]) == 13 + 2 + 8
+    assert len(compared["arms"]) == 14 + 2 + 8
     assert compared["label_matching"]["prior"]["held_out_by"] == "row"
     assert compared["refined"] == compared["arms"]["refined"]
     assert compared["protocol"]["name"] == "cross-domain"
-    assert compared["test_evaluations"] == 23
+    assert compared["test_evaluations"] == 24
     assert "1 estimator seed, 2 people, one refiner)" in compared["verdict"].split(". ")[0]
 
 
@@ -92,7 +92,7 @@ def test_the_test_set_carries_how_often_it_was_asked(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     kept = client.get_experiment_by_name("datasets")
     assert kept is not None
-    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '23'")
+    (run,) = client.search_runs([kept.experiment_id], "tags.test_evaluations = '24'")
     assert run.data.tags["test_comparisons"] == "1"
 
 
@@ -102,7 +102,7 @@ def test_the_winner_is_a_model_that_plain_mlflow_knows(
     client = MlflowClient(f"sqlite:///{environment['SIMGAN_HOME']}/mlflow.db")
     name, version = compared["registered_model"].removeprefix("models:/").split("/")
     tags = client.get_model_version(name, version).tags
-    assert tags["best_of_arms"] == "12"
+    assert tags["best_of_arms"] == "13"
     unlabelled = [
         arm["error_deg"]
         for title, arm in compared["arms"].items()

@@ -46,6 +46,7 @@ COLOURS = {
     "synthetic_refined": "#5E3C99",
     "adapted": "#A6611A",
     "adapted_refined": "#01665E",
+    "adapted_both": "#35978F",
     "real": "#009E73",
     "real_synthetic": "#8C6D1F",
     "real_refined": "#1B1B1B",

@@ -16,8 +16,11 @@ CHEAP = {
     "adapted": "adaptation to unlabelled images",
 }
 """Alternatives without a refiner, which refinement should beat."""
-_TEACHERS = "adapted_refined_minus_adapted"
-"""Difference between teachers that learnt from refined and from synthetic images."""
+_TEACHERS = {
+    "adapted_refined_minus_adapted": ("refined teachers", "synthetic teachers"),
+    "adapted_both_minus_adapted": ("teachers of both", "synthetic teachers alone"),
+}
+"""Differences between teachers that learnt from refined and from synthetic images, in words."""
 
 
 def verdict(
@@ -76,7 +79,7 @@ def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
 
     Adaptation is not one of them where refined images teach as well: then alike is compared.
     """
-    named = set(CHEAP) - ({"adapted"} if _TEACHERS in differences else set())
+    named = set(CHEAP) - ({"adapted"} if differences.keys() & _TEACHERS.keys() else set())
     tried = {
         words: differences[f"refined_minus_{name}"]
         for name, words in CHEAP.items()
@@ -100,12 +103,12 @@ def _against_cheap_methods(differences: Mapping[str, Difference]) -> list[str]:
 
 def _as_teachers(differences: Mapping[str, Difference]) -> list[str]:
     """Return what refined images are worth where they teach on unlabelled real ones."""
-    difference = differences.get(_TEACHERS)
-    if difference is None:
-        return []
-    words = "adaptation by refined teachers", "adaptation by synthetic teachers"
-    sentence = _sentence(*words, difference)
-    return [f"{sentence[0].upper()}{sentence[1:]}."]
+    sentences = [
+        _sentence(f"adaptation by {first}", f"adaptation by {second}", differences[name])
+        for name, (first, second) in _TEACHERS.items()
+        if name in differences
+    ]
+    return [f"{each[0].upper()}{each[1:]}." for each in sentences]
 
 
 def _against_unmatched(differences: Mapping[str, Difference]) -> list[str]:
@@ -117,6 +120,7 @@ def _against_unmatched(differences: Mapping[str, Difference]) -> list[str]:
     adapted = {
         "adapted": "adapting to unlabelled real images",
         "adapted_refined": "refining and adapting",
+        "adapted_both": "refining and adapting by both",
     }
     if any(name.endswith("_minus_synthetic_unmatched") for name in differences):
         base, parts, against = "synthetic_unmatched", matched | adapted, " with labels unmatched"

@@ -8,6 +8,7 @@ from simgan_core.estimation.adaptation import (
     average_with_landmarks,
     centre_by_look,
     choose_centring,
+    stacking_weight,
     student_config,
 )
 
@@ -151,3 +152,50 @@ def test_landmarks_of_other_images_are_refused() -> None:
     _, predicted, geometric = two_witnesses()
     with pytest.raises(InputError, match="pitch and yaw"):
         average_with_landmarks(predicted, geometric[1:])
+
+
+def test_stacking_finds_the_weight_of_the_least_error_without_the_truth() -> None:
+    """Agreement with the brute-force search that knows the truth, mean yaws aside."""
+    rng = np.random.default_rng(3)
+    truth = rng.normal(0, 8, (5000, 2))
+    first, second = (truth + rng.normal(0, sd, truth.shape) for sd in (6, 4))
+    second[:, 1] += 7
+    geometric = truth + rng.normal([0, -9], 5, truth.shape)
+    found = stacking_weight(first, second, geometric)
+
+    def error(weight: float) -> float:
+        away = (1 - weight) * first + weight * second - truth
+        return float(np.square(away - [0, away[:, 1].mean()]).sum())
+
+    best = min(np.linspace(0, 1, 101), key=error)
+    assert found == pytest.approx(best, abs=0.03)
+    assert best == pytest.approx(36 / (36 + 16), abs=0.03)
+
+
+def test_a_wrong_mean_pitch_costs_a_teacher_weight_where_landmarks_set_it() -> None:
+    truth, biased, geometric = two_witnesses()
+    unbiased = truth + np.random.default_rng(1).normal(0, 4, truth.shape)
+    assert stacking_weight(biased, unbiased, geometric) > 0.6
+    far_away = geometric - [20, 0]
+    assert stacking_weight(biased, unbiased, far_away) == pytest.approx(0.5, abs=0.1)
+
+
+def test_teachers_weigh_the_same_where_landmarks_tell_nothing() -> None:
+    truth, predicted, geometric = two_witnesses()
+    assert stacking_weight(truth, predicted, np.full_like(truth, np.nan)) == 0.5
+    assert stacking_weight(predicted, predicted, geometric) == 0.5
+
+
+def test_stacking_never_takes_one_teacher_from_the_other() -> None:
+    truth, _, geometric = two_witnesses()
+    noisy = truth + np.random.default_rng(1).normal(0, 30, truth.shape)
+    assert 0 <= stacking_weight(truth, noisy, geometric) < 0.1
+    assert 0.9 < stacking_weight(noisy, truth, geometric) <= 1
+    further = 2 * truth - geometric
+    assert stacking_weight(truth, further, geometric) == 0
+
+
+def test_stacked_teachers_predict_the_same_images() -> None:
+    truth, predicted, geometric = two_witnesses()
+    with pytest.raises(InputError, match=r"of 400 images, found \[399, 2\]"):
+        stacking_weight(truth, predicted[:-1], geometric)

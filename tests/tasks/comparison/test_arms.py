@@ -179,7 +179,7 @@ def test_mixtures_hold_both_and_the_full_set_of_arms_is_the_default(
     assert list(arms) == [
         *("synthetic", "tone_matched", "fourier", "synthetic_augmented", "refined"),
         *("refined_augmented", "synthetic_refined", "adapted", "adapted_refined"),
-        *("real", "real_synthetic", "real_refined"),
+        *("adapted_both", "real", "real_synthetic", "real_refined"),
     ]
     assert arms["synthetic_refined"].datasets == (eyes["synthetic"], eyes["refined"])
     assert arms["real_refined"].datasets == (eyes["real"], eyes["refined"])

@@ -101,6 +101,30 @@ def test_teachers_of_another_simulator_are_averaged_and_choose_the_centring(
     assert len(list((home / "estimators").iterdir())) == 2 * 3
 
 
+def test_teachers_of_both_are_weighted_by_eye_landmarks(eyes: dict[str, str], home: Path) -> None:
+    trained = EstimatorConfig(steps=240, batch_size=16, architecture="compact")
+    arms: tuple[ArmName, ...] = ("synthetic", "adapted", "adapted_refined", "adapted_both")
+    comparison = taught(match_labels.fn(plan(eyes, arms, trained), DatasetCache()))
+    both = labels_of(comparison, "adapted_both")
+    assert both.refined_weight is not None
+    assert 0 <= both.refined_weight <= 1
+    assert f"weighted by eye landmarks, {both.refined_weight:.0%} refined" in str(both)
+    assert both.metrics("adapted_both")["adapted_both.refined_weight"] == both.refined_weight
+    assert labels_of(comparison, "adapted").refined_weight is None
+    assert both.num_sources == 1
+    # Two plain estimators of each dataset: the arm needs no teachers of its own.
+    assert len(list((home / "estimators").iterdir())) == 2 * 2
+    # Landmarks, centring and stacking are linear, and so is the whole.
+    alone = [
+        np.load(pseudo_labels_file(labels_of(comparison, name)))["pitchyaw_deg"]
+        for name in ("adapted", "adapted_refined")
+    ]
+    kept = np.load(pseudo_labels_file(both))["pitchyaw_deg"]
+    mixed = np.average(alone, axis=0, weights=[1 - both.refined_weight, both.refined_weight])
+    np.testing.assert_allclose(kept, mixed, atol=1e-3)
+    assert "daptation by teachers of both" in results_of(comparison).verdict
+
+
 def test_landmarks_teach_students_and_do_not_judge_refiners(
     eyes: dict[str, str], home: Path
 ) -> None:
