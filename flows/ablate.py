@@ -57,7 +57,8 @@ def ablate(
     require_runner(runner, to_mlflow=True)
     baseline = evaluate(synthetic, test, estimator_seeds, estimator, runner=runner)
     # Estimators of gaze have files; where joints are labelled there is no label to match.
-    needs_prior = bool(baseline.estimators) and "label-matching" in parts
+    is_added = training.match_labels_by is None and "label-matching" in parts
+    needs_prior = bool(baseline.estimators) and is_added
     matching = label_prior(synthetic, real, estimator).path if needs_prior else None
     trainings = [
         (name, config.model_copy(update={"seed": seed}))

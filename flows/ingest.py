@@ -10,7 +10,13 @@ from storage.schema import DatasetInfo, Preprocess
 from tasks.ingestion.ingest import finish_ingestion, ingest_shards, plan_ingestion
 from tasks.ingestion.inputs import SourceInput
 from tasks.ingestion.session import sole_ingestion
-from tasks.runtime.policies import Runner, placed, require_runner, task_runner
+from tasks.runtime.policies import (
+    Runner,
+    placed,
+    require_runner,
+    task_runner,
+    tasks_stop_too,
+)
 
 
 @flow(name="ingest", flow_run_name=named("ingest {source.format} into {to}"))
@@ -48,7 +54,12 @@ def ingest(
             "num_kept": plan.num_kept,
         }
         # Two shards under way in this process: while one is written, the cores decode the other.
-        with task_runner(runner, num_threads=2) as tasks, placed(tasks, "cpu"):
+        # Tasks are told to stop before their runner waits for them.
+        with (
+            task_runner(runner, num_threads=2) as tasks,
+            tasks_stop_too(),
+            placed(tasks, "cpu"),
+        ):
             pieces = [
                 tasks.submit(ingest_shards, {"shards": each, **whole}) for each in plan.groups
             ]

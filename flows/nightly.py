@@ -12,6 +12,7 @@ from flows.run_names import named
 from flows.train import train
 from simgan_core.config import DEFAULT_PRESET, PRESETS, EstimatorConfig, TrainingConfig
 from storage.schema import Preprocess
+from tasks.comparison.preconditions import require_comparable
 from tasks.comparison.reporting.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 from tasks.nightly import RetrainRule, decide_retraining, remember_training, watch_outcome
@@ -46,6 +47,7 @@ def nightly(
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess, append=True)
     real_set = ingest(real, f"{out}/real.zarr", preprocess, append=True)
     test_set = ingest(test, f"{out}/test.zarr", preprocess, append=True)
+    require_comparable(synthetic_set.url, real_set.url, test_set.url)
     decision = decide_retraining(out, synthetic_set, real_set, training, retrain)
     refiner = decision.refiner
     if refiner is None:

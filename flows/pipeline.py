@@ -18,6 +18,7 @@ from simgan_core.config import DEFAULT_PRESET, PRESETS, EstimatorConfig, Trainin
 from storage.schema import Preprocess
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.label_prior import with_matched_labels
+from tasks.comparison.preconditions import require_comparable
 from tasks.comparison.reporting.results import ComparisonResult
 from tasks.ingestion.inputs import SourceInput
 from tasks.runtime.policies import gpu_slot
@@ -53,6 +54,7 @@ def pipeline(
     synthetic_set = ingest(synthetic, f"{out}/synthetic.zarr", preprocess)
     real_set = ingest(real, f"{out}/real.zarr", preprocess)
     test_set = ingest(test, f"{out}/test.zarr", preprocess)
+    require_comparable(synthetic_set.url, real_set.url, test_set.url, comparison)
     with gpu_slot():
         training = with_matched_labels(
             training, synthetic_set.url, real_set.url, estimator, comparison

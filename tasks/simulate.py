@@ -118,14 +118,15 @@ def claim_folder(folder: Path, domain: str, count: int, seed: int, **more: objec
     mark = folder / MARK
     claim = {"domain": domain, "count": count, "seed": seed, **more}
     claim.setdefault("recipe", recipe_version("simulate"))
-    if mark.exists():
-        found = json.loads(mark.read_text())
+    # Empty where a run was killed, or the power cut, while it marked the folder.
+    if text := mark.read_text() if mark.exists() else "":
+        found = json.loads(text)
         if found != claim:
             raise InputError(
                 f"{folder} holds another simulation ({found}), asked for was {claim}; choose "
                 "another --out or remove the folder"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path != mark for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty; choose another --out or empty it")
     else:
         folder.mkdir(parents=True, exist_ok=True)

@@ -80,14 +80,14 @@ class Estimator(nn.Module):
 
 
 class UInt8Estimator(nn.Module):
-    """Pixels uint8 [N, H, W, C] to gaze [N, 3]: an estimator without preprocessing."""
+    """Pixels uint8 or uint16 [N, H, W, C] to gaze [N, 3]: an estimator without preprocessing."""
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__()
         self.estimator = estimator
 
     def forward(self, images: Tensor) -> Tensor:
-        """Estimate the gaze [N, 3] in images uint8 [N, H, W, C]."""
+        """Estimate the gaze [N, 3] in images uint8 or uint16 [N, H, W, C], as it was trained on."""
         gaze: Tensor = self.estimator(to_network(images))
         return gaze
 

@@ -102,7 +102,7 @@ def _upper_bits(images: Array) -> Array:
 def _num_clipped(images: Array) -> NDArray[np.int64]:
     """Return how many pixels of each image are black or white [N]."""
     # One comparison for both ends: 0 and 255 are neighbours modulo 256.
-    ends = (images + 1 <= 1).reshape(len(images), -1)
+    ends = (images + 1 <= 1).reshape(len(images), math.prod(images.shape[1:]))
     # The sum of booleans takes twice as long.
     xp = library_of(images)
     return np.asarray(on_host(ends.view(xp.uint8).sum(axis=1, dtype=xp.int32)), np.int64)

@@ -156,9 +156,9 @@ def _estimated(
     folds, by_identity = _folds(block.ids, samples.image_of_row)
     with tracked_run(COMPARISONS, name, name, {"stage": "label-prior"}) as run:
         is_new = not path.exists()
+        run.params(config.model_dump())
+        run.datasets({"synthetic": synthetic, "unlabelled": unlabelled})
         if is_new:
-            run.params(config.model_dump())
-            run.datasets({"synthetic": synthetic, "unlabelled": unlabelled})
             real = datasets.load(unlabelled)
             images = real.images
             plain = [
@@ -183,7 +183,8 @@ def _estimated(
                 held_out = _held_out(synthetic, config, samples, folds)
                 made = _by_estimators(real_deg, held_out, labels_deg, by_identity=by_identity)
             save_label_prior(path, made)
-            run.artifact(path)
+        # Known or not: workers on other machines get it from this MLflow.
+        run.artifact(path)
         prior = load_label_prior(path)
         found = LabelPriorRef(
             id=name,

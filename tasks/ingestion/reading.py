@@ -14,7 +14,7 @@ from simgan_core.data.preprocess import Preprocess
 from storage.samples import SampleBlock, concatenated
 from storage.sources.selection import Selection
 from tasks.ingestion.decoding import DecodingProcess, Rows, read_preprocessed
-from tasks.runtime.policies import is_dask_worker
+from tasks.runtime.policies import is_dask_worker, stop_if_told
 
 ROWS_A_PIECE = 256
 PIECE_BYTES = 1 << 25
@@ -48,7 +48,8 @@ class Reader:
             atexit.register(self.close)
 
     def read(self, start: int, stop: int) -> SampleBlock:
-        """Return rows start to stop − 1."""
+        """Return rows start to stop − 1; raises StoppedError where the run was cancelled."""
+        stop_if_told()
         if not self._processes:
             return read_preprocessed(self._rows, self._kind, start, stop)
         pieces = deque(
@@ -77,6 +78,7 @@ class Reader:
 def _results(pieces: deque[Future[SampleBlock]]) -> Iterator[SampleBlock]:
     """Yield results in order; each piece is forgotten with it."""
     while pieces:
+        stop_if_told()
         yield pieces.popleft().result()
 
 

@@ -2,20 +2,21 @@
 
 import os
 import platform
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
+from prefect.settings import get_current_settings
 from pydantic import BaseModel, ConfigDict
 
+from simgan_core.errors import InputError, UnavailableError
 from tasks.ops.local_server import LocalServer
 from tasks.runtime.code_version import code_version
 from tasks.runtime.paths import home
+from tasks.runtime.processes.servers import require_mlflow, require_prefect
 from tasks.runtime.tracking.runs import tracking_uri
 
 PACKAGES = ("torch", "prefect", "fastapi", "mlflow", "zarr", "numpy")
-TIMEOUT_S = 3.0
 
 
 class Finding(BaseModel):
@@ -92,23 +93,24 @@ def _home() -> Finding:
 
 
 def _prefect() -> Finding:
-    url = os.environ.get("PREFECT_API_URL")
+    url = os.environ.get("PREFECT_API_URL") or _api_of_profile()
     if not url:
         running = LocalServer(home()).url
         state = f"runs at {running}" if running else "starts with the first command that needs it"
         return Finding(what="Prefect", found=f"local server: {state}")
-    return Finding(
-        what="Prefect",
-        found=url,
-        remedy=_unreachable(f"{url}/health", "prefect server start, or unset PREFECT_API_URL"),
-    )
+    return Finding(what="Prefect", found=url, remedy=_refusal(require_prefect, url))
+
+
+def _api_of_profile() -> str | None:
+    """Return the URL of Prefect's API in the profile that PREFECT_PROFILE names."""
+    return get_current_settings().api.url if "PREFECT_PROFILE" in os.environ else None
 
 
 def _mlflow() -> Finding:
-    uri, remedy = tracking_uri(), None
-    if uri.startswith(("http://", "https://")):
-        remedy = _unreachable(f"{uri}/health", "mlflow server, or unset MLFLOW_TRACKING_URI")
-    elif not uri.startswith(("sqlite:", "postgresql", "mysql", "mssql", "databricks")):
+    uri = tracking_uri()
+    remedy = _refusal(require_mlflow, uri)
+    known = ("http://", "https://", "sqlite:", "postgresql", "mysql", "mssql", "databricks")
+    if not uri.startswith(known):
         remedy = "MLflow 3 refuses its file store: use sqlite:///PATH or a server"
     return Finding(what="MLflow", found=uri, remedy=remedy)
 
@@ -120,9 +122,10 @@ def _s3() -> Finding:
     return Finding(what="S3", found=found)
 
 
-def _unreachable(url: str, start: str) -> str | None:
+def _refusal(check: Callable[[str], None], url: str) -> str | None:
+    """Return what a check that commands begin with says of a server; None where it passes."""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S):
-            return None
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        return f"no answer from {url} ({error}): start it ({start})"
+        check(url)
+    except (InputError, UnavailableError) as error:
+        return str(error)
+    return None

@@ -44,7 +44,9 @@ def datasets_below(folder: Path) -> dict[str, str]:
 
     The newest first, of the folder itself and those in it: deeper ones may hold millions of files.
     """
-    places = [*folder.glob("*.zarr"), *folder.glob("*/*.zarr")]
+    # A link to a disk that is not mounted exists not.
+    matches = [*folder.glob("*.zarr"), *folder.glob("*/*.zarr")]
+    places = [place for place in matches if place.exists()]
     found = {}
     for place in sorted(places, key=lambda each: each.stat().st_mtime, reverse=True)[:MAX_OPENED]:
         try:

@@ -68,9 +68,11 @@ async def prepare_server(api: str, num_gpus: int, folder: Path) -> None:
         for deployment in known:
             if TAG in deployment.tags:
                 await _bring_form_up_to_date(client, deployment, datasets)
-        nightly = next(found for found in known if found.name == NIGHTLY)
-        for automation in (when_a_run_died(), when_refined_got_worse(nightly)):
-            await _make_automation(client, automation)
+        await _make_automation(client, when_a_run_died(), known)
+        for nightly in known:
+            # Who deleted it in the UI does without.
+            if nightly.name == NIGHTLY:
+                await _make_automation(client, when_refined_got_worse(nightly), known)
 
 
 def work_pools(num_gpus: int) -> list[str]:
@@ -192,15 +194,23 @@ async def _make_pool(client: PrefectClient, name: str) -> None:
         logger.debug("work pool %s is there", name)
 
 
-async def _make_automation(client: PrefectClient, automation: AutomationCore) -> None:
+async def _make_automation(
+    client: PrefectClient, automation: AutomationCore, known: list[DeploymentResponse]
+) -> None:
     """Create or update an automation; one that was switched off stays off."""
     found = await client.read_automations_by_name(automation.name)
     if not found:
         await client.create_automation(automation)
         return
     automation.enabled = found[0].enabled
-    # Actions that people added stay.
-    automation.actions = found[0].actions
+    # Actions that people added stay; to pause a deployment that was deleted is no longer one.
+    there = {deployment.id for deployment in known}
+    kept = [
+        each
+        for each in found[0].actions
+        if not isinstance(each, PauseDeployment) or each.deployment_id in {None, *there}
+    ]
+    automation.actions = kept + automation.actions * (len(kept) < len(found[0].actions))
     await client.update_automation(found[0].id, automation)
 
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from prefect import task
+from pydantic import JsonValue
 
 from simgan_core.compute.malloc import return_freed_blocks
 from simgan_core.compute.settings import choose_inference_settings
@@ -53,7 +54,7 @@ from tasks.runtime.policies import (
 from tasks.runtime.recipes import recipe_version
 from tasks.runtime.refiners import fixed_refiner
 from tasks.runtime.stages import position
-from tasks.runtime.styles import read_styled
+from tasks.runtime.styles import read_styled, styles_of
 from tasks.runtime.tracking.runs import warnings_of_refiner
 
 logger = logging.getLogger(__name__)
@@ -279,7 +280,7 @@ def _refined_spec(parent: DatasetInfo, backend: Backend, made: _Made) -> Dataset
 
     Provenance holds digests and no paths: the same work elsewhere gives the same dataset.
     """
-    provenance = {
+    provenance: dict[str, JsonValue] = {
         "parent_digest": parent.digest,
         "refiner": backend.refiner,
         "weights_digest": backend.digest,
@@ -290,6 +291,8 @@ def _refined_spec(parent: DatasetInfo, backend: Backend, made: _Made) -> Dataset
     }
     if backend.style_size:
         provenance |= {"styles": made.styles, "style_seed": made.style_seed}
+    if earlier := styles_of(parent):
+        provenance["styles_before"] = [*earlier]
     num_rows = parent.spec.num_rows * made.styles
     return parent.spec.model_copy(
         update={"domain": "refined", "provenance": provenance, "num_rows": num_rows}

@@ -2,10 +2,12 @@
 
 A dataset of k styles has k rows for each row of the dataset that it was refined from, one after
 another: row r is row r // k in style r % k + 1, and its id is that row's with `#` and the style.
-With one style rows and ids are those of the other dataset.
+With one style rows and ids are those of the other dataset. Refined again, a dataset of k styles in
+l others has k·l rows for each image, with ids such as `eye/0#2#1`.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,9 +24,15 @@ _MAX_NUMBERS = 16
 
 def num_styles(info: DatasetInfo) -> int:
     """Return how many rows of a refined dataset are of one image; 1 of any other dataset."""
-    found = info.spec.provenance.get("styles", 1)
-    assert isinstance(found, int)
-    return found
+    return math.prod(styles_of(info))
+
+
+def styles_of(info: DatasetInfo) -> list[int]:
+    """Return the number of styles of each refinement in several, the first one's first."""
+    made = info.spec.provenance
+    earlier, last = made.get("styles_before", []), made.get("styles", 1)
+    assert isinstance(earlier, list)
+    return [count for count in (*earlier, last) if isinstance(count, int) and count > 1]
 
 
 def base_ids(dataset: Dataset) -> list[str]:
@@ -34,7 +42,7 @@ def base_ids(dataset: Dataset) -> list[str]:
 
 def image_ids(ids: Sequence[str], info: DatasetInfo) -> list[str]:
     """Return the ids of the images that some rows of a dataset were refined from, or their own."""
-    return _without_style(ids, num_styles(info))
+    return _without_styles(ids, len(styles_of(info)))
 
 
 def load_first_style(
@@ -44,13 +52,13 @@ def load_first_style(
 
     Of a dataset of one style these are its rows.
     """
-    styles = num_styles(dataset.info)
-    limit = None if max_rows is None else max_rows * styles
+    styles = styles_of(dataset.info)
+    limit = None if max_rows is None else max_rows * math.prod(styles)
     block = dataset.load(valid_only=valid_only, max_rows=limit)
-    if styles == 1:
+    if not styles:
         return block
-    first = np.array([sample_id.endswith("#1") for sample_id in block.ids], bool)
-    ids = _without_style(block.ids, styles)
+    first = np.array([sample_id.endswith("#1" * len(styles)) for sample_id in block.ids], bool)
+    ids = _without_styles(block.ids, len(styles))
     return SampleBlock(
         images=block.images[first],
         valid=block.valid[first],
@@ -94,7 +102,7 @@ def style_numbers(ids: Sequence[str], styles: int, seed: int, size: int) -> NDAr
     indices = [int(each.rpartition("#")[2]) if styles > 1 else 1 for each in ids]
     digests = b"".join(
         hashlib.blake2b(f"{seed}\n{index}\n{name}".encode()).digest()
-        for index, name in zip(indices, _without_style(ids, styles), strict=True)
+        for index, name in zip(indices, _without_styles(ids, int(styles > 1)), strict=True)
     )
     words = np.frombuffer(digests, "<u4").reshape(len(ids), _MAX_NUMBERS)
     uniform = (words + 0.5) / 2.0**32
@@ -109,5 +117,6 @@ def _styled_id(sample_id: str, style: int) -> str:
     return f"{sample_id}#{style}"
 
 
-def _without_style(ids: Sequence[str], styles: int) -> list[str]:
-    return [each.rpartition("#")[0] for each in ids] if styles > 1 else list(ids)
+def _without_styles(ids: Sequence[str], count: int) -> list[str]:
+    """Return ids without the styles of the last `count` refinements."""
+    return [each.rsplit("#", count)[0] for each in ids] if count else list(ids)

@@ -175,6 +175,7 @@ def plan_simulation(
 def simulate_shards(shards: list[int], to: str, simulation: Simulation, crop: CropConfig) -> int:
     """Render and write the pending ones of these shards; returns their number of rows."""
     renderer, writer = _renderer(simulation), DatasetWriter.attach(to)
+    _require_same_inputs(writer.spec, to, simulation)
     pending = sorted(set(shards) & set(writer.pending_shards()))
     for shard in pending:
         rows, started = writer.shard_rows(shard), time.monotonic()
@@ -221,8 +222,27 @@ def _renderer(simulation: Simulation) -> RendersRows:
     return BatchRenderer(*given, device=torch.device("cuda"))
 
 
+def _require_same_inputs(spec: DatasetSpec, to: str, simulation: Simulation) -> None:
+    """Raise InputError where assets or gazes are others than those that `to` was begun with.
+
+    They may have been replaced meanwhile, or be others on this worker's machine.
+    """
+    inputs = {
+        "listing": (simulation.assets, assets_digest(simulation.assets)),
+        "match": (simulation.match, _match_digest(simulation.match)),
+    }
+    for name, (place, found) in inputs.items():
+        begun = spec.source[name]
+        if found != begun:
+            raise InputError(
+                f"{place} is not what {to} was begun with (digest {str(begun)[:12]}, found "
+                f"{str(found)[:12]}): put it back and run the same command again, or add "
+                "--overwrite"
+            )
+
+
 def _gaze_labels(match: str | None) -> NDArray[np.float32] | None:
-    """Return the gazes of a dataset's valid rows [M, 3]."""
+    """Return the gazes of a dataset's valid rows that have one [M, 3], M at least 1."""
     if match is None:
         return None
     dataset = open_dataset(match)
@@ -233,7 +253,14 @@ def _gaze_labels(match: str | None) -> NDArray[np.float32] | None:
             f"{', '.join(names) or 'none'}"
         )
     block = dataset.read(0, dataset.info.spec.num_rows)
-    return block.labels[GAZE.name][block.valid]
+    gaze = block.labels[GAZE.name][block.valid]
+    known = gaze[np.isfinite(gaze).all(axis=1)]
+    if not len(known):
+        raise InputError(
+            f"--match needs a dataset with gazes, {match} has none in its {len(gaze)} valid rows; "
+            "give another one, or leave --match out"
+        )
+    return known
 
 
 def _match_digest(match: str | None) -> str | None:

@@ -15,7 +15,12 @@ from simgan_core.errors import InputError
 from simgan_core.inference import UInt8Refiner
 from simgan_core.models.checkpoint import LoadedRefiner, load_refiner
 from storage.reader import Dataset, open_dataset
-from tasks.runtime.compatibility import require_distinct, require_domain, require_same_images
+from tasks.runtime.compatibility import (
+    require_distinct,
+    require_domain,
+    require_same_images,
+    require_valid_rows,
+)
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.devices import take_device_of_worker
 from tasks.runtime.paths import refiner_folder
@@ -74,6 +79,8 @@ def train_refiner(
     require_domain(synthetic_set.info, "synthetic", "synthetic", "refined")
     require_domain(real_set.info, "real", "real")
     require_same_images(synthetic_set.info, real_set.info, "synthetic", "real")
+    for dataset in (synthetic_set, real_set):
+        require_valid_rows(dataset.info)
     _require_family_fits(synthetic_set, config)
     config = with_auto_where_alike(config, synthetic_set, real_set)
     refiner_id = _refiner_id(synthetic_set, real_set, config)

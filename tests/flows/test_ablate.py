@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from simgan_core.config import PRESETS
+from simgan_core.data.label_matching import estimate_label_prior, save_label_prior
 from simgan_core.models.checkpoint import load_refiner
 from simgan_core.simulator.eyes import sample_scenes
 from tasks.comparison.ablation import variants
@@ -139,3 +141,22 @@ def test_dasks_workers_tabulate_the_same(
     done = own(*words, "--out", tmp_path / "refined", "--runner", "dask", "--workers", 2, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["rows"] == ablation.rows
+
+
+def test_nothing_is_estimated_for_a_training_with_a_label_prior_of_its_own(
+    simgan: ForkedSimgan, words: tuple[object, ...], empty_mlflow: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "home")
+    labels_deg = np.random.default_rng(0).normal(0, 9, (40, 2))
+    prior = estimate_label_prior(labels_deg[None], labels_deg, (5.0, 5.0), seed=0)
+    save_label_prior(tmp_path / "prior.npz", prior)
+    own = simgan.with_environment({"SIMGAN_HOME": str(tmp_path / "home")})
+    done = own(
+        *(*words, "--out", tmp_path / "refined", "--parts", "label-matching", "--json"),
+        *("--training.match-labels-by", tmp_path / "prior.npz"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [row["variant"] for row in rows] == ["as it is", "no label matching"]
+    assert not (tmp_path / "home" / "label_priors").exists()

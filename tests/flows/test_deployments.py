@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.schemas.responses import DeploymentResponse
@@ -10,6 +11,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from tasks.ops.prefect_setup import code_digest, connect, prepare_server
 
+WORSE = "Refined got worse: pause the nightly pipeline"
 DEPLOYMENTS = {
     "bulk-refine",
     "choose-refiner",
@@ -147,3 +149,31 @@ def test_made_anew_a_deployment_keeps_what_people_set(
     assert anew.version == "another"
     assert anew.parameters["out"] == "data/ours"
     assert [schedule.active for schedule in anew.schedules] == [True]
+
+
+def test_a_nightly_deployment_that_was_deleted_is_paused_again_once_it_is_made_anew(
+    environment: dict[str, str],
+    deployed: dict[str, DeploymentResponse],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, version = (
+        environment["PREFECT_API_URL"],
+        read(environment["PREFECT_API_URL"])["demo"].version,
+    )
+
+    async def delete() -> None:
+        async with connect(api) as client:
+            await client.delete_deployment(deployed["nightly-pipeline"].id)
+
+    async def paused() -> list[UUID | None]:
+        async with connect(api) as client:
+            (found,) = await client.read_automations_by_name(WORSE)
+            return [each.deployment_id for each in found.actions]
+
+    asyncio.run(delete())
+    monkeypatch.setattr("tasks.ops.prefect_setup.code_digest", lambda: version)
+    asyncio.run(prepare_server(api, num_gpus=0, folder=Path.cwd()))
+    assert "nightly-pipeline" not in read(api)
+    monkeypatch.setattr("tasks.ops.prefect_setup.code_digest", lambda: "a later one")
+    asyncio.run(prepare_server(api, num_gpus=0, folder=Path.cwd()))
+    assert asyncio.run(paused()) == [read(api)["nightly-pipeline"].id]

@@ -45,3 +45,12 @@ def test_numbers_of_no_simulation_are_refused_and_leave_the_folder_to_the_right_
     with pytest.raises(InputError, match="count ≥ 1"):
         simulation(out=str(tmp_path / "s"), **numbers)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_run_that_was_killed_while_it_marked_its_folder_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / ".simulation").touch()
+    simulate_synthetic.fn(str(tmp_path), 1, 0)
+    assert (tmp_path / "1.jpg").exists()
+    (tmp_path / ".simulation").write_text("")
+    with pytest.raises(InputError, match="is not empty"):
+        simulate_synthetic.fn(str(tmp_path), 1, 0)

@@ -161,7 +161,7 @@ def conclude(
         result = ComparisonResult(
             **dict(results),
             test_evaluations=_count_evaluations(comparison),
-            registered_model=_register_winner(comparison, results, estimates),
+            registered_model=register_winner(comparison, results, estimates),
             champion=_champion(comparison, results),
             mlflow_run_id=comparison.mlflow_run_id,
             flow_run=runtime.flow_run.root_flow_run_id,
@@ -268,7 +268,7 @@ def _count_evaluations(comparison: Comparison) -> int:
     return count
 
 
-def _register_winner(
+def register_winner(
     comparison: Comparison, results: Results, estimates: list[Estimate]
 ) -> str | None:
     """Register the best arm's estimator, of those that learn without real labels.
@@ -302,7 +302,9 @@ def _register_winner(
     ) as run:
         version = run.registered_version(REGISTERED_MODEL)
         if version is None:
-            images = np.zeros((2, *estimator.image_shape), np.uint8)
+            # Of 8 or 16 bits, as all of the comparison's datasets.
+            pixels = comparison.datasets[comparison.test].spec.dtype
+            images = np.zeros((2, *estimator.image_shape), pixels)
             run.pytorch_model("model", UInt8Estimator(estimator), {"images": images})
             run.artifact(Path(str(best.model)), "checkpoint")
             version = run.register_model(REGISTERED_MODEL, "model", tags)

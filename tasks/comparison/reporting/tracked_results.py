@@ -1,7 +1,10 @@
 """Results from tracking: comparisons rebuilt from MLflow alone."""
 
+import logging
 import tempfile
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from simgan_core.errors import InputError
 from tasks.comparison.criterion import PSEUDO_LABEL_ERROR
@@ -10,6 +13,7 @@ from tasks.comparison.predictions import read_predictions
 from tasks.comparison.reporting.analysis import results_from_predictions
 from tasks.comparison.reporting.results import PupilShift, Results
 from tasks.runtime.tracking.runs import (
+    KEY_TAG,
     KeptRun,
     MissingArtifactError,
     UnknownExperimentError,
@@ -17,18 +21,24 @@ from tasks.runtime.tracking.runs import (
     runs_with,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def results_from_tracking(experiment: str) -> list[Results]:
     """Recompute all results from the predictions that an MLflow experiment keeps, oldest first.
 
-    Comparisons that did not come to their end are left out. Raises InputError where there is no
-    such experiment, or no comparison in it.
+    Comparisons that did not come to their end are left out, and those that another release planned,
+    with a warning. Raises InputError where there is no such experiment, or no comparison in it.
     """
     try:
         parents = runs_with(experiment, {"stage": "comparison"})
     except UnknownExperimentError as error:
         raise InputError(str(error)) from None
-    found = [_results(experiment, run) for run in parents if run.status == "FINISHED"]
+    found = [
+        _results(experiment, comparison, run)
+        for run in parents
+        if run.status == "FINISHED" and (comparison := _comparison(run)) is not None
+    ]
     if not found:
         raise InputError(
             f"MLflow's experiment {experiment} has no finished comparison ({len(parents)} begun); "
@@ -37,9 +47,8 @@ def results_from_tracking(experiment: str) -> list[Results]:
     return found
 
 
-def _results(experiment: str, parent: KeptRun) -> Results:
+def _results(experiment: str, comparison: Comparison, parent: KeptRun) -> Results:
     with tempfile.TemporaryDirectory() as folder:
-        comparison = _comparison(parent, Path(folder))
         children = runs_with(experiment, {"stage": "evaluate", "simgan.comparison": comparison.id})
         estimates = {_key(run): _estimate(run, Path(folder)) for run in children}
         # In the order in which they were planned, so that the table has the order it had.
@@ -54,12 +63,18 @@ def _results(experiment: str, parent: KeptRun) -> Results:
     return results_from_predictions(comparison, predictions, pupil_shift(parent))
 
 
-def _comparison(parent: KeptRun, folder: Path) -> Comparison:
+def _comparison(parent: KeptRun) -> Comparison | None:
+    """Read the plan of a comparison; None, with a warning, of one that another release planned."""
     try:
-        path = fetch(parent.run_id, "comparison.json", folder)
-    except MissingArtifactError as error:
-        raise InputError(f"{error}; it was written by another version, run it again") from None
-    return Comparison.model_validate_json(path.read_text("utf-8"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = fetch(parent.run_id, "comparison.json", Path(folder))
+            return Comparison.model_validate_json(path.read_text("utf-8"))
+    except (MissingArtifactError, ValidationError):
+        logger.warning(
+            "%s is of another release and is left out: run the comparison again to have it here",
+            parent.tags[KEY_TAG],
+        )
+        return None
 
 
 def _key(run: KeptRun) -> tuple[str, int, str]:

@@ -41,7 +41,7 @@ def write_dataset(
         height=images.shape[1],
         width=images.shape[2],
         channels=1,
-        dtype="uint8",
+        dtype="uint16" if images.dtype == np.uint16 else "uint8",
         labels=tuple(label for label, _ in labels.values()),
         domain=domain,
         source={"name": "test", "sum": int(images.sum())},

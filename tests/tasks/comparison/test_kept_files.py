@@ -56,3 +56,18 @@ def test_a_label_prior_comes_from_mlflow(eyes: dict[str, str], home: Path) -> No
     density = load_label_prior(Path(matched.label_prior.path)).density
     shutil.rmtree(home / "label_priors")
     assert (load_label_prior(prior_file(matched.label_prior)).density == density).all()
+
+
+def test_a_label_prior_that_is_on_this_machine_is_in_every_mlflow_that_it_is_used_with(
+    eyes: dict[str, str], home: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when a team goes over to a server, and when a command is killed before it logs the file.
+    match_labels.fn(plan(eyes, 1, arms=("synthetic",), match_labels="always"), DatasetCache())
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(empty_mlflow, home / 'b.db')}"
+    )
+    planned = plan(eyes, 1, arms=("synthetic",), match_labels="always")
+    matched = match_labels.fn(planned, DatasetCache())
+    assert matched.label_prior is not None
+    shutil.rmtree(home / "label_priors")
+    assert prior_file(matched.label_prior).exists()

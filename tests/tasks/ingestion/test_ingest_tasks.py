@@ -17,6 +17,7 @@ from storage.errors import DatasetBusyError, SourceError
 from storage.location import RETRIES
 from storage.manifest import block_digest
 from storage.reader import open_dataset
+from storage.samples import SampleBlock
 from storage.schema import DatasetInfo
 from storage.sources.formats.arrays import ArraysOptions
 from storage.sources.formats.nyu_hand import NyuHandOptions
@@ -32,6 +33,7 @@ from tasks.ingestion.ingest import (
 )
 from tasks.ingestion.reading import Reader
 from tasks.ingestion.session import IngestionSession, sole_ingestion
+from tasks.runtime.policies import StoppedError, tasks_stop_too
 from tests.s3_proxy import Fault, S3Proxy
 
 T = TypeVar("T")
@@ -177,6 +179,27 @@ def test_processes_read_what_this_one_reads(
         assert block_digest(reader.read(3, 5)) == block_digest(source.read(3, 5))
     finally:
         reader.close()
+
+
+def test_a_run_that_is_cancelled_reads_its_shard_no_further(
+    pairs: UnityEyesOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 35 * 55)
+    reader = Reader(UnityEyesOptions(folder=pairs.folder).open(), "none")
+    read_piece = reader._read_piece
+
+    def cancelled_meanwhile(start: int, stop: int) -> SampleBlock:
+        with pytest.raises(KeyboardInterrupt), tasks_stop_too():
+            raise KeyboardInterrupt
+        return read_piece(start, stop)
+
+    monkeypatch.setattr(reader, "_read_piece", cancelled_meanwhile)
+    with pytest.raises(StoppedError):
+        reader.read(0, 5)
+    reader.close()
+    with tasks_stop_too():
+        assert len(Reader(UnityEyesOptions(folder=pairs.folder).open(), "none").read(0, 5).ids) == 5
 
 
 def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.ops import doctor
 from tasks.ops.doctor import Diagnosis, Finding, diagnose
@@ -15,17 +16,17 @@ from tasks.runtime.code_version import code_version
 @pytest.fixture(autouse=True)
 def _embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMGAN_HOME", str(tmp_path / "home"))
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A server that answers everything with 200."""
+    """A server that answers as those do that want a password."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(401)
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
@@ -56,6 +57,14 @@ def test_servers_that_answer_are_healthy(server: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PREFECT_API_URL", f"{server}/api")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert diagnose().healthy
+
+
+def test_the_server_of_prefects_profile_is_looked_at(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_PROFILE", "team")
+    with temporary_settings({PREFECT_API_URL: f"{server}/api"}):
+        assert finding("Prefect").found == f"{server}/api"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def form(flow: Any) -> dict[str, Any]:
 def test_complete_datasets_of_a_folder_are_named_with_what_they_hold(tmp_path: Path) -> None:
     make_synthetic(str(tmp_path / "data" / "eyes.zarr"), 32, 16)
     (tmp_path / "data" / "unfinished.zarr").mkdir()
+    (tmp_path / "data" / "moved-away.zarr").symlink_to(tmp_path / "nowhere")
     found = datasets_below(tmp_path)
     assert found == {"data/eyes.zarr": "synthetic, 32 images"}
     help_text = with_what_exists(form(refine), found)["properties"]["dataset"]["description"]

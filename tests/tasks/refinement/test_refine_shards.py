@@ -76,6 +76,15 @@ def test_every_valid_row_is_refined_in_its_place_and_all_else_is_copied(
     assert (info.num_valid, info.num_rejected) == (NUM_ROWS - 1, 1)
 
 
+def test_a_shard_without_a_valid_row_is_passed_over(inputs: Path, tmp_path: Path) -> None:
+    source = str(tmp_path / "s")
+    make_synthetic(source, ROWS_PER_SHARD + 1, ROWS_PER_SHARD, (ROWS_PER_SHARD,))
+    info = refined(inputs, tmp_path / "r", dataset=source, gate=3.0)
+    assert info.num_rejected >= 1
+    last = open_dataset(str(tmp_path / "r")).read(ROWS_PER_SHARD, ROWS_PER_SHARD + 1)
+    assert [each.reason for each in last.rejections] == ["too dark"]
+
+
 def test_the_same_work_gives_the_same_digest_wherever_it_was_interrupted(
     inputs: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from simgan_core.models.checkpoint import load_refiner
 from storage.reader import open_dataset
 from storage.schema import DatasetInfo
 from tasks.refinement.refine import finish_refinement, plan_refinement, refine_shards
-from tasks.runtime.styles import base_ids, load_first_style, style_numbers
+from tasks.runtime.styles import base_ids, load_first_style, num_styles, style_numbers
 from tests.refinement_inputs import make_bilateral_refiner, make_refiner, make_synthetic
 
 NUM_ROWS, ROWS_PER_SHARD, BAD_ROW, STYLES = 20, 16, 5, 3
@@ -27,10 +27,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refined(
-    inputs: Path, to: Path, styles: int = STYLES, seed: int = 0, shards: tuple[int, ...] = ()
+    inputs: Path,
+    to: Path,
+    styles: int = STYLES,
+    seed: int = 0,
+    shards: tuple[int, ...] = (),
+    source: str = "",
 ) -> DatasetInfo:
     """Refine as the flow does, `shards` first, each in a call of its own."""
-    source, weights = str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt")
+    source, weights = source or str(inputs / "synthetic.zarr"), str(inputs / "refiner.pt")
 
     def plan() -> list[list[int]]:
         return plan_refinement.fn(
@@ -74,6 +79,22 @@ def test_an_images_style_depends_on_seed_id_and_index_alone(inputs: Path, tmp_pa
     assert first.ids == alone.ids
     assert np.array_equal(first.images, alone.images)
     assert not np.array_equal(alone.images, elsewhere.images)
+
+
+def test_rows_of_a_dataset_refined_twice_are_of_the_images_of_the_first(
+    inputs: Path, tmp_path: Path
+) -> None:
+    styled, twice, once_more = tmp_path / "styled", tmp_path / "twice", tmp_path / "once-more"
+    refined(inputs, styled)
+    refined(inputs, twice, styles=2, source=str(styled))
+    refined(inputs, once_more, styles=1, source=str(styled))
+    image = open_dataset(str(inputs / "synthetic.zarr"))
+    for folder, styles in ((twice, 2 * STYLES), (once_more, STYLES)):
+        made = open_dataset(str(folder))
+        assert num_styles(made.info) == styles
+        assert base_ids(made) == list(np.repeat(image.read_ids(), styles))
+        first = load_first_style(made, 4)
+        assert first.ids == image.load(max_rows=4).ids
 
 
 def test_in_whatever_order_shards_are_refined_the_dataset_is_the_same(

@@ -1,6 +1,7 @@
 """UnityEyes' eyes as files that ingestion reads, and as datasets that go on where they stopped."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from simgan_core.errors import InputError
 from simgan_core.simulator.unityeyes.config import UnityEyesConfig
 from storage.errors import DatasetExistsError
 from storage.reader import open_dataset
+from storage.schema import GAZE
 from storage.sources.formats.unityeyes import UnityEyesOptions
 from tasks.simulation.unityeyes import (
     CropConfig,
@@ -21,6 +23,7 @@ from tasks.simulation.unityeyes import (
     simulate_shards,
     write_pairs,
 )
+from tests.tasks.comparison.conftest import write_dataset
 from tests.unityeyes_folder import NUM_COMPONENTS, write_assets
 
 FRAME = FrameConfig(height=240, width=320)
@@ -120,6 +123,41 @@ def test_gazes_are_taken_from_a_dataset_to_match(simulation: Simulation, tmp_pat
         np.arcsin(-open_dataset(str(tmp_path / "m.zarr")).read(0, 32).labels["gaze"][:, 1])
     )
     assert -25 < pitch.min() < pitch.max() < -5
+
+
+def gazes(to: Path, gaze: list[list[float]]) -> str:
+    """Write a dataset of black images with these gazes."""
+    images = np.zeros((len(gaze), 35, 55, 1), np.uint8)
+    ids = [f"p00/{row}" for row in range(len(gaze))]
+    return write_dataset(to, "real", images, ids, {"gaze": (GAZE, np.array(gaze))})
+
+
+def test_rows_to_match_without_a_gaze_are_left_out(simulation: Simulation, tmp_path: Path) -> None:
+    unknown, ahead = [np.nan] * 3, [0.0, 0.0, -1.0]
+    matched = simulation.model_copy(
+        update={"match": gazes(tmp_path / "some.zarr", [unknown, ahead, unknown])}
+    )
+    simulated(tmp_path / "d.zarr", 8, matched)
+    assert (open_dataset(str(tmp_path / "d.zarr")).read_labels()["gaze"][:, 2] < -0.9).all()
+    without = simulation.model_copy(update={"match": gazes(tmp_path / "none.zarr", [unknown])})
+    with pytest.raises(InputError, match="has none in its 1 valid rows"):
+        plan_simulation.fn(str(tmp_path / "e.zarr"), 8, without, CROP)
+
+
+def test_gazes_or_assets_that_were_replaced_meanwhile_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    assets = write_assets(tmp_path / "assets")
+    match = gazes(tmp_path / "n.zarr", [[0.0, 0.0, -1.0]])
+    simulation, to = Simulation(assets=str(assets), seed=5, match=match), str(tmp_path / "d.zarr")
+    plan_simulation.fn(to, 16, simulation, CROP)
+    shutil.rmtree(match)
+    gazes(tmp_path / "n.zarr", [[0.3, 0.0, -0.9]])
+    with pytest.raises(InputError, match=r"n\.zarr is not what .*d\.zarr was begun with"):
+        simulate_shards.fn([1], to, simulation, CROP)
+    iris = next(assets.rglob("eyeball_*.png"))
+    iris.write_bytes(iris.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"assets.* is not what .*d\.zarr was begun with"):
+        simulate_shards.fn([1], to, simulation, CROP)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -42,6 +42,7 @@ from tasks.runtime.tracking.runs import begin_run
 from tasks.training.data import DatasetShards, images_of, open_training_data
 from tasks.training.named_files import contents_of
 from tasks.training.train import RefinerRef, train_refiner
+from tests.refinement_inputs import make_synthetic
 
 CONFIG = TrainingConfig(
     refiner=RefinerConfig(num_features=4, num_blocks=1),
@@ -246,6 +247,12 @@ def test_settings_that_the_family_would_not_heed_are_refused(datasets: tuple[str
     config = PRESETS["bilateral"].model_copy(update={"refiner": CONFIG.refiner})
     with pytest.raises(InputError, match="choose family convolutional"):
         train_refiner.fn(*datasets, config)
+
+
+def test_a_dataset_without_a_valid_row_is_named(datasets: tuple[str, str], tmp_path: Path) -> None:
+    rejected = make_synthetic(str(tmp_path / "rejected.zarr"), 4, 4, (0, 1, 2, 3)).url
+    with pytest.raises(InputError, match=r"none of the 4 rows of dataset .*rejected\.zarr"):
+        train_refiner.fn(rejected, datasets[1], CONFIG)
 
 
 def test_synthetic_rows_are_drawn_by_the_label_prior(
