@@ -126,7 +126,8 @@ def _pseudo_labels(
                 own_infos, other_infos, unlabelled, config, datasets, by_landmarks
             )
             write_atomically(path, kept_arrays)
-            run.artifact(path)
+        # Known or not: workers on other machines get them from this MLflow.
+        run.artifact(path)
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
