@@ -33,6 +33,9 @@ _IRIS = (slice(3, 9), slice(3, 15))
 """Blocks in the middle that are left out: they show where the eye looks."""
 _EDGE_WEIGHT = 3.0
 """Weight of the mean absolute vertical difference of a block against its mean grey level."""
+_LEVELS_PER_DEGREE = 30.0
+"""Difference of looks by a degree of difference of head poses: images whose heads are turned
+otherwise by some degrees are no look-alikes."""
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""
 _NUM_NEAREST_REFERENCES = 20
@@ -173,20 +176,24 @@ def centre_by_look(
     images: NDArray[np.uint8] | NDArray[np.uint16],
     seed: int,
     centring: Centring = DEFAULT_CENTRING,
+    head_pose: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float64]:
     """Subtract from predictions [N, 2] (pitch, yaw in degrees) what images that look alike share.
 
     `images` are [N, H, W, C]. The offset is the predictions' average over a random walk of a few
     steps on the graph of mutual nearest neighbours by look (block means and vertical edges outside
     the iris), less the overall mean, which stays. Beyond 4,000 images the graph is over so many
-    drawn by `seed`, and the others take the mean offset of their nearest ones.
+    drawn by `seed`, and the others take the mean offset of their nearest ones. With `head_pose`
+    [N, 2 or 3] (pitch, yaw and roll in radians; roll is not looked at) look-alikes also have like
+    head poses: an estimator's offset differs most by how the head is turned, and images show that
+    badly.
 
-    Raises InputError where predictions and images do not belong together.
+    Raises InputError where predictions, head poses and images do not belong together.
     """
     predicted = _checked(predictions_deg, len(images))
     if centring.num_steps == 0:
         return predicted.numpy()
-    graph = _LookGraph(images, seed)
+    graph = _LookGraph(images, seed, head_pose)
     references = predicted[graph.references]
     walk = graph.random_walk(centring.num_neighbours)
     local = references
@@ -200,16 +207,17 @@ def choose_centring(
     predictions_deg: Sequence[NDArray[np.floating]],
     images: NDArray[np.uint8] | NDArray[np.uint16],
     seed: int,
+    head_pose: NDArray[np.floating] | None = None,
 ) -> ChosenCentring:
     """Choose the centring after which two or more simulators' predictions agree best.
 
     `predictions_deg` holds one array [N, 2] a simulator, of `images` [N, H, W, C]; estimators of
     one simulator share its offsets and would agree whatever is subtracted. Beyond 4,000 images so
-    many drawn by `seed` decide. Raises InputError where predictions and images do not belong
-    together.
+    many drawn by `seed` decide. `head_pose` as for `centre_by_look`. Raises InputError where
+    predictions, head poses and images do not belong together.
     """
     by_source = [_checked(each, len(images)) for each in predictions_deg]
-    graph = _LookGraph(images, seed)
+    graph = _LookGraph(images, seed, head_pose)
     sources = torch.cat([each[graph.references] for each in by_source], dim=1)
     uncentred = _agreement(sources)
     best = ChosenCentring(_NO_CENTRING, uncentred, uncentred)
@@ -230,24 +238,35 @@ def _agreement(sources: Tensor) -> float:
     return float(torch.stack(of_pairs).mean())
 
 
-def _checked(predictions_deg: NDArray[np.floating], num_images: int) -> Tensor:
-    if predictions_deg.shape != (num_images, 2) or not np.isfinite(predictions_deg).all():
+def _checked(
+    angles_deg: NDArray[np.floating], num_images: int, whose: str = "predictions"
+) -> Tensor:
+    if angles_deg.shape != (num_images, 2) or not np.isfinite(angles_deg).all():
         raise InputError(
-            f"adaptation needs finite pitch and yaw [N, 2] of {num_images} images, found "
-            f"{list(predictions_deg.shape)}"
+            f"adaptation needs {whose}' finite pitch and yaw [N, 2] of {num_images} images, found "
+            f"{list(angles_deg.shape)}"
         )
-    return torch.from_numpy(np.asarray(predictions_deg, np.float64))
+    return torch.from_numpy(np.asarray(angles_deg, np.float64))
 
 
 class _LookGraph:
     """Images by how much they look alike; beyond `_MAX_REFERENCES` so many stand for all."""
 
-    def __init__(self, images: NDArray[np.uint8] | NDArray[np.uint16], seed: int) -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8] | NDArray[np.uint16],
+        seed: int,
+        head_pose: NDArray[np.floating] | None,
+    ) -> None:
         order = np.random.default_rng(seed).permutation(len(images))
         self.references = np.sort(order[:_MAX_REFERENCES])
         """Rows of the images that the graph is over [R]."""
         self._others = np.setdiff1d(order, self.references)
         self._looks = _looks(images)
+        if head_pose is not None:
+            poses_deg = _checked(np.degrees(head_pose[:, :2]), len(images), "head poses")
+            poses = (_LEVELS_PER_DEGREE * poses_deg).to(self._looks.dtype)
+            self._looks = torch.cat([self._looks, poses], dim=1)
         own = self._looks[self.references]
         self._distance = torch.cdist(own, own)
 

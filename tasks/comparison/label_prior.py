@@ -21,7 +21,8 @@ from simgan_core.estimation.adaptation import average_with_landmarks, centre_by_
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
-from storage.schema import DatasetInfo
+from storage.samples import SampleBlock
+from storage.schema import HEAD_POSE, DatasetInfo
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.estimators import (
     TrainingSamples,
@@ -158,7 +159,8 @@ def _estimated(
         run.params(config.model_dump())
         run.datasets({"synthetic": synthetic, "unlabelled": unlabelled})
         if is_new:
-            images = datasets.load(unlabelled).images
+            real = datasets.load(unlabelled)
+            images = real.images
             plain = [
                 trained_estimator(
                     plain_estimator_id(synthetic, config, seed), config, samples, seed
@@ -170,7 +172,12 @@ def _estimated(
                 real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, images)
             )
             if averaged.sets_mean_pitch:
-                pseudo_labels_deg = centre_by_look(averaged.predictions_deg, images, _SPLIT_SEED)
+                pseudo_labels_deg = centre_by_look(
+                    averaged.predictions_deg,
+                    images,
+                    _SPLIT_SEED,
+                    head_pose=known_head_pose(real),
+                )
                 made = _by_pseudo_labels(pseudo_labels_deg, labels_deg)
             else:
                 held_out = _held_out(synthetic, config, samples, folds)
@@ -195,6 +202,12 @@ def _estimated(
         run.metrics(found.metrics())
     logger.log(logging.INFO if is_new else logging.DEBUG, "%s", found)
     return found
+
+
+def known_head_pose(block: SampleBlock) -> NDArray[np.float32] | None:
+    """Return the head poses [N, 3] of unlabelled images, where pitch and yaw of all are known."""
+    poses = block.labels.get(HEAD_POSE.name)
+    return poses if poses is not None and np.isfinite(poses[:, :2]).all() else None
 
 
 def _by_pseudo_labels(

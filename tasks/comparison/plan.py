@@ -85,6 +85,8 @@ class PseudoLabelsRef(_Model):
     """The same of predictions as they are."""
     landmarks: LandmarkTeacher | None = None
     """Eye landmarks beside the estimators; None where they were not asked."""
+    by_head_pose: bool = False
+    """Whether look-alikes have like head poses, too."""
     refined_weight: float | None = None
     """Weight of refined images' estimators against synthetic images'; None where one dataset of
     this simulator taught."""
@@ -94,8 +96,8 @@ class PseudoLabelsRef(_Model):
         centred = (
             "predictions as they are"
             if self.num_steps == 0
-            else f"predictions centred among {self.num_neighbours} look-alikes over "
-            f"{self.num_steps} steps"
+            else f"predictions centred among {self.num_neighbours} look-alikes"
+            f"{' of like head pose' if self.by_head_pose else ''} over {self.num_steps} steps"
         )
         agree = (
             ""

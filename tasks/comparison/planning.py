@@ -195,7 +195,8 @@ def _require_refined_from(inputs: "_Inputs", synthetic: str, refined: str) -> No
         return
     made, found = (inputs.datasets.open(each) for each in (info, original))
     labels, styles = found.read_labels(), num_styles(info)
-    if base_ids(made) != found.read_ids() or not all(
+    expected = [each for each in found.read_ids() for _ in range(styles)]
+    if base_ids(made) != expected or not all(
         name in labels and np.array_equal(np.repeat(labels[name], styles, axis=0), each, True)
         for name, each in made.read_labels().items()
     ):
@@ -311,7 +312,7 @@ def _begin(
         require_same_images(unlabelled, test, "unlabelled real", "test")
         inputs.held_out.require_none_in(unlabelled)
     people = people_in(inputs.datasets.open(test).read_ids())
-    _require_people(protocol, people, test)
+    require_people(protocol, people, test)
     common = {}
     if not protocol.by_person:
         common = people_in_common(
@@ -425,15 +426,16 @@ def _require_fitting_network(estimator: EstimatorConfig, measure: str) -> None:
         )
 
 
-def _require_people(protocol: Protocol, people: tuple[str, ...], info: DatasetInfo) -> None:
+def require_people(protocol: Protocol, people: tuple[str, ...], test: DatasetInfo) -> None:
+    """Raise InputError where a protocol by person lacks people in the ids of the test set."""
     least = 2 if protocol.name == "leave-one-person-out" else 1
     if protocol.by_person and len(people) < least:
         raise InputError(
             f"{protocol.title} needs a test set of at least {least} people, with whose image it is "
             "as the first part of every id (p00/day01/0005/left or person-anna/3; simgan ingest "
-            f"arrays --person KEY writes such ids); {info.url} has {len(people)}"
+            f"arrays --person KEY writes such ids); {test.url} has {len(people)}"
         )
-    if protocol.name == "fine-tuning" and "gaze" not in {one.name for one in info.spec.labels}:
+    if protocol.name == "fine-tuning" and "gaze" not in {one.name for one in test.spec.labels}:
         raise InputError("fine-tuning is for gaze: joints have no recipe for it")
 
 

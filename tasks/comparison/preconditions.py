@@ -5,6 +5,8 @@ from prefect import task
 from tasks.comparison.arm_choice import choose_arms
 from tasks.comparison.arms import ComparisonConfig
 from tasks.comparison.error_metrics import error_metric_of
+from tasks.comparison.people import people_in
+from tasks.comparison.planning import require_people
 from tasks.runtime.compatibility import (
     HeldOutImages,
     require_distinct,
@@ -40,6 +42,9 @@ def require_comparable(
     used = {test, *(place for arm in arms for place in arm.datasets)}
     error_metric_of({role: info for role, info in infos.items() if places[role] in used})
     held_out = HeldOutImages(infos["test"], datasets)
+    require_people(
+        config.protocol, people_in(datasets.open(infos["test"]).read_ids()), infos["test"]
+    )
     for role in ("synthetic", "real"):
         require_same_images(infos[role], infos["test"], role, "test")
         held_out.require_none_in(infos[role])

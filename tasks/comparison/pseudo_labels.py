@@ -25,7 +25,7 @@ from tasks.comparison.estimators import (
     write_atomically,
 )
 from tasks.comparison.kept_files import pseudo_labels_file
-from tasks.comparison.label_prior import TEACHER_SEEDS, predictions_deg, spread_of
+from tasks.comparison.label_prior import TEACHER_SEEDS, known_head_pose, predictions_deg, spread_of
 from tasks.comparison.landmark_gaze import landmark_gaze_deg, landmark_teacher
 from tasks.comparison.plan import Arm, EstimatorPlan, Plan, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
@@ -126,12 +126,14 @@ def _pseudo_labels(
                 own_infos, other_infos, unlabelled, config, datasets, by_landmarks
             )
             write_atomically(path, kept_arrays)
-            run.artifact(path)
+        # Known or not: workers on other machines get them from this MLflow.
+        run.artifact(path)
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
             landmarks = landmark_teacher(kept["landmarks"]) if by_landmarks else None
             refined_weight = kept["refined_weight"].item() if len(own) > 1 else None
+            by_head_pose = kept["by_head_pose"].item()
             spread = spread_of(kept["pitchyaw_deg"])
         alone = not others
         found = PseudoLabelsRef(
@@ -142,6 +144,7 @@ def _pseudo_labels(
             agreement=None if alone else agreement,
             agreement_uncentred=None if alone else uncentred,
             landmarks=landmarks,
+            by_head_pose=by_head_pose,
             refined_weight=refined_weight,
             spread=spread,
         )
@@ -158,7 +161,10 @@ def _predicted(
     datasets: DatasetCache,
     by_landmarks: bool,
 ) -> dict[str, NDArray[Any]]:
-    images = datasets.load(unlabelled).images
+    block = datasets.load(unlabelled)
+    images = block.images
+    # What judges refiners stays as it was measured: without landmarks and head poses.
+    head_pose = known_head_pose(block) if by_landmarks else None
     landmark_gaze = landmark_gaze_deg(unlabelled, images) if by_landmarks else None
     of_own = [_predictions_of(info, images, config, datasets) for info in own]
     kept: dict[str, NDArray[Any]] = {}
@@ -176,7 +182,7 @@ def _predicted(
     ]
     centring, agreement = DEFAULT_CENTRING, (np.nan, np.nan)
     if others:
-        chosen = choose_centring(by_simulator, images, _SEED)
+        chosen = choose_centring(by_simulator, images, _SEED, head_pose)
         centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
     predicted = np.mean(by_simulator, axis=0)
     if landmark_gaze is not None:
@@ -184,12 +190,13 @@ def _predicted(
         predicted = averaged.predictions_deg
         kept["landmarks"] = np.array(averaged[1:], np.float64)
     # Centring is linear: the mean of centred predictions is the centred mean.
-    centred = centre_by_look(predicted, images, _SEED, centring)
+    centred = centre_by_look(predicted, images, _SEED, centring, head_pose)
     return kept | {
         "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
         "pitchyaw_deg": centred,
         "centring": np.array(centring),
         "agreement": np.array(agreement),
+        "by_head_pose": np.array(head_pose is not None),
     }
 
 

@@ -27,6 +27,7 @@ def test_the_diagram_joins_its_lines() -> None:
     [
         ("p01,p02", (), "are in the test dataset"),
         ("p02", ("--comparison.shares", 1.5), "between 0 and 1, found 1.5"),
+        ("p02", ("--comparison.protocol.name", "leave-one-person-out"), "at least 2 people"),
     ],
 )
 def test_what_its_comparison_would_refuse_is_refused_before_the_training(

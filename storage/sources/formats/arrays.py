@@ -14,6 +14,7 @@ from storage.errors import SourceError
 from storage.samples import Floats, Images, Rejection, SampleBlock
 from storage.schema import (
     GAZE,
+    HEAD_POSE,
     LANDMARKS_PX,
     PUPIL_PX,
     Domain,
@@ -52,6 +53,10 @@ class ArraysOptions(CroppedOptions):
     """Name of the gaze vectors [N, 3], of any length: x right, y down, z into the scene."""
     gaze_pitchyaw: str | None = None
     """Name of the gaze angles [N, 2] in radians, positive up and to the image's left."""
+    head_pose: str | None = None
+    """Name of the head poses [N, 2] or [N, 3] in radians: pitch and yaw, positive where the face is
+    turned up and to the image's left, and roll. NaN where not known. Flip yaw and roll of mirrored
+    images."""
     y_up: bool = False
     """The gaze vectors' y points up, as UnityEyes has it."""
     pupil: str | None = None
@@ -101,6 +106,7 @@ class ArraysSource:
         self._file = open_array_file(given.file)
         self._images, self._gaze, self._angles = given.images, given.gaze, given.gaze_pitchyaw
         self._y_up, self._pupil, self._corners = given.y_up, given.pupil, given.corners
+        self._head_pose = given.head_pose
         self._id, self._person = given.id, given.person
         self.domain: Domain = given.domain
         self._num_rows, self._frame, channels, self.dtype = self._look_at_images()
@@ -120,6 +126,8 @@ class ArraysSource:
         }
         if given.corners is not None:
             self.options["corners"] = given.corners
+        if given.head_pose is not None:
+            self.options["head_pose"] = given.head_pose
         if find is not None:
             self.options |= {"crop": given.crop, "landmarks": find.digest}
         self._digest = self._digest_of_pieces()
@@ -192,7 +200,7 @@ class ArraysSource:
         """Return the digest; of few pieces, since every one opens the file anew."""
         sha = hashlib.sha256()
         labels = (self._gaze, self._angles, self._pupil, self._id, self._person, self._corners)
-        for key in filter(None, (self._images, *labels)):
+        for key in filter(None, (self._images, *labels, self._head_pose)):
             sha.update(f"{key} {self._file.look(key)}".encode())
             for start in range(0, len(self), max(PIECE_ROWS, len(self) // PIECES)):
                 rows = self._file.rows(key, start, min(start + PIECE_ROWS, len(self)))
@@ -225,8 +233,13 @@ class ArraysSource:
             labels.append(GAZE)
         if self._angles is not None:
             self._require_floats("gaze_pitchyaw", self._angles, 2)
-            self._require_radians(self._angles)
+            self._require_radians("gaze_pitchyaw", self._angles)
             labels.append(GAZE)
+        if self._head_pose is not None:
+            has_roll = self._file.look(self._head_pose)[0][1:] != (2,)
+            self._require_floats("head_pose", self._head_pose, 3 if has_roll else 2)
+            self._require_radians("head_pose", self._head_pose)
+            labels.append(HEAD_POSE)
         if self._pupil is not None:
             self._require_floats("pupil", self._pupil, 2)
             labels.append(PUPIL_PX)
@@ -236,13 +249,11 @@ class ArraysSource:
             labels.append(LANDMARKS_PX)
         return tuple(labels)
 
-    def _require_radians(self, key: str) -> None:
+    def _require_radians(self, role: str, key: str) -> None:
         angles = self._file.rows(key, 0, len(self))
         largest = np.max(np.abs(angles), where=~np.isnan(angles), initial=0)
         if largest > np.pi:
-            raise SourceError(
-                f"gaze_pitchyaw {key!r} must be in radians, got angles up to {largest:.1f}"
-            )
+            raise SourceError(f"{role} {key!r} must be in radians, got angles up to {largest:.1f}")
 
     def _require_floats(self, role: str, key: str, *shape_of_one: int) -> None:
         shape, dtype = self._file.look(key)
@@ -300,6 +311,10 @@ class ArraysSource:
         if self._angles is not None:
             angles = self._file.rows(self._angles, start, stop).astype(np.float64)
             labels["gaze"] = directions_of_angles(angles)
+        if self._head_pose is not None:
+            poses = self._file.rows(self._head_pose, start, stop).astype(np.float32)
+            missing = [(0, 0), (0, HEAD_POSE.shape[0] - poses.shape[1])]
+            labels[HEAD_POSE.name] = np.pad(poses, missing, constant_values=np.nan)
         if self._pupil is not None:
             points = self._file.rows(self._pupil, start, stop).astype(np.float64)
             pupils = to_crops(points, boxes, self._size)

@@ -34,6 +34,28 @@ def test_offsets_of_a_look_are_removed_and_the_overall_mean_stays() -> None:
     assert after < 0.4 * before
 
 
+def test_images_of_one_look_whose_heads_are_turned_otherwise_are_no_look_alikes() -> None:
+    images, truth, predicted = looks_with_offsets()
+    rng = np.random.default_rng(7)
+    turn_deg = rng.choice([-20, 0, 20], len(images))
+    offsets = np.outer(turn_deg / 4, [0.5, 1])
+    predicted += offsets - offsets.mean(axis=0)
+    pose = np.radians(np.stack([0 * turn_deg, turn_deg, np.full(len(images), np.nan)], axis=1))
+    pose += rng.normal(0, np.radians(1), pose.shape)
+    by_look, by_both = (
+        np.abs(centre_by_look(predicted, images, 0, head_pose=given) - truth).mean()
+        for given in (None, pose)
+    )
+    assert by_both < 0.6 * by_look
+
+
+def test_head_poses_that_are_not_of_the_images_are_refused() -> None:
+    images, _, predicted = looks_with_offsets(50)
+    for pose in (np.zeros((49, 3)), np.full((50, 3), np.nan)):
+        with pytest.raises(InputError, match="needs head poses' finite pitch and yaw"):
+            centre_by_look(predicted, images, 0, head_pose=pose)
+
+
 def test_many_images_take_the_offsets_of_their_nearest_references(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -136,6 +136,21 @@ def test_gaze_angles_become_the_vectors_that_have_them(file: Path) -> None:
     assert angles == pytest.approx(ARRAYS["angles"], abs=1e-6)
 
 
+@pytest.mark.parametrize("num_angles", [2, 3])
+def test_head_poses_are_read_and_a_roll_that_is_not_given_is_not_known(
+    tmp_path: Path, num_angles: int
+) -> None:
+    poses = np.linspace(-0.5, 0.5, 4 * num_angles).reshape(4, num_angles)
+    poses[1] = np.nan
+    write(tmp_path / "a.npz", {"image": ARRAYS["image"][:4], "pose": poses})
+    source = ArraysOptions(file=str(tmp_path / "a.npz"), images="image", head_pose="pose").open()
+    block = source.read(0, 4)
+    assert block.valid.all()
+    found = block.labels["head_pose"]
+    np.testing.assert_array_equal(found[:, :num_angles], poses.astype(np.float32))
+    assert np.isnan(found[:, num_angles:]).all()
+
+
 def test_pupils_move_with_the_crop(file: Path) -> None:
     source = ArraysOptions(file=str(file), images="image", pupil="pupil", size=(35, 55)).open()
     block = source.read(0, NUM_ROWS)
@@ -200,6 +215,11 @@ def test_a_gaze_that_is_no_direction_is_rejected(tmp_path: Path) -> None:
         ({"images": "image", "id": "twins"}, "has 'a' 2 times"),
         ({"images": "image", "gaze": "look_vec", "gaze_pitchyaw": "angles"}, "not both"),
         ({"images": "image", "gaze_pitchyaw": "pupil"}, "radians"),
+        ({"images": "image", "head_pose": "pupil"}, "head_pose 'pupil' must be in radians"),
+        (
+            {"images": "image", "head_pose": "corners"},
+            r"head_pose 'corners' must be numbers \[N, 3\].*\[20, 2, 2\]",
+        ),
         ({"images": "image", "y_up": True}, "y_up"),
     ],
 )

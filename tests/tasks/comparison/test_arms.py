@@ -198,8 +198,17 @@ def test_refined_images_of_another_dataset_are_refused(
     )
     with pytest.raises(InputError, match=r"refined from another dataset than .*give that one"):
         plan(eyes | {"refined": foreign}, arms=PAIR)
-    # What is refined twice has the rows of the first dataset.
+    # What is refined twice has the rows of the first dataset, each in all its styles.
     assert plan(eyes | {"refined": twice}, arms=PAIR).arms
+    styled = write_dataset(
+        tmp_path / "styled.zarr",
+        "refined",
+        np.repeat(block.images, 2, axis=0),
+        [f"{each}#{style}" for each in block.ids for style in (1, 2)],
+        {"gaze": (GAZE, np.repeat(block.labels["gaze"], 2, axis=0))},
+        made | {"styles": 2},
+    )
+    assert plan(eyes | {"refined": styled}, arms=PAIR).arms
 
 
 def test_what_the_refiner_saw_of_the_test_set_is_said(

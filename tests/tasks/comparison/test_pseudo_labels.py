@@ -8,7 +8,7 @@ import pytest
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
 from storage.reader import open_dataset
-from storage.schema import GAZE
+from storage.schema import GAZE, HEAD_POSE
 from tasks.comparison.arms import ArmName, ComparisonConfig
 from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import pseudo_labels_file
@@ -123,6 +123,25 @@ def test_teachers_of_both_are_weighted_by_eye_landmarks(eyes: dict[str, str], ho
     mixed = np.average(alone, axis=0, weights=[1 - both.refined_weight, both.refined_weight])
     np.testing.assert_allclose(kept, mixed, atol=1e-3)
     assert "daptation by teachers of both" in results_of(comparison).verdict
+
+
+def test_look_alikes_have_like_head_poses_where_all_are_known(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["real"]).load()
+    poses = np.random.default_rng(0).normal(0, 0.3, (len(block.ids), 3)).astype(np.float32)
+    kept = {}
+    for name, missing in (("all", []), ("some", [3])):
+        given = poses.copy()
+        given[missing] = np.nan
+        label = {"head_pose": (HEAD_POSE, given)}
+        place = write_dataset(tmp_path / f"{name}.zarr", "real", block.images, block.ids, label)
+        comparison = taught(plan(eyes | {"real": place}, ("synthetic", "adapted")))
+        labels = labels_of(comparison, "adapted")
+        assert labels.by_head_pose == (name == "all")
+        assert ("look-alikes of like head pose" in str(labels)) == labels.by_head_pose
+        kept[name] = np.load(pseudo_labels_file(labels))["pitchyaw_deg"]
+    assert np.abs(kept["all"] - kept["some"]).max() > 0.01
 
 
 def test_landmarks_teach_students_and_do_not_judge_refiners(
