@@ -33,14 +33,13 @@ def verdict(
     """Return in words what is shown and what is not; the first sentence is the answer."""
     sentences = [_headline(comparison, arms, differences, groups)]
     sentences += _against_cheap_methods(differences)
-    sentences += _as_teachers(differences)
-    sentences += _against_unmatched(differences)
     gain = differences.get("refined_minus_synthetic")
     if gain is not None and gain.error < 0 and "real" in arms:
         gap = arms["synthetic"].error - arms["real"].error
         if gap > 0:
-            closed = -gain.error / gap
-            sentences.append(f"Refining closes {closed:.0%} of the gap to real training data.")
+            sentences.append(f"It closes {-gain.error / gap:.0%} of the gap to real training data.")
+    sentences += _as_teachers(differences)
+    sentences += _against_unmatched(differences)
     if shift is not None:
         sentences.append(
             f"Pupils moved {shift.mean:.2f} ± {shift.sd:.2f} px (median {shift.median:.2f})."
