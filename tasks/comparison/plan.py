@@ -106,12 +106,13 @@ class PseudoLabelsRef(_Model):
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
         by_landmarks = "" if self.landmarks is None else f"{self.landmarks}; "
-        weighted = (
-            ""
-            if self.refined_weight is None
-            else f"teachers weighted by eye landmarks, {self.refined_weight:.0%} refined and "
-            f"{1 - self.refined_weight:.0%} synthetic; "
-        )
+        weighted = ""
+        if self.refined_weight is not None:
+            by = "by eye landmarks" if self.landmarks and self.landmarks.teaches else "equally"
+            weighted = (
+                f"teachers weighted {by}, {self.refined_weight:.0%} refined and "
+                f"{1 - self.refined_weight:.0%} synthetic; "
+            )
         return f"{weighted}{by_landmarks}{centred}{agree}; labels {self.spread}"
 
     def metrics(self, arm: str) -> dict[str, float]:

@@ -162,7 +162,9 @@ def test_landmarks_teach_students_and_do_not_judge_refiners(
 def test_estimators_that_see_nothing_are_not_averaged_with_landmarks(
     eyes: dict[str, str], home: Path
 ) -> None:
-    labels = labels_of(taught(plan(eyes, ("synthetic", "adapted"))), "adapted")
+    comparison = taught(plan(eyes, ("synthetic", "adapted", "adapted_both")))
+    assert "teachers weighted equally, 50% refined" in str(labels_of(comparison, "adapted_both"))
+    labels = labels_of(comparison, "adapted")
     assert labels.landmarks is not None
     assert not labels.landmarks.teaches
     assert "gaze from eye landmarks not used" in str(labels)
