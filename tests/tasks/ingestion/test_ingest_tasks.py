@@ -215,8 +215,10 @@ def test_memory_is_that_of_the_shards_under_way(tmp_path: Path) -> None:
         return found
 
     peak(1)  # what is loaded once
+    # Nine shards more would be nine times that, if they stayed. Garbage that the collector has not
+    # reached yet is a tenth of it, more in a process with many objects.
     images_of_a_shard = 1024 * 35 * 55
-    assert peak(12) < peak(3) + 0.1 * images_of_a_shard
+    assert peak(12) < peak(3) + images_of_a_shard
 
 
 def test_large_images_make_shorter_shards(tmp_path: Path) -> None:
