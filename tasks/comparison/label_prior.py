@@ -184,7 +184,7 @@ def _estimated(
                 made = _by_estimators(real_deg, held_out, labels_deg, by_identity=by_identity)
             save_label_prior(path, made)
         # Known or not: workers on other machines get it from this MLflow.
-        run.artifact(path)
+        run.artifact_once(path)
         prior = load_label_prior(path)
         found = LabelPriorRef(
             id=name,

@@ -10,6 +10,7 @@ from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import fetched, prior_file
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Estimate
+from tasks.comparison.pseudo_labels import teach_students
 from tasks.runtime.dataset_cache import DatasetCache
 from tests.tasks.comparison.test_arms import plan
 
@@ -56,6 +57,23 @@ def test_a_label_prior_comes_from_mlflow(eyes: dict[str, str], home: Path) -> No
     density = load_label_prior(Path(matched.label_prior.path)).density
     shutil.rmtree(home / "label_priors")
     assert (load_label_prior(prior_file(matched.label_prior)).density == density).all()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_pseudo_labels_are_logged_again_only_where_their_run_has_lost_them(
+    eyes: dict[str, str], home: Path, lost: bool
+) -> None:
+    def taught() -> None:
+        planned = plan(eyes, 1, arms=("synthetic", "adapted"), match_labels="never")
+        teach_students.fn(planned, DatasetCache())
+
+    taught()
+    (logged,) = (home / "mlartifacts").rglob("pseudo-labels-*.npz")
+    written_ns = logged.stat().st_ctime_ns
+    if lost:
+        logged.unlink()
+    taught()
+    assert (logged.stat().st_ctime_ns > written_ns) == lost
 
 
 def test_a_label_prior_that_is_on_this_machine_is_in_every_mlflow_that_it_is_used_with(
