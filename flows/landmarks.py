@@ -7,6 +7,7 @@ from pydantic import Field
 
 from flows.run_names import named
 from simgan_core.config import LandmarkTraining
+from tasks.runtime.policies import gpu_slot
 from tasks.training.landmarks import LandmarkModelRef, train_landmark_model
 
 
@@ -25,4 +26,5 @@ def train_landmarks(
         num_simulated: Number of simulated eyes, half of them "synthetic" and half "real".
         config: Updates, batch size, learning rate and seed.
     """
-    return train_landmark_model(out, datasets, num_simulated, config)
+    with gpu_slot():
+        return train_landmark_model(out, datasets, num_simulated, config)

@@ -17,6 +17,7 @@ from tasks.comparison.reporting.results import ComparisonResult
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.paths import home
 from tasks.runtime.policies import CACHE, REFINED_GOT_WORSE
+from tasks.training.train import finished_refiner
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +83,16 @@ def decide_retraining(
 ) -> Decision:
     """Apply the rule and show its decision as an artifact of the run."""
     last = LastTraining.read(out)
-    decision = decide(last, synthetic, real, config, rule, datetime.now(UTC))
+    finished = None if last is None else finished_refiner(synthetic.url, real.url, config)
+    decision = decide(last, synthetic, real, config, rule, datetime.now(UTC), finished)
     what = "Train a new refiner" if decision.refiner is None else f"Go on with {decision.refiner}"
     logger.info("%s: %s", what, decision.reason)
     create_markdown_artifact(
         f"**{what}**: {decision.reason}.\n\nThe rule: train when the synthetic dataset has grown "
         f"by {rule.grown_by:.0%}, after {rule.after_days} days"
         f"{', when refined images got worse' if rule.when_worse else ''}, and when the real images "
-        "or the training's settings have changed.",
+        "or the training's settings have changed. The same images and settings, the seed among "
+        "them, give the same refiner, which is not trained twice.",
         key="retraining",
         description=f"{what}: {decision.reason}.",
     )
@@ -103,8 +106,13 @@ def decide(
     config: TrainingConfig,
     rule: RetrainRule,
     now: datetime,
+    finished: str | None = None,
 ) -> Decision:
-    """Return the first reason for a new refiner that holds, or the decision to keep the last."""
+    """Return the first reason for a new refiner that holds, or the decision to keep the last.
+
+    `finished` is the refiner that a training would find finished, if any: where that is the last
+    one, nothing would be trained.
+    """
     if last is None:
         return Decision(None, "there is none yet")
     grown = synthetic.spec.num_rows / last.num_synthetic - 1
@@ -119,6 +127,12 @@ def decide(
         f"the last training was {age.days} days ago": age >= timedelta(days=rule.after_days),
     }
     for reason, holds in reasons.items():
+        if holds and finished == last.refiner:
+            return Decision(
+                last.refiner,
+                f"{reason}, but a training of the same images by the same settings and seed would "
+                "give this refiner again; add images, or change the training's seed or settings",
+            )
         if holds:
             return Decision(None, reason)
     return Decision(

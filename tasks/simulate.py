@@ -56,7 +56,10 @@ def simulate_synthetic(out: str, count: int, seed: int) -> str:
 
 @task(name="simulate-real", cache_policy=CACHE)
 def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PEOPLE) -> str:
-    """Write `count` eyes of people in turn, left and right, as MPIIGaze's files and lists."""
+    """Write `count` eyes of people in turn, left and right, as MPIIGaze's files and lists.
+
+    Files hold both eyes of a frame; the lists leave out the last right one of an odd `count`.
+    """
     num_frames = -(-count // 2)
     scenes = sample_scenes("real", 2 * num_frames, seed, num_people=num_people)
     folder = claim_folder(Path(out), f"real, {num_people} people", count, seed)
@@ -66,7 +69,8 @@ def simulate_real(out: str, count: int, seed: int, num_people: int = NUM_REAL_PE
         for first in range(0, len(frames), FRAMES_PER_DAY):
             shown = frames[first : first + FRAMES_PER_DAY]
             _write_day(folder, person, first // FRAMES_PER_DAY + 1, shown, scenes)
-        _write_list(folder, person, len(frames))
+        num_right = int(np.count_nonzero(2 * frames + 1 < count))
+        _write_list(folder, person, {"left": len(frames), "right": num_right})
         _say_progress("real", (person + 1) * 2 * len(frames), count, started)
     return out
 
@@ -172,11 +176,11 @@ def _eyes(scenes: Scenes) -> EyeArrays:
     return EyeArrays(image=images[..., 0], gaze=scenes.gaze, pose=scenes.head_pose)
 
 
-def _write_list(folder: Path, person: int, num_frames: int) -> None:
+def _write_list(folder: Path, person: int, num_frames: dict[str, int]) -> None:
     lines = [
         f"day{frame // FRAMES_PER_DAY + 1:02d}/{frame % FRAMES_PER_DAY + 1:04d}.jpg {side}"
-        for side in ("left", "right")
-        for frame in range(num_frames)
+        for side, num in num_frames.items()
+        for frame in range(num)
     ]
     write_evaluation_list(folder, f"p{person:02d}", lines)
 

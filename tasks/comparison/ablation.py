@@ -124,9 +124,7 @@ def measure_variant(
 
 def _first_images(dataset: str) -> NDArray[Any]:
     """Return a dataset's first images that are valid, as many as artefacts are looked for in."""
-    reader = open_dataset(dataset)
-    block = reader.read(0, min(_NUM_SEARCHED, len(reader)))
-    return np.asarray(block.images[block.valid])
+    return open_dataset(dataset).load(max_rows=_NUM_SEARCHED).images
 
 
 @task(name="tabulate-ablation", cache_policy=CACHE)

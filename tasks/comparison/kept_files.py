@@ -7,10 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from simgan_core.errors import InputError
 from tasks.comparison.plan import Estimate, LabelPriorRef, PseudoLabelsRef
 from tasks.runtime.paths import home
 from tasks.runtime.tracking.experiments import COMPARISONS
-from tasks.runtime.tracking.runs import KEY_TAG, MissingArtifactError, fetch, runs_with
+from tasks.runtime.tracking.runs import (
+    KEY_TAG,
+    MissingArtifactError,
+    fetch,
+    runs_with,
+    tracking_uri,
+)
 
 PREDICTIONS, WEIGHTS = "answers", "checkpoint"
 """Folders of a training's artifacts."""
@@ -61,11 +68,21 @@ def pseudo_labels_file(labels: PseudoLabelsRef) -> Path:
 
 
 def _file_of(path: Path, key: str) -> Path:
-    """Return a file, fetched from the run of this key where it is not there."""
-    if not path.exists():
-        run, *_ = runs_with(COMPARISONS, {KEY_TAG: key})
-        _fetch_missing(path, run.run_id, "")
-    return path
+    """Return a file, fetched from a run of this key where it is not there.
+
+    Commands that began at the same time have a run each, and one may have been killed before it
+    logged the file. Raises InputError where no run has it.
+    """
+    if path.exists():
+        return path
+    for run in runs_with(COMPARISONS, {KEY_TAG: key}):
+        with suppress(MissingArtifactError):
+            _fetch_missing(path, run.run_id, "")
+            return path
+    raise InputError(
+        f"MLflow at {tracking_uri()} has no {path.name}, which this machine needs: set "
+        "MLFLOW_TRACKING_URI to that of the command, or run the command again"
+    )
 
 
 def _fetch_missing(path: Path, run_id: str, folder: str) -> None:

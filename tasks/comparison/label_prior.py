@@ -184,7 +184,7 @@ def _estimated(
                 made = _by_estimators(real_deg, held_out, labels_deg, by_identity=by_identity)
             save_label_prior(path, made)
         # Known or not: workers on other machines get it from this MLflow.
-        run.artifact(path)
+        run.artifact_once(path)
         prior = load_label_prior(path)
         found = LabelPriorRef(
             id=name,
@@ -207,7 +207,18 @@ def _estimated(
 def known_head_pose(block: SampleBlock) -> NDArray[np.float32] | None:
     """Return the head poses [N, 3] of unlabelled images, where pitch and yaw of all are known."""
     poses = block.labels.get(HEAD_POSE.name)
-    return poses if poses is not None and np.isfinite(poses[:, :2]).all() else None
+    if poses is None:
+        return None
+    is_known = np.isfinite(poses[:, :2]).all(axis=1)
+    if is_known.all():
+        return poses
+    if is_known.any():
+        logger.warning(
+            "head poses are not used: that of %s of %s unlabelled images is not known",
+            f"{np.count_nonzero(~is_known):,}",
+            f"{len(poses):,}",
+        )
+    return None
 
 
 def _by_pseudo_labels(

@@ -127,7 +127,7 @@ def _pseudo_labels(
             )
             write_atomically(path, kept_arrays)
         # Known or not: workers on other machines get them from this MLflow.
-        run.artifact(path)
+        run.artifact_once(path)
         with np.load(path) as kept:
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()

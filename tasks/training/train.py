@@ -96,6 +96,14 @@ def train_refiner(
         ) from None
 
 
+def finished_refiner(synthetic: str, real: str, config: TrainingConfig) -> str | None:
+    """Return the id of the refiner that `train_refiner` would find finished; None without one."""
+    synthetic_set, real_set = open_dataset(synthetic), open_dataset(real)
+    config = with_auto_where_alike(config, synthetic_set, real_set)
+    refiner_id = _refiner_id(synthetic_set, real_set, config)
+    return refiner_id if (refiner_folder(refiner_id) / "refiner.pt").exists() else None
+
+
 def _refiner_id(synthetic: Dataset, real: Dataset, config: TrainingConfig) -> str:
     content: dict[str, object] = {
         "synthetic": synthetic.info.digest,

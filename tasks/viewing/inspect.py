@@ -16,7 +16,7 @@ from simgan_core.landmarks.model import LandmarkModel
 from storage.errors import CorruptDatasetError
 from storage.reader import Dataset, open_dataset
 from storage.samples import SampleBlock
-from storage.schema import CORNERS_PX, LID_PX
+from storage.schema import CORNERS_PX, HEAD_POSE, LID_PX, LabelSpec
 from storage.verification import check_shards
 from tasks.runtime.pairing import check_dataset_pairing
 from tasks.runtime.pictures import png
@@ -42,11 +42,23 @@ class LabelRange(BaseModel):
     unit: str
     frame: str
     shape: tuple[int, ...]
-    low: tuple[float, ...]
-    """Smallest of each component (the last axis)."""
-    high: tuple[float, ...]
+    low: tuple[float | None, ...]
+    """Smallest of each component (the last axis); None for one that no row has."""
+    high: tuple[float | None, ...]
     num_unknown: int
-    """Valid rows of which it is not known."""
+    """Valid rows of which it is not known; of a head pose, pitch or yaw."""
+    num_roll_unknown: int = 0
+    """Valid rows with pitch and yaw of a head pose, and without its roll."""
+
+    def __str__(self) -> str:
+        ranges = ", ".join(
+            "unknown" if low is None else f"{low:.3g} … {high:.3g}"
+            for low, high in zip(self.low, self.high, strict=True)
+        )
+        unit = "" if self.unit == "1" else f" in {self.unit}"
+        unknown = f", unknown in {self.num_unknown:,} rows" if self.num_unknown else ""
+        roll = f", roll unknown in {self.num_roll_unknown:,} rows" if self.num_roll_unknown else ""
+        return f"{self.name} {list(self.shape)}{unit}: {ranges}{unknown}{roll}"
 
 
 class CropCentre(BaseModel):
@@ -123,12 +135,7 @@ class Description(BaseModel):
             if label.frame != frame:
                 lines.append(f"  labels, {label.frame}")
                 frame = label.frame
-            ranges = ", ".join(
-                f"{low:.3g} … {high:.3g}" for low, high in zip(label.low, label.high, strict=True)
-            )
-            unit = "" if label.unit == "1" else f" in {label.unit}"
-            unknown = f", unknown in {label.num_unknown:,} rows" if label.num_unknown else ""
-            lines.append(f"    {label.name} {list(label.shape)}{unit}: {ranges}{unknown}")
+            lines.append(f"    {label}")
         lines += [f"  rejected: {n:,} × {reason}" for reason, n in self.rejections.items()]
         if self.pupil_labels_missed is not None:
             lines.append(
@@ -261,18 +268,7 @@ def _describe(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Descr
         crop_centre=_crop_centre(dataset, labels),
         eye_position=eye_position(dataset, LandmarkModel.load()),
         warnings=(warning,) if pairing is not None and (warning := pairing.warning()) else (),
-        labels=tuple(
-            LabelRange(
-                name=label.name,
-                unit=label.unit,
-                frame=label.frame,
-                shape=label.shape,
-                low=_along_components(labels[label.name], np.fmin),
-                high=_along_components(labels[label.name], np.fmax),
-                num_unknown=int(np.isnan(_flat(labels[label.name])).any(axis=1).sum()),
-            )
-            for label in spec.labels
-        ),
+        labels=tuple(_label_range(label, labels[label.name]) for label in spec.labels),
         rejections=dict(reasons.most_common()),
         digest=dataset.info.digest,
     )
@@ -305,14 +301,29 @@ def _crop_centre(dataset: Dataset, labels: dict[str, NDArray[np.float32]]) -> Cr
     )
 
 
-def _flat(label: NDArray[np.float32]) -> NDArray[np.float32]:
-    return label.reshape(len(label), -1)
+def _label_range(spec: LabelSpec, values: NDArray[np.float32]) -> LabelRange:
+    """Return the range of a label's values [N, …] of the valid rows."""
+    is_unknown = np.isnan(values.reshape(len(values), -1))
+    # Many sources tell no roll, and nothing that uses head poses looks at it.
+    needed = slice(2) if spec.name == HEAD_POSE.name else slice(None)
+    lacks_needed = is_unknown[:, needed].any(axis=1)
+    return LabelRange(
+        name=spec.name,
+        unit=spec.unit,
+        frame=spec.frame,
+        shape=spec.shape,
+        low=_along_components(values, np.fmin),
+        high=_along_components(values, np.fmax),
+        num_unknown=int(lacks_needed.sum()),
+        num_roll_unknown=int((is_unknown.any(axis=1) & ~lacks_needed).sum()),
+    )
 
 
-def _along_components(label: NDArray[np.float32], extreme: np.ufunc) -> tuple[float, ...]:
-    """Return the smallest or largest number of each component; none where there are no rows."""
+def _along_components(label: NDArray[np.float32], extreme: np.ufunc) -> tuple[float | None, ...]:
+    """Return the smallest or largest number of each component; empty where there are no rows."""
     rows = label.reshape(-1, label.shape[-1])
-    return tuple(float(x) for x in extreme.reduce(rows, axis=0)) if len(rows) else ()
+    found = extreme.reduce(rows, axis=0).tolist() if len(rows) else []
+    return tuple(None if np.isnan(number) else number for number in found)
 
 
 def _listed(values: dict[str, JsonValue]) -> str:

@@ -66,6 +66,20 @@ def test_a_refiner_is_trained_when_the_rule_says_so_and_only_then(
         assert reason in decision.reason
 
 
+@pytest.mark.parametrize(
+    "change", [{"worse": True}, {"trained_at": NOW - timedelta(days=30)}], ids=["worse", "old"]
+)
+def test_a_training_that_would_give_the_last_refiner_again_is_not_called_a_new_one(
+    change: dict[str, Any],
+) -> None:
+    last = LAST.model_copy(update=change)
+    given = last, dataset(1000, "a"), dataset(500, "b"), PRESETS["stable"], RetrainRule(), NOW
+    decision = decide(*given, finished="refiner-1")
+    assert decision.refiner == "refiner-1"
+    assert "would give this refiner again" in decision.reason
+    assert decide(*given, finished="refiner-2").refiner is None
+
+
 def test_the_first_night_trains() -> None:
     decision = decide(None, dataset(9, "a"), dataset(9, "b"), PRESETS["stable"], RetrainRule(), NOW)
     assert decision == (None, "there is none yet")

@@ -22,6 +22,16 @@ def test_files_show_as_many_people_as_asked_for_in_turn(tmp_path: Path) -> None:
     np.testing.assert_allclose(block.labels["gaze"][lefts], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_people", [3, 15])
+def test_an_odd_count_is_the_number_of_eyes_that_are_listed(
+    tmp_path: Path, num_people: int
+) -> None:
+    folder = simulate_real.fn(str(tmp_path / "r"), 9, seed=2, num_people=num_people)
+    source = MPIIGazeOptions(folder=Path(folder)).open()
+    assert len(source) == 9
+    assert sum(name.endswith("right") for name in source.ids(0, 9)) == 4
+
+
 def test_a_folder_of_other_people_is_not_mixed_with_these(tmp_path: Path) -> None:
     folder = simulate_real.fn(str(tmp_path / "r"), 8, seed=2, num_people=4)
     with pytest.raises(InputError, match=r"holds another .*4 people.*asked for.*2 people"):

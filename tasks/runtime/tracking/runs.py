@@ -1,5 +1,6 @@
 """MLflow tracking: resumable runs, batched metrics, artifacts, the model registry."""
 
+import hashlib
 import json
 import logging
 import os
@@ -51,6 +52,8 @@ _WARNING_TAG = "simgan.worse_than_synthetic."
 """Prefix of a tag of a refiner's model version, followed by a comparison's id."""
 _ALIAS_DUE_TAG = "simgan.alias_due"
 """Tag of a model version whose alias is not set yet: the alias, and the version that has it."""
+_LOGGED_TAG = "simgan.logged."
+"""Prefix of a tag of a run, followed by a file's name: the digest of what was logged."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """Tag by which MLflow's UI and `load_table` find a run's tables."""
 RUN_TAGS = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "simgan"}
@@ -157,6 +160,21 @@ class TrackedRun:
             self.client.log_artifacts(self.run_id, str(path), folder)
         else:
             self.client.log_artifact(self.run_id, str(path), folder)
+
+    def artifact_once(self, path: Path) -> None:
+        """Log a file, unless the run has the same content under its name.
+
+        The tag comes after the file, so that a file whose upload was cut off is logged again.
+        """
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        tag = f"{_LOGGED_TAG}{path.name}"
+        if self.client.get_run(self.run_id).data.tags.get(tag) == digest:
+            kept = {each.path: each.file_size for each in self.client.list_artifacts(self.run_id)}
+            if kept.get(path.name) == path.stat().st_size:
+                return
+        self.artifact(path)
+        self.tags({tag: digest})
 
     def text(self, name: str, content: str) -> None:
         """Log a small text file."""

@@ -4,13 +4,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from simgan_core.data.label_matching import load_label_prior
+from simgan_core.errors import InputError
 from tasks.comparison.estimate import estimate
 from tasks.comparison.kept_files import fetched, prior_file
 from tasks.comparison.label_prior import match_labels
 from tasks.comparison.plan import Estimate
+from tasks.comparison.pseudo_labels import teach_students
 from tasks.runtime.dataset_cache import DatasetCache
+from tasks.runtime.tracking.runs import KEY_TAG
 from tests.tasks.comparison.test_arms import plan
 
 
@@ -56,6 +60,46 @@ def test_a_label_prior_comes_from_mlflow(eyes: dict[str, str], home: Path) -> No
     density = load_label_prior(Path(matched.label_prior.path)).density
     shutil.rmtree(home / "label_priors")
     assert (load_label_prior(prior_file(matched.label_prior)).density == density).all()
+
+
+def test_a_file_is_fetched_from_any_run_of_its_key_and_named_where_none_has_it(
+    eyes: dict[str, str], home: Path
+) -> None:
+    planned = plan(eyes, 1, arms=("synthetic",), match_labels="always")
+    prior = match_labels.fn(planned, DatasetCache()).label_prior
+    assert prior is not None
+    kept = home / "label_priors" / f"{prior.id}.npz"
+    (logged,) = (home / "mlartifacts").rglob(kept.name)
+    logged.unlink()
+    # As where two commands began at the same time, and the first was killed.
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    first = client.get_run(logged.parts[-3])
+    run = client.create_run(first.info.experiment_id, tags={KEY_TAG: prior.id})
+    client.log_artifact(run.info.run_id, str(kept))
+    kept.unlink()
+    assert prior_file(prior).exists()
+
+    kept.unlink()
+    client.delete_run(run.info.run_id)
+    with pytest.raises(InputError, match=rf"has no {kept.name}, which this machine needs"):
+        prior_file(prior)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_pseudo_labels_are_logged_again_only_where_their_run_has_lost_them(
+    eyes: dict[str, str], home: Path, lost: bool
+) -> None:
+    def taught() -> None:
+        planned = plan(eyes, 1, arms=("synthetic", "adapted"), match_labels="never")
+        teach_students.fn(planned, DatasetCache())
+
+    taught()
+    (logged,) = (home / "mlartifacts").rglob("pseudo-labels-*.npz")
+    written_ns = logged.stat().st_ctime_ns
+    if lost:
+        logged.unlink()
+    taught()
+    assert (logged.stat().st_ctime_ns > written_ns) == lost
 
 
 def test_a_label_prior_that_is_on_this_machine_is_in_every_mlflow_that_it_is_used_with(

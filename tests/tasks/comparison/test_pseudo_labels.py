@@ -126,7 +126,7 @@ def test_teachers_of_both_are_weighted_by_eye_landmarks(eyes: dict[str, str], ho
 
 
 def test_look_alikes_have_like_head_poses_where_all_are_known(
-    eyes: dict[str, str], home: Path, tmp_path: Path
+    eyes: dict[str, str], home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     block = open_dataset(eyes["real"]).load()
     poses = np.random.default_rng(0).normal(0, 0.3, (len(block.ids), 3)).astype(np.float32)
@@ -140,6 +140,8 @@ def test_look_alikes_have_like_head_poses_where_all_are_known(
         labels = labels_of(comparison, "adapted")
         assert labels.by_head_pose == (name == "all")
         assert ("look-alikes of like head pose" in str(labels)) == labels.by_head_pose
+        said = f"that of 1 of {len(poses)} unlabelled images is not known"
+        assert (said in caplog.text) == (name == "some")
         kept[name] = np.load(pseudo_labels_file(labels))["pitchyaw_deg"]
     assert np.abs(kept["all"] - kept["some"]).max() > 0.01
 

@@ -41,7 +41,7 @@ from tasks.runtime.tracking.champion import (
 from tasks.runtime.tracking.runs import begin_run
 from tasks.training.data import DatasetShards, images_of, open_training_data
 from tasks.training.named_files import contents_of
-from tasks.training.train import RefinerRef, train_refiner
+from tasks.training.train import RefinerRef, finished_refiner, train_refiner
 from tests.refinement_inputs import make_synthetic
 
 CONFIG = TrainingConfig(
@@ -141,6 +141,13 @@ def test_figures_of_realism_labels_and_domains_are_on_the_run(
     assert code_version().tags().items() <= run.data.tags.items()
     artifacts = {item.path for item in client(home).list_artifacts(first.mlflow_run_id)}
     assert "domains_mean_images.png" in artifacts
+
+
+def test_a_training_with_another_seed_is_not_finished_yet(
+    first: RefinerRef, datasets: tuple[str, str]
+) -> None:
+    assert finished_refiner(*datasets, CONFIG) == first.refiner
+    assert finished_refiner(*datasets, CONFIG.model_copy(update={"seed": 5})) is None
 
 
 def test_a_variant_of_an_ablation_never_leads(

@@ -10,7 +10,7 @@ from source_samples import SAMPLES
 from storage.errors import CorruptDatasetError
 from storage.reader import open_dataset
 from storage.samples import SampleBlock
-from storage.schema import CORNERS_PX, LID_PX, DatasetSpec, LabelSpec
+from storage.schema import CORNERS_PX, HEAD_POSE, LID_PX, DatasetSpec, LabelSpec
 from storage.sources.source import Source
 from storage.writer import DatasetWriter
 from tasks.viewing.inspect import inspect_dataset, verify_dataset
@@ -160,6 +160,29 @@ def test_records_that_are_not_the_datasets_are_found(tmp_path: Path) -> None:
     record.write_text(record.read_text().replace('"digest": "', '"digest": "0'))
     with pytest.raises(CorruptDatasetError, match="records"):
         verify_dataset(url)
+
+
+def test_a_head_pose_without_roll_is_known(tmp_path: Path) -> None:
+    poses = np.float32([(0.1, 0.2, np.nan), (-0.1, 0.3, np.nan), (np.nan, 0.1, np.nan)])
+    spec = DatasetSpec(
+        num_rows=3,
+        height=24,
+        width=40,
+        channels=1,
+        dtype="uint8",
+        labels=(HEAD_POSE,),
+        domain="real",
+        source={"name": "test"},
+        preprocess="none",
+    )
+    writer = DatasetWriter.open(str(tmp_path / "d.zarr"), spec)
+    images = np.full((3, 24, 40, 1), 128, np.uint8)
+    labels = {HEAD_POSE.name: poses}
+    writer.write_shard(0, SampleBlock(images, np.ones(3, bool), ["a", "b", "c"], labels))
+    found = inspect_dataset(writer.finish().url, tmp_path / "sheet.png")
+    assert (found.labels[0].num_unknown, found.labels[0].num_roll_unknown) == (1, 2)
+    assert "0.1 … 0.3, unknown, unknown in 1 rows, roll unknown in 2 rows" in found.text()
+    assert found.labels[0].low[2] is None
 
 
 @pytest.mark.parametrize("landmarks", [CORNERS_PX, LID_PX])
