@@ -3,6 +3,8 @@
 python examples/train_cut.py data/synthetic.zarr data/real.zarr --out cut.pt2
 simgan refine data/synthetic.zarr --refiner cut.pt2 --to data/cut.zarr --gate-shift 1.5
 
+Killed, the same command resumes from its checkpoint, cut.pt2.ckpt, to the same weights.
+
 CUT: contrastive unpaired translation (Park, Efros, Zhang, Zhu, ECCV 2020). By the generator's own
 features a patch of the translated image must be told from other patches of its source (PatchNCE);
 a PatchGAN compares images with least squares (LSGAN); translated real images stay as they are
@@ -15,6 +17,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +25,15 @@ from torch.nn import functional
 
 from simgan_core.compute.settings import choose_compute_settings
 from simgan_core.data.images import to_network
-from simgan_core.errors import InputError
+from simgan_core.errors import InputError, UnavailableError
+from simgan_core.models.checkpoint import load_checkpoint, save_checkpoint
 from storage.errors import StorageError
 from storage.reader import open_dataset
 from tasks.runtime.compatibility import as_uint8, require_same_images
 from tasks.runtime.devices import default_device
 
 NUM_PATCHES, TEMPERATURE = 64, 0.07
-LEARNING_RATE, LOG_EVERY = 2e-4, 100
+LEARNING_RATE, LOG_EVERY, SAVE_EVERY = 2e-4, 500, 100
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
@@ -116,19 +120,74 @@ class PatchNCE(nn.Module):
         return torch.stack(losses).mean()
 
 
-def train(synthetic: Tensor, real: Tensor, given: argparse.Namespace) -> Generator:
+class Checkpoint:
+    """File that a killed training resumes from, replaced atomically."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        """Name the training: whatever changes its weights belongs in `settings`."""
+        self.path, self._settings = path, settings
+
+    def save(self, step: int, parts: dict[str, Any]) -> None:
+        """Write the state of networks, optimizers and random generators after a step."""
+        generators = [torch.get_rng_state()]
+        if torch.cuda.is_available():
+            generators.append(torch.cuda.get_rng_state())
+        states = {name: part.state_dict() for name, part in parts.items()}
+        content = {"settings": self._settings, "step": step, "generators": generators}
+        save_checkpoint(self.path, {**content, "states": states})
+
+    def resume(self, parts: dict[str, Any]) -> int:
+        """Load the file into `parts` and return its step; 0 where there is none.
+
+        Raises `InputError` where it is damaged or of another training; names what differs.
+        """
+        if not self.path.exists():
+            return 0
+        saved = load_checkpoint(self.path)
+        old = saved.get("settings", {})
+        changed = [
+            f"{name} was {old.get(name)}, is {new}"
+            for name, new in self._settings.items()
+            if old.get(name) != new
+        ]
+        if changed:
+            raise InputError(
+                f"checkpoint {self.path} is of another training: {'; '.join(changed)}. Give the "
+                "same datasets and options again, or delete it to start anew"
+            )
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(saved["states"][name])
+            set_states = (torch.set_rng_state, torch.cuda.set_rng_state)
+            for set_state, state in zip(set_states, saved["generators"], strict=False):
+                set_state(state)
+            return int(saved["step"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"checkpoint {self.path} is of other networks or optimizers; delete it to start "
+                f"anew ({error})"
+            ) from error
+
+
+def train(
+    synthetic: Tensor, real: Tensor, given: argparse.Namespace, checkpoint: Checkpoint
+) -> Generator:
     """Train CUT on images, uint8 [N, H, W, C]; returns the generator in eval mode."""
     torch.manual_seed(given.seed)
     compute = choose_compute_settings(default_device())
     generator = Generator(synthetic.shape[3], given.width, given.blocks)
     critic = patch_gan(synthetic.shape[3], given.width)
     nce = PatchNCE(generator.feature_widths, 2 * given.width)
-    nn.ModuleList([generator, critic, nce]).to(compute.device)
+    networks = nn.ModuleList([generator, critic, nce]).to(compute.device)
     betas = (0.5, 0.999)
     of_generator = torch.optim.Adam([*generator.parameters(), *nce.parameters()], betas=betas)
     of_critic = torch.optim.Adam(critic.parameters(), betas=betas)
+    parts = {"networks": networks, "of_generator": of_generator, "of_critic": of_critic}
+    num_done = checkpoint.resume(parts)
+    if num_done:
+        print(f"resumed after step {num_done} of {given.steps}", file=sys.stderr)
     began = time.monotonic()
-    for step in range(1, given.steps + 1):
+    for step in range(num_done + 1, given.steps + 1):
         # Constant in the first half, then linearly to 0.
         rate = LEARNING_RATE * min(1.0, 2 * (1 - (step - 1) / given.steps))
         for group in (*of_generator.param_groups, *of_critic.param_groups):
@@ -152,8 +211,11 @@ def train(synthetic: Tensor, real: Tensor, given: argparse.Namespace) -> Generat
         of_generator.zero_grad()
         (adversarial + contrastive).backward()
         of_generator.step()
+        if step % SAVE_EVERY == 0:
+            checkpoint.save(step, parts)
         if step % LOG_EVERY == 0 or step == given.steps:
-            minutes = (time.monotonic() - began) / 60 * (given.steps / step - 1)
+            minutes_a_step = (time.monotonic() - began) / 60 / (step - num_done)
+            minutes = minutes_a_step * (given.steps - step)
             losses = [each.item() for each in (contrastive, adversarial, loss_critic)]
             named = "NCE {:.3f}, adversarial {:.3f}, discriminator {:.3f}".format(*losses)
             print(f"step {step} of {given.steps}: {named}; {minutes:.0f} min left", file=sys.stderr)
@@ -186,12 +248,16 @@ def main() -> int:
     try:
         synthetic, real = open_dataset(given.synthetic), open_dataset(given.real)
         require_same_images(synthetic.info, real.info, "synthetic", "real")
+        digests = {"synthetic": synthetic.info.digest, "real": real.info.digest}
+        settings = {name: value for name, value in (vars(given) | digests).items() if name != "out"}
+        checkpoint = Checkpoint(given.out.with_name(f"{given.out.name}.ckpt"), settings)
         images = [torch.from_numpy(as_uint8(d.load().images, d.info)) for d in (synthetic, real)]
-    except (InputError, StorageError) as error:
+        generator = train(*images, given, checkpoint)
+    except (InputError, StorageError, UnavailableError) as error:
         print(error, file=sys.stderr)
         return 2
-    generator = train(*images, given)
     export(generator, to_network(images[0][:2]).contiguous(), given.out)
+    checkpoint.path.unlink(missing_ok=True)
     print(f"refine with: simgan refine {given.synthetic} --refiner {given.out} --to DATASET")
     return 0
 
