@@ -5,6 +5,9 @@ turn, a crop. People of every look are assumed to look in the same directions on
 the predictions on images that look alike have in common beyond the overall mean is that offset, and
 is subtracted. A student is then trained on the real images with the centred predictions as labels.
 
+Both eyes of a photograph look the same way and show how the head is turned: where partners are
+known, look-alikes are alike in both eyes (`simgan_core.estimation.eye_pairs`).
+
 Landmarks teach beside the estimators: the gaze that follows from where the iris lies between the
 corners errs otherwise than theirs, so that the average is better than either, and its mean pitch
 rests on anatomy instead of a simulator's eyes. They also weigh estimators of synthetic and of
@@ -16,7 +19,7 @@ better, the less of those is left: what needs no label to choose how far look-al
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from torch.nn import functional
 
 from simgan_core.config import EstimatorConfig
 from simgan_core.errors import InputError
+from simgan_core.stats.correlation import correlation
 
 _GRID = (12, 18)
 """Blocks of an image, rows and columns, whose means describe its look."""
@@ -36,6 +40,9 @@ _EDGE_WEIGHT = 3.0
 _LEVELS_PER_DEGREE = 30.0
 """Difference of looks by a degree of difference of head poses: images whose heads are turned
 otherwise by some degrees are no look-alikes."""
+_ASYMMETRY_WEIGHT = 1.5
+"""Weight of how the two eyes of a photograph differ against their mean look: the difference shows
+how the head is turned."""
 _MAX_REFERENCES = 4000
 """Images among which all distances are taken; others have the mean offset of some of them."""
 _NUM_NEAREST_REFERENCES = 20
@@ -121,7 +128,7 @@ def average_with_landmarks(
     if not is_found.any():
         return LandmarkAverage(predicted, share, 0.0, False, np.nan, False)
     estimated, geometric = predicted[is_found], np.asarray(landmark_gaze_deg)[is_found]
-    agreement = min(_correlation(estimated[:, axis], geometric[:, axis]) for axis in (0, 1))
+    agreement = min(correlation(estimated[:, axis], geometric[:, axis]) for axis in (0, 1))
     difference = geometric.mean(axis=0) - estimated.mean(axis=0)
     pitch_difference = float(difference[0])
     if share < _MIN_SHARE_FOUND or agreement < _MIN_AGREEMENT:
@@ -164,43 +171,50 @@ def stacking_weight(
     return float(np.clip(np.sum(step * target) / length, 0, 1)) if length > 0 else 0.5
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the correlation of two series [N]; 0 where one does not vary."""
-    if a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
 def centre_by_look(
     predictions_deg: NDArray[np.floating],
     images: NDArray[np.uint8] | NDArray[np.uint16],
     seed: int,
     centring: Centring = DEFAULT_CENTRING,
     head_pose: NDArray[np.floating] | None = None,
+    partner: NDArray[np.integer] | None = None,
 ) -> NDArray[np.float64]:
     """Subtract from predictions [N, 2] (pitch, yaw in degrees) what images that look alike share.
 
     `images` are [N, H, W, C]. The offset is the predictions' average over a random walk of a few
     steps on the graph of mutual nearest neighbours by look (block means and vertical edges outside
     the iris), less the overall mean, which stays. Beyond 4,000 images the graph is over so many
-    drawn by `seed`, and the others take the mean offset of their nearest ones. With `head_pose`
-    [N, 2 or 3] (pitch, yaw and roll in radians; roll is not looked at) look-alikes also have like
-    head poses: an estimator's offset differs most by how the head is turned, and images show that
-    badly.
+    drawn by `seed`, and the others take the mean offset of their nearest ones.
 
-    Raises InputError where predictions, head poses and images do not belong together.
+    An estimator's offset differs most by how the head is turned, and an image of one eye shows that
+    badly. With `head_pose` [N, 2 or 3] (pitch, yaw and roll in radians; roll is not looked at)
+    look-alikes also have like head poses. With `partner` [N], the row of the same photograph's
+    other eye, mirrored, or -1 where there is none, look-alikes are alike in both eyes; images
+    without a partner are compared by their own look.
+
+    Raises InputError where predictions, head poses, partners and images do not belong together.
     """
     predicted = _checked(predictions_deg, len(images))
     if centring.num_steps == 0:
         return predicted.numpy()
-    graph = _LookGraph(images, seed, head_pose)
+    looks = _Looks.of(images, head_pose, partner)
+    centred = predicted.clone()
+    if len(looks.paired) < len(images):
+        centred = predicted - _offsets(predicted, looks.single, seed, centring)
+    if len(looks.paired) > 0:
+        of_pairs = predicted[looks.paired]
+        centred[looks.paired] = of_pairs - _offsets(of_pairs, looks.pairs, seed, centring)
+    return np.asarray(centred.numpy())
+
+
+def _offsets(predicted: Tensor, looks: Tensor, seed: int, centring: Centring) -> Tensor:
+    """Return what predictions [N, 2] of images that look alike share beyond the overall mean."""
+    graph = _LookGraph(looks, seed)
     references = predicted[graph.references]
-    walk = graph.random_walk(centring.num_neighbours)
-    local = references
+    walk, local = graph.random_walk(centring.num_neighbours), references
     for _ in range(centring.num_steps):
         local = torch.sparse.mm(walk, local)
-    offset = graph.spread_to_all(local - references.mean(dim=0))
-    return np.asarray((predicted - offset).numpy())
+    return graph.spread_to_all(local - references.mean(dim=0))
 
 
 def choose_centring(
@@ -208,17 +222,23 @@ def choose_centring(
     images: NDArray[np.uint8] | NDArray[np.uint16],
     seed: int,
     head_pose: NDArray[np.floating] | None = None,
+    partner: NDArray[np.integer] | None = None,
 ) -> ChosenCentring:
     """Choose the centring after which two or more simulators' predictions agree best.
 
     `predictions_deg` holds one array [N, 2] a simulator, of `images` [N, H, W, C]; estimators of
     one simulator share its offsets and would agree whatever is subtracted. Beyond 4,000 images so
-    many drawn by `seed` decide. `head_pose` as for `centre_by_look`. Raises InputError where
-    predictions, head poses and images do not belong together.
+    many drawn by `seed` decide. `head_pose` and `partner` as for `centre_by_look`; where there are
+    pairs, they decide. Raises InputError where predictions, head poses, partners and images do not
+    belong together.
     """
-    by_source = [_checked(each, len(images)) for each in predictions_deg]
-    graph = _LookGraph(images, seed, head_pose)
-    sources = torch.cat([each[graph.references] for each in by_source], dim=1)
+    sources = torch.cat([_checked(each, len(images)) for each in predictions_deg], dim=1)
+    looks = _Looks.of(images, head_pose, partner)
+    if len(looks.paired) > 0:
+        graph, sources = _LookGraph(looks.pairs, seed), sources[looks.paired]
+    else:
+        graph = _LookGraph(looks.single, seed)
+    sources = sources[graph.references]
     uncentred = _agreement(sources)
     best = ChosenCentring(_NO_CENTRING, uncentred, uncentred)
     for num_neighbours in _NEIGHBOURS:
@@ -252,21 +272,12 @@ def _checked(
 class _LookGraph:
     """Images by how much they look alike; beyond `_MAX_REFERENCES` so many stand for all."""
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8] | NDArray[np.uint16],
-        seed: int,
-        head_pose: NDArray[np.floating] | None,
-    ) -> None:
-        order = np.random.default_rng(seed).permutation(len(images))
+    def __init__(self, looks: Tensor, seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(looks))
         self.references = np.sort(order[:_MAX_REFERENCES])
         """Rows of the images that the graph is over [R]."""
         self._others = np.setdiff1d(order, self.references)
-        self._looks = _looks(images)
-        if head_pose is not None:
-            poses_deg = _checked(np.degrees(head_pose[:, :2]), len(images), "head poses")
-            poses = (_LEVELS_PER_DEGREE * poses_deg).to(self._looks.dtype)
-            self._looks = torch.cat([self._looks, poses], dim=1)
+        self._looks = looks
         own = self._looks[self.references]
         self._distance = torch.cdist(own, own)
 
@@ -290,6 +301,40 @@ class _LookGraph:
             nearest = distance.topk(count, dim=1, largest=False).indices
             found[rows] = values[nearest].mean(dim=1)
         return found
+
+
+class _Looks(NamedTuple):
+    """Descriptions of N images, by which look-alikes are near, and of those with a partner."""
+
+    single: Tensor
+    """By each image and its head pose [N, D]."""
+    paired: NDArray[np.int64]
+    """Rows of the images with a partner [P]."""
+    pairs: Tensor
+    """Their descriptions by both eyes, and by their own head pose [P, E]."""
+
+    @classmethod
+    def of(
+        cls,
+        images: NDArray[np.uint8] | NDArray[np.uint16],
+        head_pose: NDArray[np.floating] | None,
+        partner: NDArray[np.integer] | None,
+    ) -> Self:
+        """Describe images [N, H, W, C]; head poses and partners as for `centre_by_look`."""
+        looks, poses = _looks(images), torch.empty(len(images), 0)
+        if head_pose is not None:
+            poses_deg = _checked(np.degrees(head_pose[:, :2]), len(images), "head poses")
+            poses = (_LEVELS_PER_DEGREE * poses_deg).to(looks.dtype)
+        partner = np.full(len(images), -1) if partner is None else partner
+        if partner.shape != (len(images),) or not np.all(partner < len(images)):
+            raise InputError(
+                f"partners should be rows of {len(images)} images, or -1, found "
+                f"{list(partner.shape)} up to {max(partner, default=-1)}"
+            )
+        paired = np.flatnonzero(partner >= 0)
+        own, other = looks[paired], looks[partner[paired]]
+        both = [(own + other) / 2, _ASYMMETRY_WEIGHT * (own - other), poses[paired]]
+        return cls(torch.cat([looks, poses], dim=1), paired, torch.cat(both, dim=1))
 
 
 def _looks(images: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:

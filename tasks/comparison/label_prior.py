@@ -18,6 +18,7 @@ from simgan_core.data.label_matching import (
     save_label_prior,
 )
 from simgan_core.estimation.adaptation import average_with_landmarks, centre_by_look
+from simgan_core.estimation.eye_pairs import average_over_pairs, partner_rows
 from simgan_core.estimation.gaze_training import predict_gaze
 from simgan_core.gaze import pitchyaw_from_gaze
 from simgan_core.models.estimator import Estimator
@@ -172,11 +173,14 @@ def _estimated(
                 real_deg.mean(axis=0), landmark_gaze_deg(unlabelled, images)
             )
             if averaged.sets_mean_pitch:
+                partner = partner_rows(real.ids)
+                of_pairs = average_over_pairs(averaged.predictions_deg, partner)
                 pseudo_labels_deg = centre_by_look(
-                    averaged.predictions_deg,
+                    of_pairs.predictions_deg,
                     images,
                     _SPLIT_SEED,
                     head_pose=known_head_pose(real),
+                    partner=partner if of_pairs.is_used else None,
                 )
                 made = _by_pseudo_labels(pseudo_labels_deg, labels_deg)
             else:

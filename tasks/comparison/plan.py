@@ -70,6 +70,28 @@ class LandmarkTeacher(_Model):
         return {f"{name}.landmarks.{key}": value for key, value in found.items()}
 
 
+class EyePairs(_Model):
+    """What both eyes of a photograph were worth on unlabelled images, by no label."""
+
+    share: float
+    """Share of the images whose other eye is among them."""
+    agreement: float
+    """Correlation of the two eyes' pitches or mirrored yaws, the lesser."""
+    is_used: bool
+    """Whether predictions were averaged over both eyes, and look-alikes are alike in both."""
+
+    def __str__(self) -> str:
+        found = f"{self.share:.0%} of the images, correlation {self.agreement:.2f}"
+        if not self.is_used:
+            return f"pairs of eyes not used ({found}; right eyes should be mirrored)"
+        return f"predictions averaged over both eyes ({found})"
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the figures by name, as MLflow keeps them."""
+        found = {"share": self.share, "agreement": self.agreement, "is_used": float(self.is_used)}
+        return {f"{name}.eye_pairs.{key}": value for key, value in found.items()}
+
+
 class PseudoLabelsRef(_Model):
     """Labels of unlabelled real images by teachers' predictions, centred by look."""
 
@@ -85,6 +107,8 @@ class PseudoLabelsRef(_Model):
     """The same of predictions as they are."""
     landmarks: LandmarkTeacher | None = None
     """Eye landmarks beside the estimators; None where they were not asked."""
+    eye_pairs: EyePairs | None = None
+    """Both eyes of each photograph; None where ids name no pairs, or they were not asked."""
     by_head_pose: bool = False
     """Whether look-alikes have like head poses, too."""
     refined_weight: float | None = None
@@ -106,6 +130,7 @@ class PseudoLabelsRef(_Model):
             f"{self.agreement:.2f}, {self.agreement_uncentred:.2f} uncentred)"
         )
         by_landmarks = "" if self.landmarks is None else f"{self.landmarks}; "
+        by_pairs = "" if self.eye_pairs is None else f"{self.eye_pairs}; "
         weighted = ""
         if self.refined_weight is not None:
             by = "by eye landmarks" if self.landmarks and self.landmarks.teaches else "equally"
@@ -113,7 +138,7 @@ class PseudoLabelsRef(_Model):
                 f"teachers weighted {by}, {self.refined_weight:.0%} refined and "
                 f"{1 - self.refined_weight:.0%} synthetic; "
             )
-        return f"{weighted}{by_landmarks}{centred}{agree}; labels {self.spread}"
+        return f"{weighted}{by_landmarks}{by_pairs}{centred}{agree}; labels {self.spread}"
 
     def metrics(self, arm: str) -> dict[str, float]:
         """Return the figures by name, as MLflow keeps them."""
@@ -129,6 +154,7 @@ class PseudoLabelsRef(_Model):
                 else {f"{arm}.refined_weight": self.refined_weight}
             )
             | ({} if self.landmarks is None else self.landmarks.metrics(arm))
+            | ({} if self.eye_pairs is None else self.eye_pairs.metrics(arm))
             | self.spread.metrics(arm)
         )
 

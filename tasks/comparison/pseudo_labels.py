@@ -16,6 +16,7 @@ from simgan_core.estimation.adaptation import (
     choose_centring,
     stacking_weight,
 )
+from simgan_core.estimation.eye_pairs import average_over_pairs, partner_rows
 from simgan_core.gaze import gaze_from_pitchyaw
 from storage.schema import DatasetInfo
 from tasks.comparison.estimators import (
@@ -27,7 +28,7 @@ from tasks.comparison.estimators import (
 from tasks.comparison.kept_files import pseudo_labels_file
 from tasks.comparison.label_prior import TEACHER_SEEDS, known_head_pose, predictions_deg, spread_of
 from tasks.comparison.landmark_gaze import landmark_gaze_deg, landmark_teacher
-from tasks.comparison.plan import Arm, EstimatorPlan, Plan, PseudoLabelsRef
+from tasks.comparison.plan import Arm, EstimatorPlan, EyePairs, Plan, PseudoLabelsRef
 from tasks.runtime.content_ids import content_id
 from tasks.runtime.dataset_cache import DatasetCache
 from tasks.runtime.paths import home
@@ -132,6 +133,7 @@ def _pseudo_labels(
             neighbours, steps = kept["centring"].tolist()
             agreement, uncentred = kept["agreement"].tolist()
             landmarks = landmark_teacher(kept["landmarks"]) if by_landmarks else None
+            eye_pairs = _eye_pairs(kept["eye_pairs"]) if by_landmarks else None
             refined_weight = kept["refined_weight"].item() if len(own) > 1 else None
             by_head_pose = kept["by_head_pose"].item()
             spread = spread_of(kept["pitchyaw_deg"])
@@ -144,6 +146,7 @@ def _pseudo_labels(
             agreement=None if alone else agreement,
             agreement_uncentred=None if alone else uncentred,
             landmarks=landmarks,
+            eye_pairs=eye_pairs,
             by_head_pose=by_head_pose,
             refined_weight=refined_weight,
             spread=spread,
@@ -163,7 +166,7 @@ def _predicted(
 ) -> dict[str, NDArray[Any]]:
     block = datasets.load(unlabelled)
     images = block.images
-    # What judges refiners stays as it was measured: without landmarks and head poses.
+    # What judges refiners stays as it was measured: without landmarks, pairs and head poses.
     head_pose = known_head_pose(block) if by_landmarks else None
     landmark_gaze = landmark_gaze_deg(unlabelled, images) if by_landmarks else None
     of_own = [_predictions_of(info, images, config, datasets) for info in own]
@@ -180,17 +183,20 @@ def _predicted(
         of_simulator,
         *(_predictions_of(info, images, config, datasets) for info in others),
     ]
-    centring, agreement = DEFAULT_CENTRING, (np.nan, np.nan)
-    if others:
-        chosen = choose_centring(by_simulator, images, _SEED, head_pose)
-        centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
-    predicted = np.mean(by_simulator, axis=0)
+    predicted, partner = np.mean(by_simulator, axis=0), None
     if landmark_gaze is not None:
         averaged = average_with_landmarks(predicted, landmark_gaze)
-        predicted = averaged.predictions_deg
+        partner = partner_rows(block.ids)
+        of_pairs = average_over_pairs(averaged.predictions_deg, partner)
+        predicted, partner = of_pairs.predictions_deg, partner if of_pairs.is_used else None
         kept["landmarks"] = np.array(averaged[1:], np.float64)
+        kept["eye_pairs"] = np.array(of_pairs[1:], np.float64)
+    centring, agreement = DEFAULT_CENTRING, (np.nan, np.nan)
+    if others:
+        chosen = choose_centring(by_simulator, images, _SEED, head_pose, partner)
+        centring, agreement = chosen.centring, (chosen.agreement, chosen.agreement_uncentred)
     # Centring is linear: the mean of centred predictions is the centred mean.
-    centred = centre_by_look(predicted, images, _SEED, centring, head_pose)
+    centred = centre_by_look(predicted, images, _SEED, centring, head_pose, partner)
     return kept | {
         "gaze": gaze_from_pitchyaw(np.radians(centred)).astype(np.float32),
         "pitchyaw_deg": centred,
@@ -198,6 +204,14 @@ def _predicted(
         "agreement": np.array(agreement),
         "by_head_pose": np.array(head_pose is not None),
     }
+
+
+def _eye_pairs(figures: NDArray[np.float64]) -> EyePairs | None:
+    """Return what a `PairAverage` says beside its predictions [3]; None where ids name no pairs."""
+    share, agreement, is_used = figures.tolist()
+    if share == 0:
+        return None
+    return EyePairs(share=share, agreement=agreement, is_used=bool(is_used))
 
 
 def _predictions_of(

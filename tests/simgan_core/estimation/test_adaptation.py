@@ -221,3 +221,42 @@ def test_stacked_teachers_predict_the_same_images() -> None:
     truth, predicted, geometric = two_witnesses()
     with pytest.raises(InputError, match=r"of 400 images, found \[399, 2\]"):
         stacking_weight(truth, predicted[:-1], geometric)
+
+
+def test_photographs_that_look_alike_in_one_eye_alone_are_no_look_alikes() -> None:
+    """Heads turned left and right: a left eye of the one looks like a right eye of the other."""
+    rng = np.random.default_rng(3)
+    look = rng.integers(0, 2, 300)  # near, far
+    backgrounds = rng.integers(0, 256, (2, 35, 55, 1))
+    eyes = np.concatenate([look, np.where(rng.random(300) < 0.5, look, 1 - look)])
+    noise = rng.normal(0, 3, (600, 35, 55, 1))
+    images = np.clip(backgrounds[eyes] + noise, 0, 255).astype(np.uint8)
+    partner = np.concatenate([np.arange(300, 600), np.arange(300)])
+    offsets = np.array([[0, 0], [4, 8]])[(eyes == eyes[partner]).astype(int)]
+    truth = rng.normal(0, 8, (600, 2))
+    predicted = truth + offsets - offsets.mean(axis=0)
+    by_one, by_both = (
+        np.abs(centre_by_look(predicted, images, 0, partner=given) - truth).mean()
+        for given in (None, partner)
+    )
+    assert by_both < 0.5 * by_one
+
+
+def test_images_without_a_partner_are_centred_by_their_own_look() -> None:
+    images, truth, predicted = looks_with_offsets()
+    partner = np.full(len(images), -1)
+    alone = centre_by_look(predicted, images, 0)
+    np.testing.assert_array_equal(centre_by_look(predicted, images, 0, partner=partner), alone)
+    partner[:200] = np.roll(np.arange(200), 100)
+    some = centre_by_look(predicted, images, 0, partner=partner)
+    np.testing.assert_array_equal(some[200:], alone[200:])
+    assert np.abs(some[:200] - alone[:200]).max() > 0.01
+    chosen = choose_centring([predicted, truth], images, 0, partner=partner)
+    assert chosen != choose_centring([predicted, truth], images, 0)
+
+
+def test_partners_that_are_not_of_the_images_are_refused() -> None:
+    images, _, predicted = looks_with_offsets(50)
+    for partner in (np.full(49, -1), np.full(50, 50)):
+        with pytest.raises(InputError, match="partners should be rows of 50 images"):
+            centre_by_look(predicted, images, 0, partner=partner)

@@ -146,6 +146,31 @@ def test_look_alikes_have_like_head_poses_where_all_are_known(
     assert np.abs(kept["all"] - kept["some"]).max() > 0.01
 
 
+def test_both_eyes_of_a_photograph_teach_where_ids_name_them(
+    eyes: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    block = open_dataset(eyes["real"]).load()
+    mirror = np.array([-1, 1, 1], np.float32)
+    kept = {}
+    for name, sides in (("pairs", ("left", "right")), ("others", ("one", "two"))):
+        ids = [f"p00/{row:04}/{side}" for side in sides for row in range(len(block.ids))]
+        images = np.concatenate([block.images, block.images[:, :, ::-1]])
+        gaze = np.concatenate([block.labels["gaze"], block.labels["gaze"] * mirror])
+        label = {"gaze": (GAZE, gaze)}
+        place = write_dataset(tmp_path / f"{name}.zarr", "real", images, ids, label)
+        trained = EstimatorConfig(steps=240, batch_size=16, architecture="compact")
+        comparison = taught(plan(eyes | {"real": place}, ("synthetic", "adapted"), trained))
+        labels = labels_of(comparison, "adapted")
+        assert (labels.eye_pairs is not None) == (name == "pairs")
+        assert ("averaged over both eyes (100% of the images" in str(labels)) == (name == "pairs")
+        assert ("adapted.eye_pairs.share" in labels.metrics("adapted")) == (name == "pairs")
+        kept[name] = np.load(pseudo_labels_file(labels))["pitchyaw_deg"]
+    pitch, yaw = kept["pairs"].reshape(2, -1, 2).transpose(2, 0, 1)
+    np.testing.assert_allclose(pitch[0], pitch[1], atol=5)
+    assert np.corrcoef(yaw[0], yaw[1])[0, 1] < -0.9
+    assert np.abs(kept["pairs"] - kept["others"]).max() > 0.1
+
+
 def test_landmarks_teach_students_and_do_not_judge_refiners(
     eyes: dict[str, str], home: Path
 ) -> None:
