@@ -94,6 +94,8 @@ app = App(
     "same command resumes.",
     default_parameter=Parameter(negative_iterable=()),
 )
+# `main` catches it and says that the same command resumes.
+app.meta.suppress_keyboard_interrupt = False
 app.register_install_completion_command(
     help="Install completion of commands and options in this shell: bash, zsh or fish."
 )

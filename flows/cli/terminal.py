@@ -205,6 +205,8 @@ _NOT_FOR_PEOPLE = (
     # The command ends in the same error, as a sentence.
     "Finished in state Failed",
     "Encountered exception during execution",
+    # After Ctrl-C the command ends in one line of its own.
+    "aborted by an interrupt signal",
 )
 
 

@@ -82,14 +82,14 @@ class LabelTable:
             if spec is PUPIL_PX:
                 labels[spec.name] = to_crop(values, box, size)
             elif group == ("gaze_pitch", "gaze_yaw"):
-                if np.abs(values).max() > np.pi:
-                    raise BadSampleError("gaze_pitch and gaze_yaw are not in radians")
+                _require_radians(group, values)
                 labels[spec.name] = directions_of_angles(values)
             elif spec is GAZE:
                 labels[spec.name] = directions(values)
                 if not np.isfinite(labels[spec.name]).all():
                     raise BadSampleError("the gaze is no direction")
             else:
+                _require_radians(group, values)
                 labels[spec.name] = values.astype(np.float32)
         if not all(np.isfinite(label).all() for label in labels.values()):
             raise BadSampleError("a label is of absurd size")
@@ -140,10 +140,20 @@ def _groups_of(path: Path, columns: set[str]) -> dict[tuple[str, ...], LabelSpec
         if missing := [name for name in group if name not in columns]:
             raise SourceError(f"{path} has {group[0]} and the like, but no {', '.join(missing)}")
     names = [spec.name for spec in found.values()]
-    if not names or len(set(names)) < len(names):
-        known = "; ".join(", ".join(group) for group in GROUPS)
+    known = "; ".join(", ".join(group) for group in GROUPS)
+    if not names:
+        raise SourceError(
+            f"{path} has no column of a label; it has: {', '.join(sorted(columns))}; "
+            f"known are {known}; for unlabelled images, remove the table"
+        )
+    if len(set(names)) < len(names):
         raise SourceError(f"{path} must have the columns of each label once; known are {known}")
     return found
+
+
+def _require_radians(group: tuple[str, ...], values: NDArray[np.float64]) -> None:
+    if np.abs(values).max() > np.pi:
+        raise BadSampleError(f"{', '.join(group)} are not in radians")
 
 
 def _numbers(column: Any) -> NDArray[np.float64]:

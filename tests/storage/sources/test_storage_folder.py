@@ -86,7 +86,7 @@ def test_of_two_depths_the_rarer_is_rejected(tmp_path: Path) -> None:
     ("table", "message"),
     [
         ("name,gaze_x\na.png,1\n", "no column 'file'"),
-        ("file,weather\na.png,fine\n", "must have the columns of each label once"),
+        ("file,weather\na.png,fine\n", "no column of a label; it has: file, weather"),
         ("file,gaze_x,gaze_y\na.png,1,2\n", "no gaze_z"),
         ("file,pupil_x,pupil_y\na.png,1,2\na.png,1,2\n", "has 'a.png' twice"),
         ("file,gaze_x,gaze_y,gaze_z,gaze_pitch,gaze_yaw\na.png,0,0,-1,0,0\n", "once"),
@@ -98,6 +98,15 @@ def test_a_table_that_does_not_fit_is_an_error(tmp_path: Path, table: str, messa
     (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(SourceError, match=message):
         FolderOptions(folder=tmp_path).open()
+
+
+def test_head_poses_in_degrees_are_rejected(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("file,head_pitch,head_yaw,head_roll\na.png,2,-20,1\n")
+    block = FolderOptions(folder=tmp_path).open().read(0, 1)
+    assert [rejection.reason for rejection in block.rejections] == [
+        "head_pitch, head_yaw, head_roll are not in radians"
+    ]
 
 
 @pytest.mark.parametrize(
