@@ -79,12 +79,13 @@ class LabelTable:
             values = self._values[group][row]
             if not np.isfinite(values).all():
                 raise BadSampleError(f"{', '.join(group)} are not all numbers")
-            if spec is PUPIL_PX:
+            # Not by identity: specs of another process are equal, and not the same.
+            if spec == PUPIL_PX:
                 labels[spec.name] = to_crop(values, box, size)
             elif group == ("gaze_pitch", "gaze_yaw"):
                 _require_radians(group, values)
                 labels[spec.name] = directions_of_angles(values)
-            elif spec is GAZE:
+            elif spec == GAZE:
                 labels[spec.name] = directions(values)
                 if not np.isfinite(labels[spec.name]).all():
                     raise BadSampleError("the gaze is no direction")

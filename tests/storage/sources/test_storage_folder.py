@@ -1,5 +1,6 @@
 """Folders of images: every kind of file, grey and colour, 8 and 16 bits."""
 
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_head_poses_in_degrees_are_rejected(tmp_path: Path) -> None:
     assert [rejection.reason for rejection in block.rejections] == [
         "head_pitch, head_yaw, head_roll are not in radians"
     ]
+
+
+def test_another_process_moves_pupils_into_the_crop_and_norms_gazes(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    names = "file,pupil_x,pupil_y,gaze_x,gaze_y,gaze_z"
+    (tmp_path / "labels.csv").write_text(f"{names}\na.png,5,4,0,0,-2\n")
+    source = FolderOptions(folder=tmp_path, size=(16, 20)).open()
+    for each in (source, pickle.loads(pickle.dumps(source))):  # noqa: S301
+        labels = each.read(0, 1).labels
+        np.testing.assert_allclose(labels["pupil_px"], [[10, 8]])
+        np.testing.assert_allclose(labels["gaze"], [[0, 0, -1]])
 
 
 @pytest.mark.parametrize(
