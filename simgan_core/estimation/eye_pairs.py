@@ -20,10 +20,10 @@ _OTHER_SIDE = {a: b for pair in _SIDES for a, b in (pair, pair[::-1])}
 _SIDE = re.compile(rf"(?<![^/_\-. ])(?:{'|'.join(_OTHER_SIDE)})(?![^/_\-. ])")
 """A side as a word of its own."""
 
-_MIN_SHARE_PAIRED = 0.5
+MIN_SHARE_PAIRED = 0.5
 """Share of the images whose other eye must be known for pairs to be used: among fewer an image has
 no look-alikes."""
-_MIN_AGREEMENT = 0.3
+MIN_AGREEMENT = 0.3
 """Correlation of the two eyes' pitches and mirrored yaws, each, below which they are no pairs, or
 not mirrored, or predictions are of no use. On real people it is 0.64 and more."""
 
@@ -86,7 +86,7 @@ def average_over_pairs(
     # A pitch is that of the other eye, a yaw about the mean its negative.
     other = mean + (predicted[partner[rows]] - mean) * [1, -1]
     agreement = min(correlation(own[:, axis], other[:, axis]) for axis in (0, 1))
-    if share < _MIN_SHARE_PAIRED or agreement < _MIN_AGREEMENT:
+    if share < MIN_SHARE_PAIRED or agreement < MIN_AGREEMENT:
         return PairAverage(predicted, share, agreement, False)
     averaged = predicted.copy()
     averaged[rows] = (own + other) / 2

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from simgan_core.config import EstimatorConfig
+from simgan_core.estimation.eye_pairs import MIN_AGREEMENT, MIN_SHARE_PAIRED
 from storage.schema import DatasetInfo
 from tasks.comparison.arms import ArmName, MethodName, Protocol
 from tasks.comparison.error_metrics import MeasureName
@@ -83,7 +84,10 @@ class EyePairs(_Model):
     def __str__(self) -> str:
         found = f"{self.share:.0%} of the images, correlation {self.agreement:.2f}"
         if not self.is_used:
-            return f"pairs of eyes not used ({found}; right eyes should be mirrored)"
+            return (
+                f"pairs of eyes not used ({found}; needed are {MIN_SHARE_PAIRED:.0%} and "
+                f"{MIN_AGREEMENT}, with right eyes mirrored)"
+            )
         return f"predictions averaged over both eyes ({found})"
 
     def metrics(self, name: str) -> dict[str, float]:
